@@ -1,0 +1,1 @@
+"""What every service stands on: settings, database, bus, doors, telemetry. It knows no service."""

@@ -1,0 +1,137 @@
+"""The life of a service process: verbs, start in order, stop in reverse."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import uvloop
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from chassis import rpc, telemetry, web
+from chassis.bus import DEAD_LETTERS, Bus, Consumer, Stream
+from chassis.db import Database
+from chassis.migrations import migrate
+from chassis.outbox import Relay
+from chassis.settings import ChassisSettings
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """What a composition root builds a service from. Finalisers run in reverse order of what was started."""
+
+    def __init__(self, service: str, settings: ChassisSettings) -> None:
+        self.service, self.settings = service, settings
+        self.database = Database(settings.postgres_dsn, service, settings.postgres_pool_size)
+        self.bus = Bus(settings.nats_url, service, settings.nats_replicas)
+        self.app: FastAPI = web.new_app(f"Troika {service}", {"postgres": self.database.check, "nats": self.bus.check})
+        self._stack = AsyncExitStack()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Runtime:
+        self._stack.push_async_callback(self.database.close)
+        await self.bus.connect()
+        self._stack.push_async_callback(self.bus.close)
+        await self.bus.declare(DEAD_LETTERS)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._stack.aclose()
+
+    def client(self, target: str) -> grpc.aio.Channel:
+        """A channel to another service, closed with the runtime."""
+        channel = rpc.connect(target, self.service, self.settings.caller_token)
+        self._stack.push_async_callback(channel.close)
+        return channel
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs work until the end; when it raises, the whole process stops with that error."""
+        task = asyncio.create_task(work, name=name)
+
+        def done(finished: asyncio.Task[None]) -> None:
+            if not finished.cancelled() and (error := finished.exception()) and not self._failed.done():
+                self._failed.set_exception(error)
+
+        task.add_done_callback(done)
+        self._stack.push_async_callback(_cancel, task)
+
+    async def publishes(self, *streams: Stream) -> None:
+        """Declares the streams this service owns and starts the relay of its outbox."""
+        await self.bus.declare(*streams)
+        self.spawn(Relay(self.database, self.bus).run(), "relay")
+
+    def consumes(self, *consumers: Consumer) -> None:
+        """Starts consumers."""
+        for consumer in consumers:
+            self.spawn(self.bus.consume(consumer, self.database), consumer.name)
+
+    async def serve(self, allowed: Mapping[str, frozenset[str]], register: Callable[[grpc.aio.Server], None]) -> None:
+        """Opens both doors, says where, and waits for SIGTERM or SIGINT. `allowed`: RPC service → callers."""
+        settings = self.settings
+        server = rpc.Server(settings.caller_token_sha256, allowed, settings.grpc_reflection)
+        register(server.aio)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        grpc_port = await server.start(f"{settings.bind_host}:{settings.grpc_port}")
+        self._stack.push_async_callback(server.stop, settings.shutdown_grace_s)
+        site = web.WebServer(self.app, settings.bind_host, settings.http_port, settings.shutdown_grace_s)
+        serving = asyncio.create_task(site.serve())
+
+        async def close_site() -> None:
+            site.should_exit = True
+            await serving
+
+        self._stack.push_async_callback(close_site)
+        log.info("serving", extra={"grpc_port": grpc_port, "http_port": settings.http_port})
+        stopped = asyncio.create_task(stopping.wait())
+        ends: set[asyncio.Future[Any]] = {stopped, serving, self._failed}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        log.info("stopping")
+        if self._failed.done():
+            self._failed.result()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+S = TypeVar("S", bound=ChassisSettings)
+
+
+def main(service: str, settings_type: type[S], migrations: Path, serve: Callable[[S], Awaitable[None]]) -> None:
+    """Command line of a service: `serve` runs it, `migrate` prepares its schema."""
+    parser = argparse.ArgumentParser(prog=f"python -m services.{service}", description=f"Troika {service}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("serve", help="run the service until SIGTERM")
+    verbs.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
+    verb = parser.parse_args().verb
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        # Only names and messages: the values may be secrets.
+        wrong = [f"TROIKA_{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
+        parser.error("settings are not valid\n  " + "\n  ".join(wrong))
+    telemetry.configure(service, settings.log_level)
+    try:
+        if verb == "migrate":
+            uvloop.run(migrate(settings.postgres_dsn, service, migrations))
+        else:
+            uvloop.run(_awaited(serve(settings)))
+    finally:
+        telemetry.shutdown()
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

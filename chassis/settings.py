@@ -1,0 +1,29 @@
+"""What every service needs from the world, read from the environment and validated at start."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ChassisSettings(BaseSettings):
+    """Base of each service's settings. Variables are `TROIKA_<NAME>`; the local runner sets them per process."""
+
+    model_config = SettingsConfigDict(env_prefix="TROIKA_", extra="ignore", frozen=True)
+
+    postgres_dsn: str = Field(description="postgresql:// address; the user must be allowed to SET ROLE troika_<service>.")
+    nats_url: str = Field(description="nats:// address of a server with JetStream.")
+    # Loopback by default: a door opens to the network only when somebody says so (the Helm chart does).
+    bind_host: str = Field("127.0.0.1", description="Address the doors listen on.")
+    grpc_port: int = Field(ge=0, le=65535, description="Port of the gRPC door; 0 takes a free one.")
+    http_port: int = Field(ge=0, le=65535, description="Port of the HTTP door; 0 takes a free one.")
+    caller_token: str = Field(min_length=16, description="The secret this service shows when it calls others.")
+    caller_token_sha256: dict[str, str] = Field(
+        description='Who may call in: caller name to the SHA-256 of its token, hexadecimal, as JSON {"tags": "ab12…"}.'
+    )
+    # 4 connections feed 2 cores: doors, consumers and relay each hold one only during a transaction.
+    postgres_pool_size: int = Field(8, ge=1, le=100, description="Connections this process may hold.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    grpc_reflection: bool = Field(True, description="Serve gRPC reflection; switch it off at production edges.")
+    shutdown_grace_s: float = Field(10.0, ge=0, description="Seconds that running requests get after SIGTERM.")
+    nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 in production survives a lost machine.")

@@ -1,0 +1,153 @@
+"""HTTP doors: probes, metrics, error bodies that clients can live with, and traces that start or go on here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import ORJSONResponse
+from opentelemetry.trace import SpanKind
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chassis import telemetry
+from chassis.errors import InvalidArgument, PayloadTooLarge, ResourceExhausted, TroikaError, Unavailable, is_operational
+
+log = logging.getLogger(__name__)
+
+
+def error_response(error: TroikaError) -> Response:
+    """`{"code","message","field"?}`: RudderStack's SDK retries permanent errors in any other shape (CONVENTIONS trap 2)."""
+    body = {"code": error.reason.lower(), "message": error.message} | ({"field": error.field} if error.field else {})
+    headers = {"Retry-After": "1"} if isinstance(error, (ResourceExhausted, Unavailable)) else None
+    return ORJSONResponse(body, error.http_status, headers)
+
+
+def translate(error: Exception, path: str) -> Response:
+    """Any error as a response: known ones as they are, a world that is down as 503, a bug as 500 with a log line."""
+    if isinstance(error, TroikaError):
+        return error_response(error)
+    if is_operational(error):
+        return error_response(Unavailable("something this service needs is down, try again"))
+    log.error("request failed", exc_info=error, extra={"path": path})
+    return error_response(TroikaError("internal error"))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The raw body; raises PayloadTooLarge as soon as it passes `limit` bytes."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise PayloadTooLarge(f"body is larger than {limit} bytes", field="body")
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise PayloadTooLarge(f"body is larger than {limit} bytes", field="body")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class TraceMiddleware:
+    """One server span and one metric per request. Plain ASGI: Starlette's base class costs a task per request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wraps HTTP requests other than probes."""
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), "500"
+        carrier = {k.decode(): v.decode("latin-1") for k, v in scope["headers"] if k in (b"traceparent", b"tracestate")}
+
+        async def watch(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        with telemetry.span(f"{scope['method']} request", SpanKind.SERVER, [carrier]) as current:
+            try:
+                await self._app(scope, receive, watch)
+            finally:
+                # The route's pattern, not the path: paths carry tokens and ids.
+                route = getattr(scope.get("route"), "path", "unmatched")
+                current.update_name(f"{scope['method']} {route}")
+                telemetry.REQUESTS.labels("http", route, status).observe(time.perf_counter() - start)
+
+
+_PROBES = ("/livez", "/readyz", "/metrics")
+
+
+def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]]) -> FastAPI:
+    """A FastAPI app with /livez, /readyz, /metrics and typed errors. `checks` raise when a dependency is down."""
+    app = FastAPI(title=title, redirect_slashes=False, docs_url=None, redoc_url=None)
+    app.add_middleware(TraceMiddleware)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "body")
+        return error_response(InvalidArgument(str(first["msg"]), reason="INVALID_REQUEST", field=field or "body"))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        return ORJSONResponse({"code": code, "message": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def other(request: Request, error: Exception) -> Response:
+        return translate(error, request.url.path)
+
+    @app.exception_handler(TroikaError)
+    async def typed(_: Request, error: TroikaError) -> Response:
+        return error_response(error)
+
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> Response:
+        return Response("ok")
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        down = {}
+        for name, check in checks.items():
+            try:
+                async with asyncio.timeout(2):
+                    await check()
+            except Exception as error:
+                down[name] = type(error).__name__
+        return ORJSONResponse({"ready": not down, "down": down}, 503 if down else 200)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn inside our own loop: the runtime owns the signals."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, grace_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, int(grace_s)),
+            )
+        )
+
+    def install_signal_handlers(self) -> None:
+        """Left to the runtime."""

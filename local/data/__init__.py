@@ -1,0 +1,1 @@
+"""Data that ships with Troika, each set with its attribution."""

@@ -1,0 +1,1 @@
+"""identity: see DESIGN section 4."""

@@ -1,0 +1,1 @@
+"""tags: see DESIGN section 4."""

@@ -1,0 +1,1 @@
+"""touchpoints: see DESIGN section 4."""

@@ -1,0 +1,53 @@
+"""Real servers for every test that asks: one PostgreSQL and one NATS per session, a database per test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chassis.bus import DEAD_LETTERS, Bus
+from chassis.testing import DatabaseFactory
+from local.embedded import Nats, Postgres, start, stop
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Addresses of the session's servers."""
+
+    postgres_dsn: str
+    nats_url: str
+
+
+@pytest.fixture(scope="session")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    folder = tmp_path_factory.mktemp("servers")
+    postgres, nats = Postgres(folder / "postgres", fast_and_loose=True), Nats(folder / "nats")
+    processes = [start(postgres.command(), folder / "postgres.log"), start(nats.command(), folder / "nats.log")]
+    try:
+        await postgres.ready()
+        await nats.ready()
+        yield Servers(postgres.dsn, nats.url)
+    finally:
+        for process in processes:
+            stop(process)
+
+
+@pytest.fixture(scope="session")
+def databases(servers: Servers) -> DatabaseFactory:
+    return DatabaseFactory(servers.postgres_dsn, ROOT / "services")
+
+
+@pytest.fixture
+async def bus(servers: Servers) -> AsyncIterator[Bus]:
+    """A connected bus whose streams are all deleted at the end of the test."""
+    bus = Bus(servers.nats_url, "test")
+    await bus.connect()
+    await bus.declare(DEAD_LETTERS)
+    yield bus
+    await bus.delete_streams()
+    await bus.close()

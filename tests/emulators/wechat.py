@@ -1,0 +1,248 @@
+"""WeChat's side of an official account: token, template message, callbacks; HTTP 200 always, the errcode tells."""
+
+import time
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+from aiohttp import web
+from pydantic import Field, model_validator
+
+from tests.emulators.ledger import FailurePlan, Push, draw
+from tests.emulators.receiver import Control, Rates, Receiver, ReceiverConfig, Truth, WorkQueue, main, refusal, reset
+from tests.emulators.wechat_callbacks import FIRST_MSGID, Callback, CallbackCaller
+from tests.emulators.wechat_rules import ESCAPED, TokenOffice, WechatError, check_data
+
+WechatFailure = Literal["busy", "closed"]
+"""`busy`: errcode -1. `closed`: the message is sent, then the connection is reset."""
+
+
+MINUTE_SECONDS = 60.0
+
+
+class WechatConfig(ReceiverConfig):
+    """Configuration of WeChat: `secrets` are app secrets by appid; `{appid}` in `feedback_url` is replaced by it."""
+
+    callback_tokens: dict[str, str]
+    templates: dict[str, list[str]]
+    failure_rates: Rates[WechatFailure] = {"busy": 0.02, "closed": 0.005}
+    not_following_rate: float = Field(default=0.01, ge=0, le=1)
+    user_block_rate: float = Field(default=0.01, ge=0, le=1)
+    token_expires_in: float = Field(default=7200.0, gt=0)
+    token_overlap: float = Field(default=300.0, ge=0)
+    client_msg_id_seconds: float = Field(default=600.0, gt=0)
+    per_minute_limit: int | None = Field(default=None, ge=1)
+    feedback_timeout_seconds: float = 5.0
+    callback_attempts: int = Field(default=60, ge=1)
+    callback_delay_ms: int = Field(default=200, ge=0)
+    callback_concurrency: int = Field(default=32, ge=1)
+    url_check: bool = False
+
+    @model_validator(mode="after")
+    def _token_per_app(self) -> "WechatConfig":
+        if missing := self.secrets.keys() - self.callback_tokens.keys():
+            raise ValueError(f"callback_tokens: none for {sorted(missing)}")
+        return self
+
+
+class WechatControl(Control):
+    """Control of WeChat."""
+
+    failure_rates: Rates[WechatFailure] | None = None
+    per_minute_limit: int | None = Field(default=None, ge=0, description="0 lifts the limit")
+    expire_tokens: bool = False
+    revoke_tokens: bool = False
+
+
+class Wechat(Receiver):
+    """One WeChat for all accounts of the configuration; every openid of the truth follows, but for a seeded few."""
+
+    name = "wechat"
+    control_model = WechatControl
+
+    def __init__(self, config: WechatConfig, truth: Truth) -> None:
+        super().__init__(config, truth)
+        self.config = config
+        self.plan = FailurePlan[WechatFailure](config.seed, config.failure_rates)
+        self.tokens = TokenOffice(config.token_expires_in, config.token_overlap)
+        self._unsubscribed: set[str] = set()
+        self._msgids: dict[str, tuple[int, float]] = {}
+        self._minute_limit = config.per_minute_limit
+        self._calls: dict[str, deque[float]] = {}
+        self._caller = CallbackCaller(
+            self.session, config.feedback_url, config.callback_tokens, config.callback_attempts, self.ledger
+        )
+        self._callbacks = WorkQueue(self._call_back, config.callback_concurrency, self.ledger.counts)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.route("*", "/cgi-bin/stable_token", self._stable_token),
+            web.route("*", "/cgi-bin/message/template/send", self._send),
+        ]
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._callbacks.run(), *([self._check_urls()] if self.config.url_check else [])]
+
+    def pending(self) -> int:
+        return self._callbacks.pending
+
+    async def _check_urls(self) -> None:
+        for appid in self.config.secrets:
+            checked = await self._caller.check_url(appid)
+            self.ledger.counts["url_checks_passed" if checked else "url_checks_failed"] += 1
+
+    async def _call_back(self, callbacks: tuple[Callback, ...]) -> None:
+        for callback in callbacks:
+            await self._caller.send(callback)
+
+    async def _stable_token(self, request: web.Request) -> web.Response:
+        try:
+            return _json(self._token(request.method, await request.read()))
+        except WechatError as error:
+            return self._error(error)
+
+    async def _send(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        try:
+            msgid, failure = self._accept(request.method, request.query.get("access_token"), body)
+        except WechatError as error:
+            return self._error(error)
+        if failure == "closed":
+            reset(request)
+        return _json({"errcode": 0, "errmsg": "ok", "msgid": msgid})
+
+    def _error(self, error: WechatError) -> web.Response:
+        self.ledger.counts[f"errcode_{error.errcode}"] += 1
+        return _json(error.body())
+
+    def _token(self, method: str, body: bytes) -> dict[str, Any]:
+        self._check_outage()
+        asked = self._request(method, body)
+        if asked.get("grant_type") != "client_credential":
+            raise WechatError(40002)
+        appid, secret = asked.get("appid"), asked.get("secret")
+        if not appid:
+            raise WechatError(41002)
+        if not secret:
+            raise WechatError(41004)
+        if appid not in self.config.secrets:
+            raise WechatError(40013)
+        if secret not in self.config.secrets[appid]:
+            self.ledger.counts["bad_signatures"] += 1
+            raise WechatError(40125)
+        force = asked.get("force_refresh") is True
+        self.ledger.counts["force_refreshes"] += force
+        return self.tokens.issue(appid, force=force)
+
+    def _check_outage(self) -> None:
+        if self.outage:
+            self.ledger.failures["outage"] += 1
+            raise WechatError(-1)
+
+    def _request(self, method: str, body: bytes) -> dict[str, Any]:
+        if method != "POST":
+            raise WechatError(43002)
+        if ESCAPED.search(body):
+            raise WechatError(40033)
+        try:
+            asked = orjson.loads(body)
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            self.ledger.counts["malformed"] += 1
+            raise WechatError(47001)
+        return asked
+
+    def _accept(self, method: str, access_token: str | None, body: bytes) -> tuple[int, WechatFailure | None]:
+        """The msgid of a message that is on its way to the person, and how its answer shall be lost, if at all."""
+        self._check_outage()
+        appid = self.tokens.appid_of(access_token)
+        asked = self._request(method, body)
+        openid, template, given = asked.get("touser"), asked.get("template_id"), asked.get("client_msg_id")
+        key = f"{appid}/{openid}/{given}"
+        if given and (msgid := self._sent_before(key)):
+            self.ledger.counts["repeats"] += 1
+            return msgid, None
+        self._limit(appid)
+        if not isinstance(openid, str) or openid not in self.truth.openids:
+            raise WechatError(40003)
+        if not isinstance(template, str) or template not in self.config.templates:
+            raise WechatError(40037)
+        check_data(self.config.templates[template], asked.get("data"))
+        if openid in self._unsubscribed or self._of_the_few("not following", openid, self.config.not_following_rate):
+            raise WechatError(43004)
+        failure = self.plan.failure(key, self.ledger.attempt(key))
+        if failure is not None:
+            self.ledger.failures[failure] += 1
+        if failure == "busy":
+            raise WechatError(-1)
+        msgid = FIRST_MSGID + len(self.ledger.pushes) + 1
+        self._msgids[key] = msgid, time.monotonic()
+        self.ledger.accept(str(msgid), Push(appid, openid, _theme(asked) or template, str(given or msgid)))
+        self._answer(appid, openid, msgid, given)
+        return msgid, failure
+
+    def _sent_before(self, key: str) -> int | None:
+        """The msgid under which this client_msg_id went to this openid; WeChat remembers it for 10 minutes only."""
+        msgid, at = self._msgids.get(key, (None, 0.0))
+        return msgid if time.monotonic() - at < self.config.client_msg_id_seconds else None
+
+    def _limit(self, appid: str) -> None:
+        calls, now = self._calls.setdefault(appid, deque()), time.monotonic()
+        while calls and now - calls[0] >= MINUTE_SECONDS:
+            calls.popleft()
+        if self._minute_limit and len(calls) >= self._minute_limit:
+            raise WechatError(45011)
+        calls.append(now)
+
+    def _of_the_few(self, what: str, openid: str, rate: float) -> bool:
+        return draw(self.plan.seed, what, openid) < rate
+
+    def _answer(self, appid: str, openid: str, msgid: int, client_msg_id: object) -> None:
+        """Call back: how the message arrived, then what the person clicked, if they got it and answer at all."""
+        now = int(time.time())
+        blocked = self._of_the_few("user block", openid, self.config.user_block_rate)
+        status = "failed:user block" if blocked else "success"
+        callbacks = [Callback(appid, openid, "TEMPLATESENDJOBFINISH", now, (("MsgID", msgid), ("Status", status)))]
+        answer = self.truth.openids[openid]
+        if answer and client_msg_id and not blocked:
+            callbacks.append(Callback(appid, openid, "CLICK", now, (("EventKey", f"answer:{answer}:{client_msg_id}"),)))
+        self._callbacks.put(tuple(callbacks), self.config.callback_delay_ms / 1000)
+
+    def change(self, control: WechatControl) -> web.Response | None:
+        if control.failure_rates is not None:
+            self.plan = FailurePlan[WechatFailure](self.plan.seed, control.failure_rates)
+        if control.per_minute_limit is not None:
+            self._minute_limit = control.per_minute_limit
+        if control.expire_tokens:
+            self.tokens.expire_all()
+        if control.revoke_tokens:
+            self.tokens.revoke_all()
+        openid = control.unsubscribe
+        if openid is None:
+            return None
+        if openid not in self.truth.openids:
+            return refusal(404, "not_found", "no such follower", "unsubscribe")
+        self._unsubscribed.add(openid)
+        push = self.ledger.latest(openid)
+        appid = push.endpoint if push else next(iter(self.config.secrets))
+        self._callbacks.put((Callback(appid, openid, "unsubscribe", int(time.time()), (("EventKey", ""),)),))
+        return None
+
+
+def _theme(asked: Mapping[str, Any]) -> str | None:
+    """The query parameter `theme` of the message's page; a template message has no field of its own for it."""
+    program = asked.get("miniprogram")
+    pages = (asked.get("url"), program.get("pagepath") if isinstance(program, dict) else None)
+    themes = (parse_qs(urlsplit(page).query).get("theme") for page in pages if isinstance(page, str))
+    return next((theme[0] for theme in themes if theme), None)
+
+
+def _json(body: Mapping[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+if __name__ == "__main__":
+    main(Wechat, WechatConfig)

@@ -1,0 +1,121 @@
+"""The chassis on real servers: what is committed is delivered once in effect, whatever fails in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from chassis.bus import DEAD_LETTERS, Bus, Consumer, Message, Stream
+from chassis.db import Database, UnitOfWork
+from chassis.outbox import Outgoing, Relay
+from chassis.testing import DatabaseFactory
+from tests.conftest import Servers
+
+STREAM = Stream("NUMBERS", ("troika.numbers.v1",))
+SUBJECT = STREAM.subjects[0]
+
+
+@pytest.fixture(scope="session")
+def toys(servers: Servers) -> DatabaseFactory:
+    return DatabaseFactory(servers.postgres_dsn, Path(__file__).parent)
+
+
+@pytest.fixture
+async def database(toys: DatabaseFactory) -> AsyncIterator[Database]:
+    async with toys.database("toy") as database:
+        yield database
+
+
+async def store_numbers(uow: UnitOfWork, messages: Sequence[Message]) -> None:
+    for message in messages:
+        if message.data == b"poison":
+            raise ValueError(message.data)
+    await uow.execute("INSERT INTO seen SELECT unnest(CAST(:n AS bigint[]))", n=[int(m.data) for m in messages])
+
+
+async def numbers(database: Database) -> list[int]:
+    async with database.read() as uow:
+        return [row.number for row in await uow.rows("SELECT number FROM seen ORDER BY number")]
+
+
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await check():
+            await asyncio.sleep(0.02)
+
+
+async def test_what_a_transaction_publishes_reaches_the_consumer_once(database: Database, bus: Bus) -> None:
+    await bus.declare(STREAM)
+    tasks = [
+        asyncio.create_task(Relay(database, bus).run()),
+        asyncio.create_task(bus.consume(Consumer("toy-numbers", SUBJECT, store_numbers), database)),
+    ]
+    for number in range(50):
+        async with database.transaction() as uow:
+            uow.publish(SUBJECT, str(number).encode())
+    await eventually(lambda: _equal(database, list(range(50))))
+    for task in tasks:
+        task.cancel()
+
+
+async def _equal(database: Database, expected: list[int]) -> bool:
+    return await numbers(database) == expected
+
+
+async def test_a_rolled_back_transaction_publishes_nothing(database: Database, bus: Bus) -> None:
+    await bus.declare(STREAM)
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as uow:
+            uow.publish(SUBJECT, b"1")
+            raise RuntimeError
+    assert 0 == await Relay(database, bus).relay_once()
+
+
+async def test_a_message_delivered_twice_is_handled_once(database: Database, bus: Bus) -> None:
+    await bus.declare(STREAM)
+    consumer = Consumer("toy-numbers", SUBJECT, store_numbers)
+    task = asyncio.create_task(bus.consume(consumer, database))
+    first = Outgoing("same", SUBJECT, b"7", {})
+    await bus.publish_all([first])
+    await eventually(lambda: _equal(database, [7]))
+    async with database.transaction() as uow:
+        assert set() == await uow.fresh("toy-numbers", ["same"])
+    task.cancel()
+
+
+async def test_one_poisoned_message_goes_to_the_dead_letters_alone(database: Database, bus: Bus) -> None:
+    await bus.declare(STREAM)
+    await bus.publish_all([Outgoing(str(i), SUBJECT, b"poison" if i == 3 else str(i).encode(), {}) for i in range(8)])
+    task = asyncio.create_task(bus.consume(Consumer("toy-numbers", SUBJECT, store_numbers), database))
+    await eventually(lambda: _equal(database, [0, 1, 2, 4, 5, 6, 7]))
+    await eventually(lambda: _has_dead(bus))
+    task.cancel()
+
+
+async def _has_dead(bus: Bus) -> bool:
+    return 1 == await bus.last_sequence(DEAD_LETTERS.name)
+
+
+async def test_a_projection_reads_every_message_in_order_from_where_it_was(bus: Bus) -> None:
+    await bus.declare(STREAM)
+    await bus.publish_all([Outgoing(str(i), SUBJECT, str(i).encode(), {}) for i in range(5)])
+    got: list[int] = []
+
+    async def keep(message: Message) -> None:
+        got.append(int(message.data))
+
+    caught_up = asyncio.Event()
+    task = asyncio.create_task(bus.follow(STREAM, 2, keep, caught_up))
+    async with asyncio.timeout(10):
+        await caught_up.wait()
+    assert [2, 3, 4] == got
+    task.cancel()
+
+
+async def test_a_service_cannot_reach_outside_its_schema(database: Database) -> None:
+    with pytest.raises(Exception, match="permission denied"):
+        async with database.transaction() as uow:
+            await uow.execute("CREATE SCHEMA elsewhere")
