@@ -94,6 +94,8 @@ _RETRYABLE_SQLSTATES = ("40", "53", "55P03", "57", "08")
 def is_operational(error: BaseException) -> bool:
     """True when the fault lies in the world (database, bus, peer down or busy) and a retry may succeed."""
     if isinstance(error, DBAPIError):
+        if isinstance(getattr(error.orig, "__cause__", None), ValueError):
+            return False  # the driver could not encode an argument; asyncpg files that under InterfaceError
         state = getattr(error.orig, "sqlstate", None)
         return error.connection_invalidated or state is None or str(state).startswith(_RETRYABLE_SQLSTATES)
     if isinstance(error, asyncpg.PostgresError):
