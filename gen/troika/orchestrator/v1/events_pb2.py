@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#troika/orchestrator/v1/events.proto\x12\x16troika.orchestrator.v1\"P\n\x13\x44\x65liveriesRequested\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.troika.orchestrator.v1.DeliveryRequest\"\xa2\x02\n\x0f\x44\x65liveryRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\r\n\x05theme\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x0c\n\x04rank\x18\n \x01(\x05\x12\x0f\n\x07reasons\x18\x0b \x03(\t\x12\x15\n\rdecided_at_us\x18\x0c \x01(\x03\x12\x15\n\rexpires_at_us\x18\r \x01(\x03\x12\x19\n\x11\x66\x61llback_channels\x18\x0e \x03(\t\x12\x13\n\x0b\x64\x65\x61ler_code\x18\x0f \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#troika/orchestrator/v1/events.proto\x12\x16troika.orchestrator.v1\"P\n\x13\x44\x65liveriesRequested\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.troika.orchestrator.v1.DeliveryRequest\"\xb9\x02\n\x0f\x44\x65liveryRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\r\n\x05theme\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x0c\n\x04rank\x18\n \x01(\x05\x12\x0f\n\x07reasons\x18\x0b \x03(\t\x12\x15\n\rdecided_at_us\x18\x0c \x01(\x03\x12\x15\n\rexpires_at_us\x18\r \x01(\x03\x12\x19\n\x11\x66\x61llback_channels\x18\x0e \x03(\t\x12\x13\n\x0b\x64\x65\x61ler_code\x18\x0f \x01(\t\x12\x15\n\rnot_before_us\x18\x10 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELIVERIESREQUESTED']._serialized_start=63
   _globals['_DELIVERIESREQUESTED']._serialized_end=143
   _globals['_DELIVERYREQUEST']._serialized_start=146
-  _globals['_DELIVERYREQUEST']._serialized_end=436
+  _globals['_DELIVERYREQUEST']._serialized_end=459
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,7 @@ class DeliveryRequest(_message.Message):
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
     FALLBACK_CHANNELS_FIELD_NUMBER: _builtins.int
     DEALER_CODE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_US_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """Unique; the idempotency key all the way to the provider."""
     theme: _builtins.str
@@ -90,6 +91,8 @@ class DeliveryRequest(_message.Message):
     """After this it must not be sent, microseconds since the epoch."""
     dealer_code: _builtins.str
     """The dealer who serves the person ("D001"), for channel dealer; empty when unknown."""
+    not_before_us: _builtins.int
+    """Before this it must not be sent (quiet hours), microseconds since the epoch; 0 when it may go at once."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Reasons for the salesperson, without personal data."""
@@ -116,10 +119,11 @@ class DeliveryRequest(_message.Message):
         expires_at_us: _builtins.int = ...,
         fallback_channels: _abc.Iterable[_builtins.str] | None = ...,
         dealer_code: _builtins.str = ...,
+        not_before_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "dealer_code", b"dealer_code", "decided_at_us", b"decided_at_us", "delivery_id", b"delivery_id", "expires_at_us", b"expires_at_us", "fallback_channels", b"fallback_channels", "offer", b"offer", "person_id", b"person_id", "purpose", b"purpose", "rank", b"rank", "reasons", b"reasons", "score", b"score", "theme", b"theme", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "dealer_code", b"dealer_code", "decided_at_us", b"decided_at_us", "delivery_id", b"delivery_id", "expires_at_us", b"expires_at_us", "fallback_channels", b"fallback_channels", "not_before_us", b"not_before_us", "offer", b"offer", "person_id", b"person_id", "purpose", b"purpose", "rank", b"rank", "reasons", b"reasons", "score", b"score", "theme", b"theme", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

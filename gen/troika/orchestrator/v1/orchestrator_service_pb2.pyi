@@ -66,6 +66,7 @@ class Theme(_message.Message):
     CALL_SCORE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LAUNCH_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Given by the service: "themes/12"."""
     title: _builtins.str
@@ -80,6 +81,8 @@ class Theme(_message.Message):
     """From this score on a dealer calls; others get app or WeChat."""
     state: Global___ThemeState.ValueType
     """Given by the service."""
+    launch_failure: _builtins.str
+    """Given by the service: why the last launch was given up and the theme is a draft again, an UPPER_SNAKE reason; empty otherwise."""
     @_builtins.property
     def goal(self) -> Global___Goal:
         """The event that counts as success."""
@@ -110,10 +113,11 @@ class Theme(_message.Message):
         call_score: _builtins.float = ...,
         state: Global___ThemeState.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        launch_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "goal", b"goal", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "budget", b"budget", "call_score", b"call_score", "create_time", b"create_time", "goal", b"goal", "holdout_share", b"holdout_share", "model", b"model", "name", b"name", "offer", b"offer", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "budget", b"budget", "call_score", b"call_score", "create_time", b"create_time", "goal", b"goal", "holdout_share", b"holdout_share", "launch_failure", b"launch_failure", "model", b"model", "name", b"name", "offer", b"offer", "state", b"state", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -979,7 +983,9 @@ class Decision(_message.Message):
     person_id: _builtins.int
     """The person at the time of the decision."""
     outcome: _builtins.str
-    """push, holdout, or the reason nobody was pushed: budget, no_score, opted_out, no_channel, frequency_cap."""
+    """push, holdout, or the reason nobody was pushed: budget, no_score, opted_out, no_channel, frequency_cap,
+    merged (the person turned out to be another one who is pushed already).
+    """
     channel: _builtins.str
     """app, wechat or dealer; empty unless pushed."""
     score: _builtins.float
