@@ -1,0 +1,61 @@
+"""First tables."""
+
+from alembic import op
+
+from chassis.outbox import CREATE_TABLES
+
+revision = "0001"
+down_revision = None
+
+STATEMENTS = (
+    *CREATE_TABLES,
+    """
+    CREATE TABLE source (
+        name text NOT NULL, user_id_kind smallint NOT NULL, appid text NOT NULL, write_key_sha256 bytea NOT NULL,
+        CONSTRAINT pk_source PRIMARY KEY (name))
+    """,
+    """
+    CREATE TABLE endpoint (
+        name text NOT NULL, channel smallint NOT NULL, scope text NOT NULL, url text NOT NULL, secret bytea NOT NULL,
+        wechat_secret bytea NOT NULL, wechat_callback_token bytea NOT NULL, wechat_template_id text NOT NULL,
+        disabled_at timestamptz, CONSTRAINT pk_endpoint PRIMARY KEY (name))
+    """,
+    "CREATE UNIQUE INDEX ix_endpoint_channel_scope ON endpoint (channel, scope)",
+    """
+    CREATE TABLE delivery (
+        delivery_id text NOT NULL, theme text NOT NULL, person_id bigint NOT NULL, channel smallint NOT NULL,
+        fallback_channels smallint[] NOT NULL, offer text NOT NULL, title text NOT NULL, body text NOT NULL,
+        purpose text NOT NULL, score double precision NOT NULL, rank integer NOT NULL, reasons text[] NOT NULL,
+        dealer_code text NOT NULL, decided_at timestamptz NOT NULL, expires_at timestamptz NOT NULL,
+        state smallint NOT NULL, reason text NOT NULL DEFAULT '', attempts integer NOT NULL DEFAULT 0,
+        due_at timestamptz NOT NULL, endpoint text NOT NULL DEFAULT '', anchor_id bigint NOT NULL DEFAULT 0,
+        provider_id text NOT NULL DEFAULT '', answer text NOT NULL DEFAULT '', answered_at timestamptz,
+        updated_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))
+    """,
+    "CREATE INDEX ix_delivery_due_at ON delivery (due_at) WHERE state <= 2",
+    "CREATE INDEX ix_delivery_provider_id ON delivery (provider_id) WHERE provider_id <> ''",
+    "CREATE INDEX ix_delivery_theme ON delivery (theme)",
+    """
+    CREATE TABLE feedback (
+        delivery_id text NOT NULL, kind text NOT NULL, answer text NOT NULL, occurred_at timestamptz NOT NULL,
+        received_at timestamptz NOT NULL, CONSTRAINT pk_feedback PRIMARY KEY (delivery_id, kind, answer))
+    """,
+    """
+    CREATE TABLE consent (
+        anchor_id bigint NOT NULL, channel text NOT NULL, person_id bigint NOT NULL, opted_out boolean NOT NULL,
+        stated_at timestamptz NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id, channel))
+    """,
+    "CREATE INDEX ix_consent_person_id ON consent (person_id)",
+    """
+    CREATE TABLE anchor_owner (
+        anchor_id bigint NOT NULL, person_id bigint NOT NULL, version bigint NOT NULL,
+        CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))
+    """,
+    "CREATE INDEX ix_anchor_owner_person_id ON anchor_owner (person_id)",
+)
+
+
+def upgrade() -> None:
+    """Makes the tables that tables.py describes."""
+    for statement in STATEMENTS:
+        op.execute(statement)

@@ -1,0 +1,46 @@
+"""What touchpoints needs from the world."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from chassis.settings import ChassisSettings
+
+RPC_SERVICE = "troika.touchpoints.v1.TouchpointsService"
+
+
+class Settings(ChassisSettings):
+    """Settings of touchpoints; variables are `TROIKA_<NAME>`."""
+
+    identity_target: str = Field(description="host:port of identity's gRPC door.")
+    secrets_key: SecretStr = Field(
+        min_length=64,
+        max_length=64,
+        pattern="^[0-9a-fA-F]{64}$",
+        description="64 hexadecimal digits: the key under which endpoint secrets and contact tokens are encrypted.",
+    )
+    # Dealers fetch contacts from here, so it must be reachable for them; no default could be.
+    public_url: str = Field(pattern="^https?://", description="Address of this service's HTTP door as the receivers see it.")
+    # The app backend pushes to its own users: their customer number at this source is the address.
+    app_source: str = Field("app", description="Name of the source whose crm_id is the app's user id.")
+    message_page_url: str = Field("", description="Page behind a WeChat message; theme and delivery id go into its query.")
+    default_dealer_endpoint: str = Field("", description="Endpoint that takes leads of persons without a known dealer.")
+    allow_private_endpoints: bool = Field(
+        False, description="Push to loopback and private addresses and over plain http: for one machine, never in production."
+    )
+    callers: tuple[str, ...] = Field(("operator", "orchestrator"), description="Who may call TouchpointsService, as JSON.")
+    # 3 × 64 calls in flight keep two cores busy even when a receiver takes 50 ms per push.
+    sender_workers: int = Field(3, ge=0, le=32, description="Sending loops of this process; 0 only listens.")
+    sender_batch: int = Field(64, ge=1, le=500, description="Pushes that one loop claims and sends at once.")
+    send_timeout_s: float = Field(15.0, gt=0, description="Seconds a receiver has to answer.")
+    # Longer than a call may take: a lease that ends during the call would have a second process call at the same time.
+    send_lease_s: float = Field(30.0, gt=0, description="Seconds after which a push whose sender vanished is sent again.")
+    send_attempts: int = Field(12, ge=1, description="Calls to a provider before a push counts as failed.")
+    publish_timeout_s: float = Field(4.0, gt=0, description="Seconds the bus has to take a batch before the door answers 503.")
+    contact_hours: float = Field(72.0, gt=0, description="How long a dealer may fetch a lead's contact.")
+    # Imports bring old history; beyond this an instant is a client's broken clock, not history.
+    oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return {RPC_SERVICE: frozenset(self.callers)}

@@ -1,0 +1,97 @@
+"""Tables of touchpoints, as the newest migration leaves them."""
+
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, DateTime, Double, Index, Integer, LargeBinary, SmallInteger, Table, Text
+from sqlalchemy import text as sql
+
+from chassis.db import new_metadata
+
+metadata = new_metadata("touchpoints")
+
+Table(
+    "source",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("user_id_kind", SmallInteger, nullable=False),
+    Column("appid", Text, nullable=False),
+    Column("write_key_sha256", LargeBinary, nullable=False),
+)
+
+endpoint = Table(
+    "endpoint",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("channel", SmallInteger, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    # Sealed under the settings key, with the endpoint's name and the column's as associated data.
+    Column("secret", LargeBinary, nullable=False),
+    Column("wechat_secret", LargeBinary, nullable=False),
+    Column("wechat_callback_token", LargeBinary, nullable=False),
+    Column("wechat_template_id", Text, nullable=False),
+    Column("disabled_at", DateTime(timezone=True)),
+)
+Index("ix_endpoint_channel_scope", endpoint.c.channel, endpoint.c.scope, unique=True)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("theme", Text, nullable=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("channel", SmallInteger, nullable=False),
+    Column("fallback_channels", ARRAY(SmallInteger), nullable=False),
+    Column("offer", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("reasons", ARRAY(Text), nullable=False),
+    Column("dealer_code", Text, nullable=False),
+    Column("decided_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # When a sender may take it: the retry's time, or the end of the lease of the sender that has it.
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Column("endpoint", Text, nullable=False, server_default=""),
+    Column("anchor_id", BigInteger, nullable=False, server_default="0"),
+    Column("provider_id", Text, nullable=False, server_default=""),
+    Column("answer", Text, nullable=False, server_default=""),
+    Column("answered_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+Index("ix_delivery_due_at", delivery.c.due_at, postgresql_where=sql("state <= 2"))
+Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("provider_id <> ''"))
+Index("ix_delivery_theme", delivery.c.theme)
+
+Table(
+    "feedback",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("answer", Text, primary_key=True),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+)
+
+consent = Table(
+    "consent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel", Text, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("opted_out", Boolean, nullable=False),
+    Column("stated_at", DateTime(timezone=True), nullable=False),
+)
+Index("ix_consent_person_id", consent.c.person_id)
+
+anchor_owner = Table(
+    "anchor_owner",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+Index("ix_anchor_owner_person_id", anchor_owner.c.person_id)
