@@ -176,7 +176,7 @@ class Bus:
                 return
             log.exception("message set aside", extra={"consumer": consumer.name})
             telemetry.MESSAGES.labels(consumer.name, "dead").inc()
-            letter = dead_letter(consumer.name, raws[0].data, f"UNHANDLED_{type(error).__name__}".upper())
+            letter = dead_letter(consumer.name, raws[0].data, f"UNHANDLED_{type(error).__name__}".upper(), raws[0].subject)
             await self.publish_all([letter])
         for raw in raws:
             await raw.ack()
@@ -199,6 +199,26 @@ class Bus:
                 if wanted := [m for m in messages if m.id in fresh]:
                     await consumer.handle(uow, wanted)
         telemetry.MESSAGES.labels(consumer.name, "handled").inc(len(messages))
+
+    async def dead_letters(self, limit: int) -> list[Message]:
+        """The oldest messages on the dead-letter stream."""
+        state = (await self._js.stream_info(DEAD_LETTERS.name)).state
+        found: list[Message] = []
+        for sequence in range(state.first_seq, state.last_seq + 1):
+            if len(found) == limit:
+                break
+            try:
+                raw = await self._js.get_msg(DEAD_LETTERS.name, sequence)
+            except NotFoundError:
+                continue
+            headers = {key: str(value) for key, value in (raw.headers or {}).items()}
+            found.append(Message(headers.get("Nats-Msg-Id", ""), raw.subject or "", raw.data or b"", headers, sequence))
+        return found
+
+    async def replay(self, letter: Message) -> None:
+        """Publishes a dead letter on its origin again under a new id and takes it off the dead-letter stream."""
+        await self.publish_all([Outgoing.now(letter.headers["troika-origin"], letter.data)])
+        await self._js.delete_msg(DEAD_LETTERS.name, letter.sequence)
 
     async def delete_streams(self) -> None:
         """Deletes every stream on the server; for tests."""

@@ -29,9 +29,9 @@ class UnitOfWork:
         """Puts a serialised protobuf message into the outbox of this transaction."""
         self._outgoing.append(Outgoing.now(subject, payload))
 
-    def dead_letter(self, consumer: str, payload: bytes, reason: str) -> None:
-        """Sets one bad fact aside (sealed or free of personal data) so that the facts behind it go on."""
-        self._outgoing.append(outbox.dead_letter(consumer, payload, reason))
+    def dead_letter(self, consumer: str, payload: bytes, reason: str, origin: str = "") -> None:
+        """Sets one bad fact aside so that the facts behind it go on; see outbox.dead_letter."""
+        self._outgoing.append(outbox.dead_letter(consumer, payload, reason, origin))
 
     async def rows(self, statement: str, **parameters: Any) -> Sequence[Any]:
         """Runs a named-parameter statement and returns all rows."""

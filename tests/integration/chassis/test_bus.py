@@ -10,7 +10,7 @@ import pytest
 
 from chassis.bus import DEAD_LETTERS, Bus, Consumer, Message, Stream
 from chassis.db import Database, UnitOfWork
-from chassis.outbox import Outgoing, Relay
+from chassis.outbox import Outgoing, Relay, dead_letter
 from chassis.testing import DatabaseFactory
 from tests.conftest import Servers
 
@@ -119,3 +119,15 @@ async def test_a_service_cannot_reach_outside_its_schema(database: Database) -> 
     with pytest.raises(Exception, match="permission denied"):
         async with database.transaction() as uow:
             await uow.execute("CREATE SCHEMA elsewhere")
+
+
+async def test_a_dead_letter_can_be_replayed_once_its_cause_is_gone(database: Database, bus: Bus) -> None:
+    await bus.declare(STREAM)
+    await bus.publish_all([dead_letter("toy-numbers", b"9", "WAS_BROKEN", SUBJECT)])
+    (letter,) = await bus.dead_letters(10)
+    assert ("WAS_BROKEN", SUBJECT) == (letter.headers["troika-reason"], letter.headers["troika-origin"])
+    await bus.replay(letter)
+    task = asyncio.create_task(bus.consume(Consumer("toy-numbers", SUBJECT, store_numbers), database))
+    await eventually(lambda: _equal(database, [9]))
+    assert [] == await bus.dead_letters(10)
+    task.cancel()
