@@ -1,0 +1,41 @@
+"""Secrets of one run: made once, kept in a file that only its owner may read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Tokens by caller, and secret settings by service."""
+
+    tokens: Mapping[str, str]
+    settings: Mapping[str, Mapping[str, str]]
+
+    def token_hashes(self) -> str:
+        """The setting `caller_token_sha256`: JSON of caller to SHA-256 of its token."""
+        return json.dumps({caller: sha256(token.encode()).hexdigest() for caller, token in self.tokens.items()})
+
+
+def load_or_make(path: Path, services: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]]) -> Keys:
+    """Reads the file and adds what is missing. `wanted`: service to its settings that are 32 random bytes in base64."""
+    stored = json.loads(path.read_text()) if path.exists() else {"tokens": {}, "settings": {}}
+    for caller in (*services, OPERATOR):
+        stored["tokens"].setdefault(caller, secrets.token_urlsafe(32))
+    for service, names in wanted.items():
+        for name in names:
+            stored["settings"].setdefault(service, {}).setdefault(name, base64.b64encode(secrets.token_bytes(32)).decode())
+    scratch = path.with_suffix(".new")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(stored, file, indent=1)
+    scratch.replace(path)
+    return Keys(stored["tokens"], stored["settings"])
