@@ -26,17 +26,21 @@ _sym_db = _symbol_database.Default()
 from troika.identity.v1 import events_pb2 as troika_dot_identity_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"9\n\x0bTagsChanged\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.troika.tags.v1.TagChange\"\xb2\x01\n\tTagChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12\'\n\x05value\x18\x04 \x01(\x0b\x32\x18.troika.tags.v1.TagValue\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x06 \x01(\x03\"K\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kindb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"\xad\x01\n\x0bTagsChanged\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.troika.tags.v1.TagChange\x12\x38\n\x10relation_changes\x18\x02 \x03(\x0b\x32\x1e.troika.tags.v1.RelationChange\x12\x38\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1e.troika.tags.v1.PresenceChange\"\xb2\x01\n\tTagChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12\'\n\x05value\x18\x04 \x01(\x0b\x32\x18.troika.tags.v1.TagValue\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x06 \x01(\x03\"K\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"g\n\x0eRelationChange\x12\x11\n\tperson_id\x18\x01 \x01(\x03\x12\x12\n\nvehicle_id\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\x03\"z\n\x0ePresenceChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.tags.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TAGSCHANGED']._serialized_start=80
-  _globals['_TAGSCHANGED']._serialized_end=137
-  _globals['_TAGCHANGE']._serialized_start=140
-  _globals['_TAGCHANGE']._serialized_end=318
-  _globals['_TAGVALUE']._serialized_start=320
-  _globals['_TAGVALUE']._serialized_end=395
+  _globals['_TAGSCHANGED']._serialized_start=81
+  _globals['_TAGSCHANGED']._serialized_end=254
+  _globals['_TAGCHANGE']._serialized_start=257
+  _globals['_TAGCHANGE']._serialized_end=435
+  _globals['_TAGVALUE']._serialized_start=437
+  _globals['_TAGVALUE']._serialized_end=512
+  _globals['_RELATIONCHANGE']._serialized_start=514
+  _globals['_RELATIONCHANGE']._serialized_end=617
+  _globals['_PRESENCECHANGE']._serialized_start=619
+  _globals['_PRESENCECHANGE']._serialized_end=741
 # @@protoc_insertion_point(module_scope)

@@ -27,18 +27,30 @@ class TagsChanged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
+    RELATION_CHANGES_FIELD_NUMBER: _builtins.int
+    PRESENCE_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
         """At most 5,000 changes."""
+
+    @_builtins.property
+    def relation_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelationChange]:
+        """Persons and vehicles that became or are no longer related."""
+
+    @_builtins.property
+    def presence_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PresenceChange]:
+        """Entities that came into being (first anchor) or ceased (last anchor moved away)."""
 
     def __init__(
         self,
         *,
         changes: _abc.Iterable[Global___TagChange] | None = ...,
+        relation_changes: _abc.Iterable[Global___RelationChange] | None = ...,
+        presence_changes: _abc.Iterable[Global___PresenceChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "presence_changes", b"presence_changes", "relation_changes", b"relation_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,3 +131,75 @@ class TagValue(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___TagValue: _TypeAlias = TagValue  # noqa: Y015
+
+@_typing.final
+class RelationChange(_message.Message):
+    """A person is, or is no longer, related to a vehicle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    VEHICLE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    person_id: _builtins.int
+    """The person."""
+    vehicle_id: _builtins.int
+    """The vehicle."""
+    kind: _builtins.str
+    """How: "owns" or "drives"."""
+    removed: _builtins.bool
+    """True when they are related in this way no more."""
+    version: _builtins.int
+    """Grows with each change of this pair and kind; a smaller one never overrides a larger one."""
+    def __init__(
+        self,
+        *,
+        person_id: _builtins.int = ...,
+        vehicle_id: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        removed: _builtins.bool = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "person_id", b"person_id", "removed", b"removed", "vehicle_id", b"vehicle_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelationChange: _TypeAlias = RelationChange  # noqa: Y015
+
+@_typing.final
+class PresenceChange(_message.Message):
+    """An entity exists, or exists no more (all its anchors belong to others)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_KIND_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    entity_kind: _events_pb2.EntityKind.ValueType
+    """Which id space."""
+    entity_id: _builtins.int
+    """The entity."""
+    present: _builtins.bool
+    """True when it exists."""
+    version: _builtins.int
+    """Grows with each change of this entity; a smaller one never overrides a larger one."""
+    def __init__(
+        self,
+        *,
+        entity_kind: _events_pb2.EntityKind.ValueType = ...,
+        entity_id: _builtins.int = ...,
+        present: _builtins.bool = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "present", b"present", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PresenceChange: _TypeAlias = PresenceChange  # noqa: Y015
