@@ -17,7 +17,9 @@ _MOBILE_PREFIXES: Final = np.array(
 PLACEHOLDER_MOBILES: Final = (13800000000, 13800138000, 13888888888, 13900000000, 13912345678, 11111111111, 12345678901)
 
 _VIN_VALUE: Final = np.zeros(128, dtype=np.int64)
-for _char, _value in zip("ABCDEFGHJKLMNPRSTUVWXYZ0123456789", [*range(1, 9), *range(1, 6), 7, 9, *range(2, 10), *range(10)], strict=True):
+for _char, _value in zip(
+    "ABCDEFGHJKLMNPRSTUVWXYZ0123456789", [*range(1, 9), *range(1, 6), 7, 9, *range(2, 10), *range(10)], strict=True
+):
     _VIN_VALUE[ord(_char)] = _value
 _VIN_WEIGHT: Final = np.array([8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2])
 _VIN_CHECK_AT: Final = 8
@@ -107,7 +109,7 @@ def _digest(seed: int, kind: str, number: int, size: int) -> bytes:
 
 
 def wechat_id(seed: int, account: str, number: int) -> str:
-    """An openid or unionid: 28 characters that start with `o` and, like real ones, with five characters of the account's own."""
+    """An openid or unionid: 28 characters, the first `o` and, as on real ones, the next five the same for all of an account."""
     own = urlsafe_b64encode(_digest(0, account, 0, 4))[:5]
     return "o" + (own + urlsafe_b64encode(_digest(seed, account, number, 18))).decode()[:27]
 
@@ -119,6 +121,11 @@ def device_id(seed: int, number: int) -> str:
         return raw[8:].hex()
     text = raw.hex().upper()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def account_number(seed: int, number: int) -> int:
+    """A nine- or ten-digit account name as at QQ; different for different numbers (a step of a walk round a prime)."""
+    return 10**8 + (number * 736_338_717 + seed * 911) % 3_999_999_979
 
 
 def message_id(seed: int, kind: str, number: int) -> str:

@@ -107,7 +107,7 @@ class Names:
 
 def _draw(rng: np.random.Generator, shares: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.int64]:
     edges = np.cumsum(shares)
-    return np.minimum(np.searchsorted(edges, rng.random(size) * edges[-1], side="right"), len(shares) - 1)
+    return np.asarray(np.searchsorted(edges, rng.random(size) * edges[-1], side="right").clip(max=len(shares) - 1))
 
 
 def draw_names(rng: np.random.Generator, female: npt.NDArray[np.bool_]) -> Names:

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from local.data.bank_marketing import Contacts
-from local.overlay.times import CAMPAIGN_START, DAY, NOW
-from local.overlay.identifiers import Ints, draw_mobiles, distinct, id_cards
+from local.overlay.identifiers import Ints, distinct, draw_mobiles, id_cards
 from local.overlay.names import Names, draw_names
 from local.overlay.places import CITIES
 from local.overlay.rates import OverlayRates
+from local.overlay.times import CAMPAIGN_START, DAY, NOW
 
 Bools = npt.NDArray[np.bool_]
 
@@ -49,6 +49,10 @@ class People:
     def cities(self) -> int:
         """How many of `CITIES` have a dealer; nobody lives elsewhere."""
         return min(len(CITIES), self.dealers)
+
+    def staff_phones(self, dealer: int) -> tuple[int, ...]:
+        """The advisors' numbers of one dealer, one to three."""
+        return tuple(phone for phone in self.advisor_phones[dealer].tolist() if phone)
 
 
 def draw_people(rng: np.random.Generator, contacts: Contacts, size: int, rates: OverlayRates) -> People:
@@ -102,11 +106,11 @@ def _first_of_each(household: Ints) -> Ints:
 
 def _cities(rng: np.random.Generator, size: int, cities: int) -> Ints:
     weights = np.array([city.weight for city in CITIES[:cities]])
-    return np.asarray(rng.choice(cities, size, p=weights / weights.sum()))
+    return rng.choice(cities, size, p=weights / weights.sum()).astype(np.int64)
 
 
 def _id_cards(rng: np.random.Generator, age: Ints, female: Bools, city: Ints) -> npt.NDArray[np.bytes_]:
-    district = np.array([place.district for place in CITIES])[city]
+    district = np.array([place.district for place in CITIES], dtype=np.int64)[city]
     birthday = NOW // DAY - (age * 365.25).astype(np.int64) - rng.integers(1, 365, len(age))
     fixed = (district * 100_000 + birthday) * 1000 + ~female
 

@@ -1,7 +1,7 @@
 """Which records exist: for each, its source, its person, its car and the identifiers that stand on it, as columns."""
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 import numpy as np
@@ -54,6 +54,17 @@ class Vin(IntEnum):
     ABSENT = 2
 
 
+class Mark(IntFlag):
+    """How the writing of a record departs from the plain one."""
+
+    PHONE_FORMAT = 1
+    NAME_SPACE = 2
+    VIN_FORMAT = 4
+    PLATE_FORMAT = 8
+    NO_PLATE = 16
+    NO_RELATION = 32
+
+
 @dataclass(frozen=True)
 class Plan:
     """Columns over records, ordered by source, then time."""
@@ -69,6 +80,7 @@ class Plan:
     name: npt.NDArray[np.int8]  # Name
     vin: npt.NDArray[np.int8]  # Vin
     device: Ints  # the person whose phone the app runs on, -1 without a device
+    marks: npt.NDArray[np.int8]  # Mark
     at: Ints  # seconds since 1970
     number: Ints  # the record's number in its source, distinct over all sources
     salt: Ints  # from which the writing of the record takes its small choices
@@ -79,12 +91,12 @@ class Plan:
     @property
     def typed(self) -> Bools:
         """Records that a clerk typed (dealer, call centre), as against accounts that people opened themselves."""
-        return (self.source >= FIRST_DEALER) | (self.source == Source.CALL_CENTER)
+        return np.asarray(self.at_dealer | (self.source == Source.CALL_CENTER))
 
     @property
     def at_dealer(self) -> Bools:
         """Records of dealers."""
-        return self.source >= FIRST_DEALER
+        return np.asarray(self.source >= FIRST_DEALER)
 
     def rows_of(self, source: int) -> slice:
         """Where the records of one source stand."""
@@ -104,7 +116,7 @@ def plan_records(rng: np.random.Generator, people: People, vehicles: Vehicles, r
     car[vehicles.driver[driven]] = driven
     first = np.flatnonzero(~vehicles.second)
     car[vehicles.owner[first]] = first
-    drives = (car >= 0) & (vehicles.owner[car] != everybody)
+    drives = (car >= 0) & (vehicles.owner_of(car) != everybody)
 
     noted = draft.happens(size, rates.call_center_car) & ~drives
     draft.add(everybody, int(Source.CALL_CENTER), np.where(noted, car, -1))
@@ -150,9 +162,7 @@ def _add_dealer_records(draft: "_Draft", people: People, vehicles: Vehicles, rat
         rows = np.flatnonzero(cars)
         draft.add(vehicles.owner[rows], FIRST_DEALER + dealer[rows], rows, id_card=id_card, email=rates.dealer_email)
     driven = np.flatnonzero((vehicles.driver >= 0) & draft.happens(size, rates.driver_record))
-    draft.add(
-        vehicles.driver[driven], FIRST_DEALER + seller[driven], driven, drives=np.True_, id_card=rates.service_id_card
-    )
+    draft.add(vehicles.driver[driven], FIRST_DEALER + seller[driven], driven, drives=np.True_, id_card=rates.service_id_card)
     without_car = np.ones(len(people), dtype=np.bool_)
     without_car[vehicles.owner] = False
     prospects = np.flatnonzero(without_car & draft.happens(len(people), rates.prospect))
@@ -210,8 +220,7 @@ class _Draft:
         column = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
         size = len(column["person"])
         vehicle = column["vehicle"].astype(np.int64)
-        begin = np.where(vehicle >= 0, np.maximum(RECORDS_START, (vehicles.sold[vehicle] + 1) * DAY), RECORDS_START)
-        at = self._rng.integers(begin, RECORDS_END)
+        at = self._rng.integers(np.maximum(RECORDS_START, (vehicles.sold_on(vehicle) + 1) * DAY), RECORDS_END)
         number = distinct(lambda rows: self._rng.integers(*_RECORD_NUMBERS, len(rows)), size)
         plan = Plan(
             person=column["person"].astype(np.int64),
@@ -225,6 +234,7 @@ class _Draft:
             name=column["name"].astype(np.int8),
             vin=np.where(vehicle >= 0, Vin.RIGHT, Vin.ABSENT).astype(np.int8),
             device=column["device"].astype(np.int64),
+            marks=np.zeros(size, dtype=np.int8),
             at=at,
             number=number,
             salt=self._rng.integers(0, 2**62, size),

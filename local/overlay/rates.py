@@ -52,8 +52,8 @@ class OverlayRates:
     phone_wrong: float = _noise(0.006, "Typed phones (dealer, call centre) with a digit wrong, missing or doubled.")
     phone_missing: float = _noise(0.010, "Dealer files without a phone.")
     phone_placeholder: float = _noise(0.006, "Dealer files with a test number or a word where the phone belongs.")
-    family_phone: float = _noise(0.030, "Persons with a dealer file that bears a relative's mobile under the person's own name.")
-    staff_phone: float = _noise(0.15, "Backed dealer files that bear the phone of the dealer's advisor, not the customer's.")
+    family_phone: float = _noise(0.030, "Persons with a dealer file that bears a relative's mobile under their own name.")
+    staff_phone: float = _noise(0.25, "Backed dealer files that bear the phone of the dealer's advisor, not the customer's.")
     name_homophone: float = _noise(0.015, "Names with another character of the same sound, as input methods offer.")
     name_space: float = _noise(0.020, "Names with a space or a full-width space inside or after.")
     name_missing: float = _noise(0.010, "Typed records (dealer, call centre) without a name.")
@@ -65,7 +65,9 @@ class OverlayRates:
     plate_format: float = _noise(0.25, "Plates with a dot, a space or lower case.")
     relation_missing: float = _noise(0.10, "Dealer files on a car that do not say whether the customer owns or drives it.")
     shared_device: float = _noise(0.04, "App accounts of household members on the device of another member.")
-    lost: float = _noise(0.003, "Records with no usable link to the person's others; nobody can find them, so they are kept rare.")
+    lost: float = _noise(
+        0.003, "Records with no usable link to the person's others: nobody can find them, so at most this share is left."
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):

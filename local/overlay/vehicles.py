@@ -42,6 +42,18 @@ class Vehicles:
     def __len__(self) -> int:
         return len(self.owner)
 
+    def owner_of(self, vehicle: Ints) -> Ints:
+        """Owner by car, -1 where the car is -1."""
+        return np.append(self.owner, -1)[vehicle]
+
+    def is_second(self, vehicle: Ints) -> Bools:
+        """Whether the car is its owner's second one; false where the car is -1."""
+        return np.append(self.second, False)[vehicle]
+
+    def sold_on(self, vehicle: Ints) -> Ints:
+        """Day of the sale, 0 where the car is -1."""
+        return np.append(self.sold, 0)[vehicle]
+
 
 def draw_vehicles(rng: np.random.Generator, people: People, rates: OverlayRates) -> Vehicles:
     """Give persons their cars; a person drives at most one car of somebody else."""
@@ -58,7 +70,14 @@ def draw_vehicles(rng: np.random.Generator, people: People, rates: OverlayRates)
     km_a_year = np.rint(_MEDIAN_KM_A_YEAR * np.exp(_KM_SPREAD * rng.standard_normal(size))).astype(np.int64)
     vin = _vins(rng, model, sold)
     return Vehicles(
-        owner, _drivers(rng, people, owner, rates), second, model, sold, km_a_year, vin, _plates(rng, people.city[owner], electric)
+        owner,
+        _drivers(rng, people, owner, rates),
+        second,
+        model,
+        sold,
+        km_a_year,
+        vin,
+        _plates(rng, people.city[owner], electric),
     )
 
 
