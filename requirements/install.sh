@@ -2,8 +2,15 @@
 # Makes the virtual environment $1 from dev.lock, every file checked against its hash. Needs only Python 3.11+.
 set -eu
 venv=$1
-if [ -z "${PYTHON:-}" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "Troika needs Python 3.11 or newer; found: ${PYTHON:-none}. Point to one with: make PYTHON=/path/to/python3 …" >&2
+# Run, not only found: version managers put commands on the path that do not work.
+fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+if [ -z "${PYTHON:-}" ]; then
+    for name in python3.11 python3.12 python3.13 python3 python; do
+        if fits "$name"; then PYTHON=$name; break; fi
+    done
+fi
+if [ -z "${PYTHON:-}" ] || ! fits "$PYTHON"; then
+    echo "Troika needs Python 3.11 or newer${PYTHON:+, and $PYTHON is not}. Point to one: make PYTHON=/path/to/python3 install" >&2
     exit 1
 fi
 if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
