@@ -17,7 +17,7 @@ No public data set holds car owners with their identities, so the demo makes the
     truth.json_chunks()       # all of it as JSON, in pieces
 
 Persons are the numbers 0..n-1. All methods may be called again and give the same again. Drawing keeps columns in memory
-(about 1 kB a person), writing streams. `python -m local.overlay --help` writes files.
+(about 1.5 kB a person), writing streams. `python -m local.overlay --help` writes files.
 """
 
 from local.overlay.overlay import Overlay
