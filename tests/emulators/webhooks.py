@@ -22,6 +22,8 @@ from tests.emulators.receiver import Control, Rates, Receiver, ReceiverConfig, T
 WebhookFailure = Literal["500", "503", "429", "closed"]
 """`closed`: the push is accepted, then the connection is reset, so that the sender cannot know."""
 
+USUAL_FAILURES: dict[WebhookFailure, float] = {"500": 0.03, "503": 0.01, "429": 0.01, "closed": 0.005}
+
 MAX_BATCH = 500
 MAX_BACKOFF_SECONDS = 2.0
 
@@ -29,7 +31,7 @@ MAX_BACKOFF_SECONDS = 2.0
 class WebhookConfig(ReceiverConfig):
     """Configuration of a receiver that speaks Standard Webhooks in both directions."""
 
-    failure_rates: Rates[WebhookFailure] = {"500": 0.03, "503": 0.01, "429": 0.01, "closed": 0.005}
+    failure_rates: Rates[WebhookFailure] = USUAL_FAILURES
     feedback_interval_ms: int = Field(default=200, ge=0)
     feedback_batch: int = Field(default=MAX_BATCH, ge=1, le=MAX_BATCH)
 
@@ -56,7 +58,7 @@ def verified(keys: Sequence[Webhook], body: bytes, headers: Mapping[str, str]) -
 
 def backoff(tries: int) -> float:
     """Seconds to wait after the n-th failure in a row: 0.05 s doubling to 2 s, with 20 % jitter."""
-    return float(min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.8, 1.2))  # noqa: S311
+    return float(min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.8, 1.2))
 
 
 class FeedbackOutbox:

@@ -19,6 +19,8 @@ WechatFailure = Literal["busy", "closed"]
 """`busy`: errcode -1. `closed`: the message is sent, then the connection is reset."""
 
 
+USUAL_FAILURES: dict[WechatFailure, float] = {"busy": 0.02, "closed": 0.005}
+
 MINUTE_SECONDS = 60.0
 
 
@@ -27,7 +29,7 @@ class WechatConfig(ReceiverConfig):
 
     callback_tokens: dict[str, str]
     templates: dict[str, list[str]]
-    failure_rates: Rates[WechatFailure] = {"busy": 0.02, "closed": 0.005}
+    failure_rates: Rates[WechatFailure] = USUAL_FAILURES
     not_following_rate: float = Field(default=0.01, ge=0, le=1)
     user_block_rate: float = Field(default=0.01, ge=0, le=1)
     token_expires_in: float = Field(default=7200.0, gt=0)

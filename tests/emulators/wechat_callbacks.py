@@ -56,9 +56,7 @@ def signed(token: str) -> dict[str, str]:
 class CallbackCaller:
     """Makes the calls, again and again up to a number of attempts; a fresh signature each time."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, tokens: dict[str, str], attempts: int, ledger: Ledger
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, tokens: dict[str, str], attempts: int, ledger: Ledger) -> None:
         self._session = session
         self._url = url
         self._tokens = tokens

@@ -1,18 +1,14 @@
 """Starts receivers as the demo does, with a truth of few people, and stops them cleanly."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.emulators.world import Listener, Running, listening
-
-ROOT = Path(__file__).parents[3]
+from tests.contract.emulators.wechat_client import APPID, SECRET, TOKEN
+from tests.contract.emulators.world import Listener, Running, Start, launch, listening
 
 TRUTH = {
     "app_users": {"a-yes": "yes", "a-no": "no", "a-silent": None, **{f"u{i}": "no" for i in range(300)}},
@@ -38,20 +34,36 @@ def truth_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def start(tmp_path: Path, truth_file: str) -> Iterator[Callable[..., Running]]:
-    """Start a receiver by module name and configuration; every one of them must stop with exit code 0."""
+def start(tmp_path: Path, truth_file: str, listener: Listener) -> Iterator[Start]:
+    """Start a receiver by module name and configuration; each must stop in order and without a word on stderr.
+
+    The listener outlives them, so that they can hand over what is pending.
+    """
     started: list[Running] = []
 
     def start(module: str, **config: Any) -> Running:
-        path = tmp_path / f"{module}{len(started)}.json"
-        path.write_text(json.dumps({"truth_file": truth_file, "failure_rates": {}, **config}))
-        command = [sys.executable, "-m", f"tests.emulators.{module}", "--port", "0", "--config", str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        running = Running(process, f"http://{ready['host']}:{ready['port']}")
-        started.append(running)
-        return running
+        config = {"truth_file": truth_file, "failure_rates": {}, **config}
+        started.append(launch(tmp_path / f"{module}{len(started)}", module, config))
+        return started[-1]
 
     yield start
-    assert [0] * len(started) == [running.stop() for running in started]
+    assert [(0, "")] * len(started) == [running.stop() for running in started]
+
+
+@pytest.fixture
+def wechat(start: Start, listener: Listener) -> Start:
+    listener.respond = lambda _: (200, b"success")
+
+    def wechat(**config: Any) -> Running:
+        config = {
+            "secrets": {APPID: SECRET},
+            "callback_tokens": {APPID: TOKEN},
+            "templates": {"tmpl-1": ["thing1", "phrase2"]},
+            "feedback_url": listener.url + "/wechat/callback/{appid}",
+            "not_following_rate": 0,
+            "user_block_rate": 0,
+            "callback_delay_ms": 0,
+        } | config
+        return start("wechat", **config)
+
+    return wechat

@@ -1,7 +1,6 @@
 """The app backend keeps the contract of outgoing and incoming webhooks."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.emulators.world import THEME, Heard, Listener, Running, signed, until, webhook
+from tests.contract.emulators.world import THEME, Heard, Listener, Running, Start, signed, until, webhook
 from tests.emulators.ledger import LAST_FAILING_ATTEMPT, FailurePlan
 
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIz"
 OLD_SECRET = "whsec_" + "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xk"
 PATH = "/webhooks/app"
-
-Start = Callable[..., Running]
 
 
 def push(user: str, delivery: str, **changes: Any) -> bytes:
@@ -40,7 +37,7 @@ def send(backend: Running, user: str, delivery: str, secret: str = SECRET) -> ht
 
 
 @pytest.fixture
-def app(start: Start, listener: Listener) -> Callable[..., Running]:
+def app(start: Start, listener: Listener) -> Start:
     def app(**config: Any) -> Running:
         config = {"secrets": {"app": SECRET}, "feedback_url": listener.url + PATH, "feedback_interval_ms": 20} | config
         return start("app_backend", **config)
@@ -58,7 +55,7 @@ def test_what_people_do_with_a_push_comes_back_signed_and_batched(app: Start, li
         assert 200 == send(backend, user, f"d-{user}").status_code
     report = backend.settled()
     events = listener.events(PATH, SECRET)
-    assert ["message.delivered", "message.opened", "message.answered"] == kinds(events, "d-yes".replace("yes", "a-yes"))
+    assert ["message.delivered", "message.opened", "message.answered"] == kinds(events, "d-a-yes")
     assert ["message.delivered", "message.opened"] == kinds(events, "d-a-silent")
     assert [] == kinds(events, "d-stranger")
     answers = {e["data"]["delivery_id"]: e["data"]["answer"] for e in events if e["type"] == "message.answered"}
@@ -122,21 +119,19 @@ def test_either_secret_verifies_while_it_is_rotated_and_both_sign_the_feedback(a
     assert listener.events(PATH, SECRET) == listener.events(PATH, OLD_SECRET)
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
+def test_a_malformed_push_is_refused_with_the_field_at_fault(app: Start) -> None:
+    backend = app()
+    malformed = [
         (b"{", None),
         (b"[]", None),
         (webhook("message.push", {}), "data.delivery_id"),
         (push("a-yes", "d1", purpose="spam"), "data.purpose"),
         (webhook("lead.assigned", json.loads(push("a-yes", "d1"))["data"]), "type"),
-    ],
-)
-def test_a_malformed_push_is_refused_with_the_field_at_fault(app: Start, body: bytes, field: str | None) -> None:
-    backend = app()
-    answer = backend.post("/push", body, signed(SECRET, "msg_x", body))
-    assert (400, "invalid_request", field) == (answer.status_code, answer.json()["code"], answer.json().get("field"))
-    assert (0, 1) == (backend.judge()["pushes"], backend.judge()["malformed"])
+    ]
+    answers = [backend.post("/push", body, signed(SECRET, "msg_x", body)) for body, _ in malformed]
+    assert [(400, field) for _, field in malformed] == [(a.status_code, a.json().get("field")) for a in answers]
+    assert {"invalid_request"} == {answer.json()["code"] for answer in answers}
+    assert (0, len(malformed)) == (backend.judge()["pushes"], backend.judge()["malformed"])
 
 
 RATES = {"500": 0.2, "503": 0.2, "429": 0.2, "closed": 0.2}
@@ -197,16 +192,14 @@ def test_feedback_is_sent_again_under_its_id_until_it_is_acknowledged(app: Start
     assert 2 == len(listener.events(PATH, SECRET))
 
 
-def test_feedback_waits_for_a_listener_that_is_dead_and_goes_out_before_sigterm_ends(
-    app: Start, listener: Listener
-) -> None:
+def test_feedback_waits_for_a_listener_that_is_dead_and_goes_out_before_sigterm_ends(app: Start, listener: Listener) -> None:
     listener.respond = lambda _: None
     backend = app()
     for i in range(300):
         assert 200 == send(backend, f"u{i}", f"d{i}").status_code
     assert backend.judge()["feedback_pending"] >= 600
     listener.respond = lambda _: (200, b"{}")
-    assert 0 == backend.stop()
+    assert (0, "") == backend.stop()
     answered = [e for e in listener.events(PATH, SECRET) if e["type"] == "message.answered"]
     assert 300 == len(answered)
     assert max(len(json.loads(heard.body)["events"]) for heard in listener.at(PATH)) <= 500
@@ -234,14 +227,10 @@ def test_control_changes_rates_unsubscribes_people_and_refuses_nonsense(app: Sta
     assert "message.unsubscribed" == kinds(listener.events(PATH, SECRET), "d1")[-1]
 
 
-def test_a_wrong_configuration_ends_at_once_with_a_reason(start: Start, listener: Listener) -> None:
-    with pytest.raises(json.JSONDecodeError):
-        start("app_backend", secrets={"other": SECRET}, feedback_url=listener.url)
-
-
 def test_the_judge_answers_while_feedback_hangs(app: Start, listener: Listener) -> None:
     listener.respond = lambda _: (500, b"")
-    backend = app(drain_seconds=0.1)
+    backend = app()
     send(backend, "a-yes", "d1")
     report = until(backend.judge, lambda report: report["feedback_retries"] >= 2)
     assert (0, {}) == (report["answers_sent"], report["events_sent"])
+    listener.respond = lambda _: (200, b"{}")

@@ -1,13 +1,18 @@
 """A receiver as a process, and a small HTTP server that stands where touchpoints will stand."""
 
 import json
-import subprocess
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,8 +20,22 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from standardwebhooks import Webhook
 
+from tests.emulators.app_backend import AppBackend, AppConfig
+from tests.emulators.dealer_backend import DealerBackend, DealerConfig
+from tests.emulators.receiver import main
+from tests.emulators.wechat import Wechat, WechatConfig
+
 THEME = "themes/12"
 PATIENCE_SECONDS = 15.0
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+
+RECEIVERS: dict[str, tuple[Any, Any]] = {
+    "app_backend": (AppBackend, AppConfig),
+    "dealer_backend": (DealerBackend, DealerConfig),
+    "wechat": (Wechat, WechatConfig),
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +91,16 @@ def listening() -> Iterator[Listener]:
             self.end_headers()
             self.wfile.write(answer[1])
 
-        do_GET = do_POST
+        def do_GET(self) -> None:
+            self.do_POST()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     listener.url = f"http://127.0.0.1:{server.server_port}"
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield listener
     finally:
@@ -92,26 +112,31 @@ def listening() -> Iterator[Listener]:
 class Running:
     """A receiver that answers."""
 
-    process: subprocess.Popen[str]
-    url: str
+    process: BaseProcess
+    http: httpx.Client
+    stderr: Path
 
     def post(self, path: str, content: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
-        return httpx.post(self.url + path, content=content, headers=headers, timeout=PATIENCE_SECONDS)
+        return self.http.post(path, content=content, headers=headers)
 
     def judge(self) -> dict[str, Any]:
-        report: dict[str, Any] = httpx.get(self.url + "/__judge", params={"pushes": ""}).json()
+        report: dict[str, Any] = self.http.get("/__judge", params={"pushes": ""}).json()
         return report
 
     def control(self, **orders: Any) -> httpx.Response:
-        return httpx.post(self.url + "/__control", json=orders)
+        return self.http.post("/__control", json=orders)
 
     def settled(self) -> dict[str, Any]:
         """The judge's report once nothing is pending any more."""
-        return until(self.judge, lambda report: report["feedback_pending"] == 0)
+        report: dict[str, Any] = until(self.judge, lambda report: report["feedback_pending"] == 0)
+        return report
 
-    def stop(self) -> int:
+    def stop(self) -> tuple[int | None, str]:
+        """SIGTERM, and what came of it: exit code and stderr."""
+        self.http.close()
         self.process.terminate()
-        return self.process.wait(PATIENCE_SECONDS)
+        self.process.join(PATIENCE_SECONDS)
+        return self.process.exitcode, self.stderr.read_text()
 
 
 def until(ask: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
@@ -121,6 +146,36 @@ def until(ask: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
         assert time.monotonic() < deadline, answer
         time.sleep(0.02)
     return answer
+
+
+Start = Callable[..., Running]
+"""Starts a receiver, given the configuration that differs from the usual one."""
+
+
+def launch(directory: Path, module: str, config: dict[str, Any]) -> Running:
+    """A receiver in a process of its own, on a free port, once it says that it is ready.
+
+    It is forked from a server that has imported everything: a fresh interpreter would take a second for every test.
+    """
+    directory.mkdir()
+    path, stderr = directory / "config.json", directory / "stderr"
+    path.write_text(json.dumps(config))
+    heard, said = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_become, args=(module, path, said, stderr), daemon=True)
+    process.start()
+    said.close()
+    with open(heard.fileno(), closefd=False) as lines:
+        ready = json.loads(lines.readline())
+    url = f"http://{ready['host']}:{ready['port']}"
+    return Running(process, httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False), stderr)
+
+
+def _become(module: str, config: Path, stdout: Connection, stderr: Path) -> None:
+    os.dup2(stdout.fileno(), 1)
+    with stderr.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.argv = [module, "--port", "0", "--config", str(config)]
+    main(*RECEIVERS[module])
 
 
 def signed(secret: str, webhook_id: str, body: bytes, at: datetime | None = None) -> dict[str, str]:
