@@ -1,0 +1,101 @@
+"""A trained model as bytes: one ONNX file that carries its encodings and calibration; opened only when its seal is genuine.
+
+ONNX holds numbers and operators, never code. The seal is an HMAC over name, version, format and SHA-256, so that bytes
+that somebody else put into the database, or moved from another model or version, are refused before they are parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+import orjson
+
+from chassis.errors import Unavailable
+from services.scoring.domain import Floats
+from services.scoring.frame import Encoding, Feature, Kind, Matrix
+
+FORMAT = "onnx-trees-1"
+METADATA_KEY = "troika"
+
+
+class ArtefactRefused(Unavailable):
+    """A stored model whose seal or format is not ours. Retried, not dead-lettered: the messages are not at fault."""
+
+    default_reason = "MODEL_REFUSED"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling: log-odds = slope * margin + intercept. Strictly increasing, so it never makes ties of ranks."""
+
+    slope: float
+    intercept: float
+
+    def probability(self, margin: Floats) -> Floats:
+        """Calibrated probabilities of raw margins."""
+        return 1 / (1 + np.exp(-(self.slope * margin + self.intercept)))
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What is stored beside an artefact to know it again."""
+
+    format: str
+    sha256: str
+    signature: bytes
+
+
+def seal(key: bytes, model: str, version: int, artefact: bytes) -> Seal:
+    """Seals an artefact as this version of this model."""
+    sha256 = hashlib.sha256(artefact).hexdigest()
+    return Seal(FORMAT, sha256, _signature(key, model, version, FORMAT, sha256))
+
+
+def check_seal(key: bytes, model: str, version: int, artefact: bytes, given: Seal) -> None:
+    """Raises ArtefactRefused unless `seal` with this key made it for these very bytes."""
+    sha256 = hashlib.sha256(artefact).hexdigest()
+    genuine = hmac.compare_digest(given.signature, _signature(key, model, version, given.format, sha256))
+    if not genuine or given.sha256 != sha256:
+        raise ArtefactRefused("a stored model has a false seal")
+    if given.format != FORMAT:
+        raise ArtefactRefused("a stored model has an unknown format")
+
+
+def _signature(key: bytes, model: str, version: int, format_: str, sha256: str) -> bytes:
+    return hmac.digest(key, f"troika model\n{model}\n{version}\n{format_}\n{sha256}".encode(), "sha256")
+
+
+def metadata(encodings: Sequence[Encoding], calibration: Calibration) -> str:
+    """What the ONNX file carries beside the trees, as JSON."""
+    features = [{"tag": e.feature.tag, "kind": e.feature.kind, "words": e.words} for e in encodings]
+    calibrated = {"slope": calibration.slope, "intercept": calibration.intercept}
+    return orjson.dumps({"format": FORMAT, "features": features, "calibration": calibrated}).decode()
+
+
+class ServedModel:
+    """A model in memory: persons by features in, calibrated probabilities out. Thread-safe."""
+
+    def __init__(self, model: str, version: int, artefact: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        # One thread: replicas are the way to more, and two cores have other services to run.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
+        self.model, self.version = model, version
+        carried = orjson.loads(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
+        if carried.get("format") != FORMAT:
+            raise ArtefactRefused("a stored model has an unknown format")
+        self.encodings = tuple(Encoding(Feature(f["tag"], Kind(f["kind"])), tuple(f["words"])) for f in carried["features"])
+        self.calibration = Calibration(**carried["calibration"])
+        self.tags = tuple(encoding.feature.tag for encoding in self.encodings)
+
+    def probability(self, matrix: Matrix) -> Floats:
+        """Calibrated probabilities of rows."""
+        if not len(matrix):
+            return np.empty(0)
+        margin = self._session.run(None, {"features": np.ascontiguousarray(matrix)})[0][:, 0]
+        return self.calibration.probability(margin.astype(np.float64))

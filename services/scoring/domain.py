@@ -1,0 +1,88 @@
+"""What a score means, and which trainings are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# 500 points stand for these odds. One in thirteen: the usual answer to a call that nobody chose carefully.
+ODDS_AT_500 = 1 / 12
+MIN_OF_EACH_CLASS = 50
+
+
+class TrainingState(StrEnum):
+    """Where a training stands."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+class TrainingRefused(Exception):
+    """A training that can never succeed on this input; `reason` is UPPER_SNAKE and goes into the training's record."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class PersonScore:
+    """One score as it was computed: 0 to 1000, with the probability behind it and the newest event behind its features."""
+
+    person_id: int
+    score: float
+    probability: float
+    received_at_us: int = 0
+
+
+def score_of(probability: Floats) -> Floats:
+    """1000 * odds / (odds + 1/12), written without a division by zero at probability 1."""
+    return 1000 * probability / (probability + ODDS_AT_500 * (1 - probability))
+
+
+def probability_of(score: Floats) -> Floats:
+    """The inverse of `score_of`."""
+    return ODDS_AT_500 * score / (1000 - score + ODDS_AT_500 * score)
+
+
+_STRING = re.compile(r"'(?:[^']|'')*'")
+_WORD = re.compile(r'"([^"]+)"|([A-Za-z_]\w*)')
+
+
+def words_of(predicate: str) -> frozenset[str]:
+    """Every word of a predicate that may name a tag: lower case, without what stands in string literals."""
+    return frozenset((quoted or bare).lower() for quoted, bare in _WORD.findall(_STRING.sub("''", predicate)))
+
+
+def leaking_features(predicates: Iterable[str], expressions: Mapping[str, str], features: Iterable[str]) -> list[str]:
+    """Features that decide, directly or through business tags (name to expression), who is in the cut or who did it.
+
+    Such a feature would let the model read the answer off the question.
+    """
+    seen: set[str] = set()
+    fresh = {word for predicate in predicates for word in words_of(predicate)}
+    while fresh:
+        seen |= fresh
+        fresh = {word for name in fresh if name in expressions for word in words_of(expressions[name])} - seen
+    return sorted(seen & {feature.lower() for feature in features})
+
+
+def check_labels(labels: NDArray[np.bool_]) -> None:
+    """Refuses a cut from which nothing can be learnt: each class needs fifty persons."""
+    positives = int(labels.sum())
+    if len(labels) == 0:
+        raise TrainingRefused("EMPTY_CUT")
+    if positives in (0, len(labels)):
+        raise TrainingRefused("CONSTANT_LABEL")
+    if positives < MIN_OF_EACH_CLASS:
+        raise TrainingRefused("TOO_FEW_POSITIVES")
+    if len(labels) - positives < MIN_OF_EACH_CLASS:
+        raise TrainingRefused("TOO_FEW_NEGATIVES")

@@ -1,0 +1,68 @@
+"""The training process: a frame comes in on stdin, progress and at last the model go out on stdout, one JSON per line.
+
+A process of its own, so that fitting never holds the lock under which doors and consumers run, its memory is returned
+at the end, and a crash of it is only a failed training. No pickle: columns travel as an npz without objects.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from services.scoring.domain import TrainingRefused
+from services.scoring.frame import Column, Frame, Numbers, Words
+
+
+def pack(training_module: str, frame: Frame, labels: NDArray[np.bool_]) -> bytes:
+    """A training's input as bytes."""
+    arrays: dict[str, NDArray[Any]] = {"persons": frame.persons, "labels": labels}
+    words: dict[str, tuple[str, ...] | None] = {}
+    for place, (tag, column) in enumerate(frame.columns.items()):
+        words[tag] = column.words if isinstance(column, Words) else None
+        arrays[f"column{place}"] = column.indexes if isinstance(column, Words) else column.values
+    head = orjson.dumps({"training_module": training_module, "words": words})
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, head=np.frombuffer(head, np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[str, Frame, NDArray[np.bool_]]:
+    """What `pack` packed."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        head: Mapping[str, Any] = orjson.loads(arrays["head"].tobytes())
+        columns: dict[str, Column] = {}
+        for place, (tag, words) in enumerate(head["words"].items()):
+            values = arrays[f"column{place}"]
+            columns[tag] = Numbers(values) if words is None else Words(values, tuple(words))
+        return head["training_module"], Frame(arrays["persons"], columns), arrays["labels"]
+
+
+def _say(**line: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Trains what stdin asks for; ends with a line that has either `artefact` and `metrics`, or `refused`."""
+    # Scores of people who are here now come before a model of tomorrow.
+    os.nice(5)
+    module, frame, labels = unpack(sys.stdin.buffer.read())
+    try:
+        trained = importlib.import_module(module).train(frame, labels, lambda share: _say(progress=share))
+    except TrainingRefused as refusal:
+        _say(refused=refusal.reason)
+        return
+    _say(artefact=base64.b64encode(trained.artefact).decode(), metrics=trained.metrics)
+
+
+if __name__ == "__main__":
+    main()
