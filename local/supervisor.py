@@ -57,6 +57,7 @@ class Suite:
         self.folder = folder.resolve()
         self._fresh, self._usual_ports, self._environment, self._say = fresh, usual_ports, dict(environment or {}), say
         self.children: dict[str, Child] = {}
+        self._guests: list[Child] = []
         self._servers: dict[str, Postgres | Nats] = {}
         self._watch: asyncio.Task[None] | None = None
         self._lock: IO[str] | None = None
@@ -92,18 +93,30 @@ class Suite:
         """Base address of a service's HTTP door."""
         return f"http://{self.address(service, 'http')}"
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """What the environment of every process of this run holds."""
+        return {MARK: str(self.folder)}
+
     def operator_channel(self, service: str) -> grpc.aio.Channel:
         """A gRPC channel to a service in the name of the operator; the caller closes it."""
         return rpc.connect(self.address(service, "grpc"), keys.OPERATOR, self.keys.tokens[keys.OPERATOR])
 
     # What may be done to it
 
+    def adopt(self, child: Child) -> None:
+        """Starts a program beside the suite: nobody brings it back when it dies, and it stops before everything else."""
+        child.start()
+        child.wanted = False
+        self._guests.append(child)
+        self._note_pids()
+
     async def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Sends a signal to a service, "postgres" or "nats" and waits for its death; the supervisor brings it back."""
         child = self.children[name]
         process = child.process
         child.send(number)
-        while process is not None and process.poll() is None:  # noqa: ASYNC110  # a process sets no event
+        while process is not None and process.poll() is None:  # a process sets no event
             await asyncio.sleep(0.01)
 
     async def restart(self, name: str) -> None:
@@ -111,7 +124,7 @@ class Suite:
         child = self.children[name]
         await child.stop()
         child.start()
-        self._pids.write(list(self.children.values()))
+        self._note_pids()
         await self.ready(name)
 
     async def ready(self, *names: str) -> None:
@@ -190,7 +203,7 @@ class Suite:
                 raise StartError(f"migrating {service} failed:\n{child.last_words()}")
 
     def _child(self, name: str, command: Command, stop_signal: signal.Signals) -> Child:
-        environment = {MARK: str(self.folder), **self._environment}
+        environment = self.mark | self._environment
         if name in plan.SERVICES:
             environment |= plan.settings_of(name, self.ports, self.postgres_dsn, self.nats_url, self.keys)
         # Servers may run as another user, who may not be able to enter our folder.
@@ -200,7 +213,7 @@ class Suite:
     def _add(self, name: str, command: Command, stop_signal: signal.Signals) -> None:
         child = self.children[name] = self._child(name, command, stop_signal)
         child.start()
-        self._pids.write(list(self.children.values()))
+        self._note_pids()
 
     async def _keep_alive(self) -> None:
         """Brings back whoever dies uncalled, later each time it dies young."""
@@ -218,7 +231,10 @@ class Suite:
                 elif time.monotonic() >= due[name]:
                     del due[name]
                     child.start()
-                    self._pids.write(list(self.children.values()))
+                    self._note_pids()
+
+    def _note_pids(self) -> None:
+        self._pids.write([*self.children.values(), *self._guests])
 
     def _give_up_on_the_hopeless(self) -> None:
         for child in self.children.values():
@@ -246,6 +262,7 @@ class Suite:
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        await asyncio.gather(*(guest.stop() for guest in self._guests))
         services = [child for name, child in reversed(self.children.items()) if name not in SERVERS]
         await asyncio.gather(*(child.stop() for child in services))
         for name in reversed(SERVERS):

@@ -1,0 +1,92 @@
+"""The operator at the gRPC doors: asks, and asks again while a service is being restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
+from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
+from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServiceStub
+
+from chassis.errors import is_operational
+from local.supervisor import Suite
+
+Answer = TypeVar("Answer")
+# Longer than any restart takes; after that somebody should look.
+PATIENCE_S = 90.0
+POLL_S = 0.5
+
+
+class NeverCameError(TimeoutError):
+    """Something that must happen by itself did not; the message says what was seen last."""
+
+
+class Operator:
+    """Stubs of all five services."""
+
+    def __init__(self, suite: Suite) -> None:
+        self._channels = [
+            suite.operator_channel(name) for name in ("identity", "tags", "scoring", "orchestrator", "touchpoints")
+        ]
+        identity, tags, scoring, orchestrator, touchpoints = self._channels
+        self.identity = IdentityServiceStub(identity)
+        self.tags = TagsServiceStub(tags)
+        self.scoring = ScoringServiceStub(scoring)
+        self.orchestrator = OrchestratorServiceStub(orchestrator)
+        self.touchpoints = TouchpointsServiceStub(touchpoints)
+
+    async def __aenter__(self) -> Operator:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def ask(self, method: Callable[..., Awaitable[Answer]], request: object, timeout: float = 30.0) -> Answer:
+        """The answer to a question or an idempotent command."""
+
+        async def once() -> Answer:
+            return await method(request, timeout=timeout)
+
+        return await _patiently(once)
+
+    async def read(self, method: Callable[..., AsyncIterable[Any]], request: object) -> list[Any]:
+        """All chunks of a stream."""
+
+        async def once() -> list[Any]:
+            return [chunk async for chunk in method(request)]
+
+        return await _patiently(once)
+
+
+async def _patiently(once: Callable[[], Awaitable[Answer]]) -> Answer:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await once()
+        except grpc.aio.AioRpcError as error:
+            if not is_operational(error) or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+async def until(
+    look: Callable[[], Awaitable[Answer]], holds: Callable[[Answer], bool], seconds: float, every: float = POLL_S
+) -> Answer:
+    """Looks again and again until it holds; raises NeverCameError when nothing was new for `seconds`."""
+    seen = await look()
+    deadline = time.monotonic() + seconds
+    while not holds(seen):
+        if time.monotonic() > deadline:
+            raise NeverCameError(f"nothing moved for {seconds:.0f} s; last seen: {seen}")
+        await asyncio.sleep(every)
+        before, seen = seen, await look()
+        if seen != before:
+            deadline = time.monotonic() + seconds
+    return seen
