@@ -1,1 +1,1 @@
-"""orchestrator: see DESIGN section 4."""
+"""Themes: whom to push what, when, through which channel, or nobody, and why."""

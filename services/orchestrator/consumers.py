@@ -1,0 +1,170 @@
+"""The JetStream doors: facts of other rooms into the orchestrator's projections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from google.protobuf.message import DecodeError
+from troika.identity.v1 import events_pb2 as identity_pb2
+from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
+
+from chassis.bus import Consumer, Message
+from chassis.db import UnitOfWork
+from services.orchestrator.domain.themes import Goal, Theme
+from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
+from services.orchestrator.store.projections import Alias, Consent, GoalReached, Move, ProjectionStore, Update
+from services.orchestrator.store.themes import ThemeStore
+
+DELIVERIES = "orchestrator-deliveries"
+RESOLVED = "orchestrator-resolved"
+ENTITIES = "orchestrator-entities"
+CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "all"})
+
+
+def consumers(goal_window: timedelta) -> list[Consumer]:
+    """All consumers of this service."""
+
+    async def resolved(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+        await reach_goals(uow, messages, goal_window)
+
+    return [
+        Consumer(DELIVERIES, DELIVERIES_UPDATED, update_deliveries),
+        Consumer(RESOLVED, EVENTS_RESOLVED, resolved, batch=64),
+        Consumer(ENTITIES, ENTITIES_CHANGED, follow_entities),
+    ]
+
+
+async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+    """Keeps the furthest state of each push and its last answer."""
+    furthest: dict[str, Update] = {}
+    for message in messages:
+        if (batch := _parse(uow, DELIVERIES, message, touchpoints_pb2.DeliveriesUpdated)) is None:
+            continue
+        for update in batch.updates:
+            if not update.delivery_id or not update.state:
+                uow.dead_letter(DELIVERIES, update.SerializeToString(), "INVALID_UPDATE")
+                continue
+            known = furthest.get(update.delivery_id)
+            answer = update.answer or (known[3] if known else "")
+            if known is None or update.state > known[1]:
+                found = (update.delivery_id, int(update.state), update.reason, answer, _moment(update.occurred_at_us))
+            else:
+                found = (*known[:3], answer, known[4])
+            furthest[update.delivery_id] = found
+    if furthest:
+        await ProjectionStore(uow).update_deliveries(list(furthest.values()))
+
+
+async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window: timedelta, /) -> None:
+    """Remembers the first goal event of each anchor in each theme under way."""
+    themes = await ThemeStore(uow).launched()
+    by_event: dict[str, list[Theme]] = {}
+    for theme in themes:
+        by_event.setdefault(theme.draft.goal.event, []).append(theme)
+    # Most batches hold no goal event at all; looking for the bare name is a hundred times cheaper than parsing.
+    names = [name.encode() for name in by_event]
+    reached: dict[tuple[int, int], GoalReached] = {}
+    for message in messages:
+        if not any(name in message.data for name in names):
+            continue
+        if (batch := _parse(uow, RESOLVED, message, identity_pb2.ResolvedBatch)) is None:
+            continue
+        for event in batch.events:
+            for theme in by_event.get(event.name, ()):
+                try:
+                    goal = _goal(theme, event, goal_window)
+                except (orjson.JSONDecodeError, OverflowError, ValueError):
+                    uow.dead_letter(RESOLVED, event.SerializeToString(), "INVALID_EVENT")
+                    break
+                if goal and (goal[:2] not in reached or goal[4] < reached[goal[:2]][4]):
+                    reached[goal[:2]] = goal
+    if reached:
+        await ProjectionStore(uow).reach_goals(list(reached.values()))
+
+
+def _goal(theme: Theme, event: identity_pb2.ResolvedEvent, window: timedelta) -> GoalReached | None:
+    """The goal that an event is for a theme, None when it is none."""
+    owner, at = event.person, _moment(event.occurred_at_us)
+    if not owner.entity_id or theme.launched_at is None or not theme.launched_at <= at <= theme.launched_at + window:
+        return None
+    properties = orjson.loads(event.properties_json or b"{}")
+    if not isinstance(properties, dict):
+        raise ValueError("properties are no object")
+    # The answer to another theme's push is that theme's success.
+    if properties.get("theme", theme.name) != theme.name or not _meets(theme.draft.goal, properties):
+        return None
+    return theme.theme_id, owner.anchor_id, owner.entity_id, owner.version, at
+
+
+def _meets(goal: Goal, properties: dict[str, Any]) -> bool:
+    if not goal.field:
+        return True
+    given = properties.get(goal.field)
+    if isinstance(given, bool):
+        return goal.value == ("true" if given else "false")
+    return given is not None and goal.value == str(given)
+
+
+async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+    """Follows who is who and who forbade what."""
+    moves: dict[int, Move] = {}
+    aliases: dict[int, Alias] = {}
+    consents: dict[tuple[int, str], Consent] = {}
+    for message in messages:
+        if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
+            continue
+        for move in batch.anchor_moves:
+            _keep_move(moves, move)
+        for change in batch.cluster_changes:
+            _keep_alias(aliases, change)
+        for stated in batch.consent_changes:
+            if stated.channel in CONSENT_CHANNELS:
+                _keep_consent(consents, stated)
+            else:
+                uow.dead_letter(ENTITIES, stated.SerializeToString(), "UNKNOWN_CHANNEL")
+    store = ProjectionStore(uow)
+    if moves:
+        await store.move_anchors(list(moves.values()))
+    if aliases:
+        await store.alias(list(aliases.values()))
+    if consents:
+        await store.state_consents(list(consents.values()))
+
+
+def _keep_move(moves: dict[int, Move], move: identity_pb2.AnchorMove) -> None:
+    owner = move.owner
+    known = moves.get(owner.anchor_id)
+    if move.entity_kind == identity_pb2.ENTITY_KIND_PERSON and (known is None or owner.version > known[2]):
+        moves[owner.anchor_id] = (owner.anchor_id, owner.entity_id, owner.version)
+
+
+def _keep_alias(aliases: dict[int, Alias], change: identity_pb2.ClusterChange) -> None:
+    known = aliases.get(change.other_id)
+    if change.entity_kind == identity_pb2.ENTITY_KIND_PERSON and (known is None or change.op_id > known[2]):
+        survivor = change.survivor_id if change.operation == "merge" else None
+        aliases[change.other_id] = (change.other_id, survivor, change.op_id)
+
+
+def _keep_consent(consents: dict[tuple[int, str], Consent], stated: identity_pb2.ConsentChange) -> None:
+    at = _moment(stated.stated_at_us)
+    consent = (stated.anchor_id, stated.channel, stated.person_id, stated.opted_out, at)
+    known = consents.get(consent[:2])
+    if known is None or (at, stated.opted_out) > (known[4], known[3]):
+        consents[consent[:2]] = consent
+
+
+def _parse(uow: UnitOfWork, consumer: str, message: Message, kind: type[Any]) -> Any:
+    """The message as protobuf; None when it is none, which sets it aside."""
+    try:
+        return kind.FromString(message.data)
+    except DecodeError:
+        uow.dead_letter(consumer, message.data, "UNREADABLE")
+        return None
+
+
+def _moment(micros: int) -> datetime:
+    """Microseconds since the epoch as an aware datetime."""
+    return datetime.fromtimestamp(micros // 1_000_000, UTC) + timedelta(microseconds=micros % 1_000_000)

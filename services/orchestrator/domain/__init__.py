@@ -1,0 +1,1 @@
+"""Pure rules of the orchestrator: deciding, suggesting, explaining, measuring. No I/O."""

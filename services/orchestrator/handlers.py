@@ -1,0 +1,188 @@
+"""One function per command and question. Peers are asked outside of transactions: no session waits for another room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from chassis.db import Database
+from chassis.errors import FailedPrecondition, NotFound
+from services.orchestrator import planning
+from services.orchestrator.domain import suggesting
+from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
+from services.orchestrator.domain.explaining import Decision, explain
+from services.orchestrator.domain.reporting import Report, fold
+from services.orchestrator.domain.suggesting import Term
+from services.orchestrator.domain.themes import PersonId, Theme, ThemeDraft, ThemeId, ThemeState, name_of
+from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.settings import Settings
+from services.orchestrator.store.decisions import DecisionStore
+from services.orchestrator.store.launches import LaunchStore
+from services.orchestrator.store.themes import ThemeStore
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the handlers work with."""
+
+    database: Database
+    tags: Tags
+    scoring: Scoring
+    settings: Settings
+
+
+async def create_theme(room: Room, draft: ThemeDraft, request_id: str) -> Theme:
+    """Makes a theme whose audience tags understands; the same request gives the same theme."""
+    if request_id:
+        async with room.database.read() as uow:
+            if made := await ThemeStore(uow).by_request(request_id):
+                return made
+    await room.tags.count(draft.audience, "theme.audience")
+    async with room.database.transaction() as uow:
+        return await ThemeStore(uow).add(draft, request_id)
+
+
+async def get_theme(room: Room, theme_id: ThemeId) -> Theme:
+    """One theme; raises NotFound."""
+    async with room.database.read() as uow:
+        return _found(await ThemeStore(uow).get(theme_id), theme_id)
+
+
+async def list_themes(room: Room, before: int, size: int) -> list[Theme]:
+    """Up to `size` themes with ids below `before`, newest first."""
+    async with room.database.read() as uow:
+        return await ThemeStore(uow).page(before, size)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A proposed audience; responses are mean probabilities of those who have a score."""
+
+    audience: str
+    terms: tuple[Term, ...]
+    size: int
+    expected_response: float
+    eligible_size: int
+    eligible_expected_response: float
+
+
+async def suggest_audience(
+    room: Room, *, responders: str, asked: str, eligible: str, excluded_tags: Sequence[str], model: str
+) -> Suggestion:
+    """Finds the few tag values that hold most of the expected responses among the eligible."""
+    await room.tags.count(responders, "responders")
+    await room.tags.count(asked, "asked")
+    persons = await room.tags.person_ids(eligible, "eligible")
+    _, probability = await room.scoring.scores(model, persons, "model")
+    leaks = suggesting.leaking(await room.tags.expressions(), {*excluded_tags, *room.settings.score_tags}, [responders, asked])
+    described = await room.tags.describe(f"({asked}) AND ({responders})", asked, "responders")
+    terms = suggesting.significant(described, leaks)
+    membership = np.zeros((len(terms), len(persons)), np.bool_)
+    for row, term in zip(membership, terms, strict=True):
+        having = await room.tags.person_ids(suggesting.combine(eligible, [term.predicate]), "eligible")
+        row[:] = np.isin(persons, having, assume_unique=True)
+    kept = suggesting.cover(membership, np.maximum(probability, 0), room.settings.suggest_keep_share)
+    inside = membership[kept].any(axis=0) if kept else np.ones(len(persons), np.bool_)
+    audience = suggesting.combine(eligible, [terms[row].predicate for row in kept])
+    return Suggestion(
+        audience,
+        tuple(terms[row] for row in kept),
+        await room.tags.count(audience, "eligible"),
+        _mean_of_scored(probability[inside]),
+        len(persons),
+        _mean_of_scored(probability),
+    )
+
+
+def _mean_of_scored(probability: planning.Floats) -> float:
+    scored = probability[probability >= 0]
+    return float(scored.mean()) if len(scored) else 0.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a launch would do now."""
+
+    audience: int
+    chosen: int
+    holdout: int
+    pushes_by_channel: dict[str, int]
+    expected_responses: float
+    expected_cost_fen: int
+    passed_over: dict[str, int]
+
+
+async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
+    """Decides as a launch would, and keeps nothing."""
+    theme = await get_theme(room, theme_id)
+    audience = await planning.gather(room.tags, room.scoring, theme.draft)
+    settings = room.settings
+    async with room.database.read() as uow:
+        decided = await planning.decide_for(
+            uow, audience, theme, datetime.now(UTC), frequency_cap=settings.frequency_cap, window=settings.frequency_window()
+        )
+    plan = decided.plan
+    pushed = plan.outcome == PUSH
+    by_channel = {name: int((pushed & (plan.channel == code)).sum()) for code, name in enumerate(CHANNELS)}
+    by_outcome = np.bincount(plan.outcome, minlength=len(OUTCOMES)).tolist()
+    costs = theme.draft.budget.unit_cost_fen
+    return Preview(
+        len(audience.person_id),
+        by_outcome[PUSH] + by_outcome[HOLDOUT],
+        by_outcome[HOLDOUT],
+        {name: count for name, count in by_channel.items() if count},
+        float(audience.probability[pushed].sum()),
+        sum(count * costs.get(name, 0) for name, count in by_channel.items()),
+        {OUTCOMES[code]: n for code, n in enumerate(by_outcome) if n and code not in (PUSH, HOLDOUT)},
+    )
+
+
+async def launch_theme(room: Room, theme_id: ThemeId) -> Theme:
+    """Queues a launch for the worker; a theme launched already stays as it is. Raises what would surely stop it."""
+    theme = await get_theme(room, theme_id)
+    if theme.state is not ThemeState.DRAFT:
+        return theme
+    await room.tags.count(theme.draft.audience, "theme.audience")
+    await room.scoring.require(theme.draft.model, "theme.model")
+    async with room.database.transaction() as uow:
+        themes = ThemeStore(uow)
+        if (theme := _found(await themes.lock(theme_id), theme_id)).state is ThemeState.DRAFT:
+            await themes.set_state(theme_id, ThemeState.LAUNCHING)
+            await LaunchStore(uow).queue(theme_id, room.settings.frequency_cap)
+        return _found(await themes.get(theme_id), theme_id)
+
+
+async def theme_report(room: Room, theme_id: ThemeId) -> Report:
+    """What came of a theme so far."""
+    async with room.database.read() as uow:
+        theme = _found(await ThemeStore(uow).get(theme_id), theme_id)
+        return fold(await DecisionStore(uow).cells(theme_id), theme.draft.budget.unit_cost_fen)
+
+
+async def list_decisions(room: Room, theme_id: ThemeId, after: int, size: int) -> list[Decision]:
+    """Up to `size` decisions about persons with ids above `after`, ascending."""
+    async with room.database.read() as uow:
+        _found(await ThemeStore(uow).get(theme_id), theme_id)
+        return await DecisionStore(uow).page(theme_id, after, size)
+
+
+async def explain_decision(room: Room, theme_id: ThemeId, person_id: PersonId) -> tuple[Decision, list[str]]:
+    """A decision and the rules behind it; raises FailedPrecondition before launch, NotFound for people outside."""
+    async with room.database.read() as uow:
+        theme = _found(await ThemeStore(uow).get(theme_id), theme_id)
+        stored = await DecisionStore(uow).get(theme_id, person_id)
+    if stored is None and theme.state is not ThemeState.RUNNING:
+        raise FailedPrecondition(f"{theme.name} has not decided yet", reason="THEME_NOT_LAUNCHED", field="name")
+    if stored is None:
+        raise NotFound(f"{theme.name} had no decision to make about this person", reason="NO_DECISION", field="person_id")
+    decision, frequency_cap = stored
+    return decision, explain(decision, theme.draft, frequency_cap)
+
+
+def _found(theme: Theme | None, theme_id: ThemeId) -> Theme:
+    if theme is None:
+        raise NotFound(f"there is no {name_of(theme_id)}", reason="THEME_NOT_FOUND", field="name")
+    return theme

@@ -1,0 +1,47 @@
+"""First tables."""
+
+from alembic import op
+
+from chassis.outbox import CREATE_TABLES
+
+revision = "0001"
+down_revision = None
+
+STATEMENTS = (
+    "CREATE TABLE theme (theme_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, title text NOT NULL,"
+    " audience text NOT NULL, goal_event text NOT NULL, goal_field text NOT NULL, goal_value text NOT NULL,"
+    " offer_name text NOT NULL, offer_title text NOT NULL, offer_body text NOT NULL, purpose text NOT NULL,"
+    " max_contacts bigint NOT NULL, max_calls bigint NOT NULL, unit_cost_fen jsonb NOT NULL,"
+    " holdout_share double precision NOT NULL, model text NOT NULL, call_score double precision NOT NULL,"
+    " state smallint NOT NULL, salt bytea NOT NULL, launch_failure text NOT NULL,"
+    " created_at timestamptz NOT NULL DEFAULT now(), launched_at timestamptz, CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
+    "CREATE UNIQUE INDEX ix_theme_request_id ON theme (request_id)",
+    "CREATE INDEX ix_theme_launched ON theme (state) WHERE state > 1",
+    "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, frequency_cap integer NOT NULL,"
+    " planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
+    "CREATE TABLE decision (theme_id bigint, person_id bigint, outcome text NOT NULL, channel text NOT NULL,"
+    " score double precision NOT NULL, probability double precision NOT NULL, position bigint NOT NULL,"
+    " call_rank bigint NOT NULL, channels smallint NOT NULL, opted_out smallint NOT NULL, recent_pushes integer NOT NULL,"
+    " dealer_code text NOT NULL, delivery_id text, decided_at timestamptz NOT NULL, handed_over_at timestamptz,"
+    " CONSTRAINT pk_decision PRIMARY KEY (theme_id, person_id))",
+    "CREATE UNIQUE INDEX ix_decision_delivery_id ON decision (delivery_id) WHERE delivery_id IS NOT NULL",
+    "CREATE INDEX ix_decision_to_hand_over ON decision (theme_id, position) WHERE outcome = 'push' AND handed_over_at IS NULL",
+    "CREATE INDEX ix_decision_pushed_lately ON decision (decided_at, person_id) WHERE outcome = 'push'",
+    "CREATE TABLE delivery (delivery_id text, state smallint NOT NULL, reason text NOT NULL, answer text NOT NULL,"
+    " occurred_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))",
+    "CREATE TABLE goal (theme_id bigint, anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
+    " occurred_at timestamptz NOT NULL, CONSTRAINT pk_goal PRIMARY KEY (theme_id, anchor_id))",
+    "CREATE TABLE consent (anchor_id bigint, channel text, person_id bigint NOT NULL, opted_out boolean NOT NULL,"
+    " stated_at timestamptz NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id, channel))",
+    "CREATE TABLE anchor_owner (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
+    " CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))",
+    "CREATE TABLE person_alias (person_id bigint, survivor_id bigint, op_id bigint NOT NULL,"
+    " changed_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_person_alias PRIMARY KEY (person_id))",
+    "CREATE INDEX ix_person_alias_changed_at ON person_alias (changed_at)",
+)
+
+
+def upgrade() -> None:
+    """Makes all tables."""
+    for statement in (*CREATE_TABLES, *STATEMENTS):
+        op.execute(statement)

@@ -1,0 +1,56 @@
+"""What the orchestrator needs from the world."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field, field_validator
+
+from chassis.settings import ChassisSettings
+from services.orchestrator.domain.quiet_hours import QuietHours
+
+RPC_SERVICE = "troika.orchestrator.v1.OrchestratorService"
+
+
+class Settings(ChassisSettings):
+    """Variables are `TROIKA_<NAME>`."""
+
+    tags_target: str = Field(description="host:port of the gRPC door of tags.")
+    scoring_target: str = Field(description="host:port of the gRPC door of scoring.")
+    orchestrator_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may call the orchestrator, as JSON list of caller names."
+    )
+    frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
+    frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
+    # Providers accept marketing 08:00 to 22:00 at best (CONVENTIONS 6); we keep an hour's distance on both sides.
+    quiet_hours: str = Field("21:00-09:00", description="Hours in which nothing is sent; empty for none.")
+    # An offset, not a zone name: China has had no daylight saving since 1991, and slim images carry no zone database.
+    quiet_utc_offset_hours: float = Field(8, ge=-12, le=14, description="Offset of the quiet hours' clock from UTC.")
+    push_lifetime_hours: float = Field(72, gt=0, description="How long after its earliest moment a push may still be sent.")
+    goal_window_days: float = Field(30, gt=0, description="How long after launch a goal event counts for a theme.")
+    lease_s: float = Field(10, gt=0, description="After this long without a sign of life another process takes a launch over.")
+    suggest_keep_share: float = Field(
+        0.9, gt=0, le=1, description="Share of the expected responses that a suggested audience tries to keep."
+    )
+    # Models are trained on the outcome, so their scores always look over-represented among past responders.
+    score_tags: frozenset[str] = Field(
+        frozenset({"lead_score"}), description="Tags written by scoring, as JSON list; never suggested as audience terms."
+    )
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _window(cls, window: str) -> str:
+        QuietHours.parse(window, 0)
+        return window
+
+    def quiet(self) -> QuietHours | None:
+        """The quiet hours, or None when there are none."""
+        return QuietHours.parse(self.quiet_hours, self.quiet_utc_offset_hours)
+
+    def frequency_window(self) -> timedelta:
+        """How far back pushes count for the cap."""
+        return timedelta(days=self.frequency_window_days)
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return {RPC_SERVICE: self.orchestrator_callers}

@@ -1,0 +1,136 @@
+"""What other rooms said, as the orchestrator remembers it: deliveries, goals, consents, who became whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chassis.db import UnitOfWork
+
+Update = tuple[str, int, str, str, datetime]
+GoalReached = tuple[int, int, int, int, datetime]
+Consent = tuple[int, str, int, bool, datetime]
+Move = tuple[int, int, int]
+Alias = tuple[int, int | None, int]
+
+
+class ProjectionStore:
+    """Projections of one transaction. Every write is idempotent and the order of arrival does not matter."""
+
+    def __init__(self, uow: UnitOfWork) -> None:
+        self._uow = uow
+
+    async def update_deliveries(self, updates: Sequence[Update]) -> None:
+        """(delivery, state, reason, answer, at), one per delivery: the furthest state wins, an answer stays."""
+        ids, states, reasons, answers, moments = _columns(updates, 5)
+        await self._uow.execute(
+            "INSERT INTO delivery (delivery_id, state, reason, answer, occurred_at) SELECT u.delivery_id, u.state, u.reason,"
+            " u.answer, u.at FROM unnest(CAST(:ids AS text[]), CAST(:states AS smallint[]), CAST(:reasons AS text[]),"
+            " CAST(:answers AS text[]), CAST(:moments AS timestamptz[])) AS u (delivery_id, state, reason, answer, at)"
+            " JOIN decision USING (delivery_id) ORDER BY 1 ON CONFLICT (delivery_id) DO UPDATE SET"
+            " state = GREATEST(delivery.state, EXCLUDED.state),"
+            " reason = CASE WHEN EXCLUDED.state > delivery.state THEN EXCLUDED.reason ELSE delivery.reason END,"
+            " answer = CASE WHEN EXCLUDED.answer <> '' THEN EXCLUDED.answer ELSE delivery.answer END,"
+            " occurred_at = CASE WHEN EXCLUDED.state > delivery.state THEN EXCLUDED.occurred_at ELSE delivery.occurred_at END"
+            " WHERE EXCLUDED.state > delivery.state OR EXCLUDED.answer <> ''",
+            ids=ids,
+            states=states,
+            reasons=reasons,
+            answers=answers,
+            moments=moments,
+        )
+
+    async def reach_goals(self, goals: Sequence[GoalReached]) -> None:
+        """(theme, anchor, person then, version, at), one per theme and anchor: the earliest wins."""
+        themes, anchors, persons, versions, moments = _columns(goals, 5)
+        await self._uow.execute(
+            "INSERT INTO goal (theme_id, anchor_id, person_id, version, occurred_at) SELECT * FROM"
+            " unnest(CAST(:themes AS bigint[]), CAST(:anchors AS bigint[]), CAST(:persons AS bigint[]),"
+            " CAST(:versions AS bigint[]), CAST(:moments AS timestamptz[])) ORDER BY 1, 2"
+            " ON CONFLICT (theme_id, anchor_id) DO UPDATE SET person_id = EXCLUDED.person_id, version = EXCLUDED.version,"
+            " occurred_at = EXCLUDED.occurred_at WHERE EXCLUDED.occurred_at < goal.occurred_at",
+            themes=themes,
+            anchors=anchors,
+            persons=persons,
+            versions=versions,
+            moments=moments,
+        )
+
+    async def state_consents(self, consents: Sequence[Consent]) -> None:
+        """(anchor, channel, person then, opted out, at), one per anchor and channel: the latest wins, then the stricter."""
+        anchors, channels, persons, out, moments = _columns(consents, 5)
+        await self._uow.execute(
+            "INSERT INTO consent (anchor_id, channel, person_id, opted_out, stated_at) SELECT * FROM"
+            " unnest(CAST(:anchors AS bigint[]), CAST(:channels AS text[]), CAST(:persons AS bigint[]),"
+            " CAST(:out AS boolean[]), CAST(:moments AS timestamptz[])) ORDER BY 1, 2"
+            " ON CONFLICT (anchor_id, channel) DO UPDATE SET person_id = EXCLUDED.person_id, opted_out = EXCLUDED.opted_out,"
+            " stated_at = EXCLUDED.stated_at"
+            " WHERE (EXCLUDED.stated_at, EXCLUDED.opted_out) > (consent.stated_at, consent.opted_out)",
+            anchors=anchors,
+            channels=channels,
+            persons=persons,
+            out=out,
+            moments=moments,
+        )
+
+    async def move_anchors(self, moves: Sequence[Move]) -> None:
+        """(anchor, person, version), one per anchor: the newest version wins."""
+        anchors, persons, versions = _columns(moves, 3)
+        await self._uow.execute(
+            "INSERT INTO anchor_owner (anchor_id, person_id, version) SELECT * FROM"
+            " unnest(CAST(:anchors AS bigint[]), CAST(:persons AS bigint[]), CAST(:versions AS bigint[])) ORDER BY 1"
+            " ON CONFLICT (anchor_id) DO UPDATE SET person_id = EXCLUDED.person_id, version = EXCLUDED.version"
+            " WHERE EXCLUDED.version > anchor_owner.version",
+            anchors=anchors,
+            persons=persons,
+            versions=versions,
+        )
+
+    async def alias(self, aliases: Sequence[Alias]) -> None:
+        """(person, who it went into or None when it is on its own, ledger entry), one per person: the newest entry wins."""
+        persons, survivors, ops = _columns(aliases, 3)
+        await self._uow.execute(
+            "INSERT INTO person_alias (person_id, survivor_id, op_id) SELECT * FROM"
+            " unnest(CAST(:persons AS bigint[]), CAST(:survivors AS bigint[]), CAST(:ops AS bigint[])) ORDER BY 1"
+            " ON CONFLICT (person_id) DO UPDATE SET survivor_id = EXCLUDED.survivor_id, op_id = EXCLUDED.op_id,"
+            " changed_at = now() WHERE EXCLUDED.op_id > person_alias.op_id",
+            persons=persons,
+            survivors=survivors,
+            ops=ops,
+        )
+
+    async def opted_out(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(persons, masks of forbidden channels): the strictest over all anchors a person has now."""
+        rows = await self._uow.rows(
+            "SELECT COALESCE(o.person_id, c.person_id) AS person_id, bit_or(CASE c.channel WHEN 'all' THEN 7 WHEN 'app' THEN 1"
+            " WHEN 'wechat' THEN 2 WHEN 'dealer' THEN 4 ELSE 0 END) AS mask FROM consent c"
+            " LEFT JOIN anchor_owner o USING (anchor_id) WHERE c.opted_out GROUP BY 1 ORDER BY 1"
+        )
+        return _pairs([(row.person_id, row.mask) for row in rows])
+
+    async def pushed_since(self, moment: datetime) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(persons, pushes decided for them since), counted for whom they merged into as well."""
+        rows = await self._uow.rows(
+            "WITH RECURSIVE pushed AS (SELECT person_id, count(*) AS pushes FROM decision"
+            " WHERE outcome = 'push' AND decided_at >= :since GROUP BY person_id),"
+            " whole (person_id, present_id) AS (SELECT person_id, person_id FROM pushed UNION"
+            " SELECT w.person_id, a.survivor_id FROM whole w JOIN person_alias a ON a.person_id = w.present_id"
+            " AND a.survivor_id IS NOT NULL)"
+            " SELECT w.present_id AS person_id, CAST(sum(p.pushes) AS bigint) AS pushes"
+            " FROM whole w JOIN pushed p USING (person_id)"
+            " GROUP BY 1 ORDER BY 1",
+            since=moment,
+        )
+        return _pairs([(row.person_id, row.pushes) for row in rows])
+
+
+def _columns(records: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
+    return [list(column) for column in zip(*records, strict=True)] or [[] for _ in range(width)]
+
+
+def _pairs(pairs: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    table = np.array(pairs, np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]

@@ -1,0 +1,146 @@
+"""The orchestrator's schema; migrations/ makes it, a house test compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from chassis.db import new_metadata
+
+metadata = new_metadata("orchestrator")
+
+MOMENT = DateTime(timezone=True)
+
+Table(
+    "theme",
+    metadata,
+    Column("theme_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text),
+    Column("title", Text, nullable=False),
+    Column("audience", Text, nullable=False),
+    Column("goal_event", Text, nullable=False),
+    Column("goal_field", Text, nullable=False),
+    Column("goal_value", Text, nullable=False),
+    Column("offer_name", Text, nullable=False),
+    Column("offer_title", Text, nullable=False),
+    Column("offer_body", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("max_contacts", BigInteger, nullable=False),
+    Column("max_calls", BigInteger, nullable=False),
+    Column("unit_cost_fen", JSONB, nullable=False),
+    Column("holdout_share", Double, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("call_score", Double, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("launch_failure", Text, nullable=False),
+    Column("created_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("launched_at", MOMENT),
+    Index("ix_theme_request_id", "request_id", unique=True),
+    Index("ix_theme_launched", "state", postgresql_where=text("state > 1")),
+)
+
+# One row per launch under way or done; `worker` and `lease_until` say who is at it.
+Table(
+    "launch",
+    metadata,
+    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("worker", Text),
+    Column("lease_until", MOMENT, nullable=False),
+    Column("frequency_cap", Integer, nullable=False),
+    Column("planned_at", MOMENT),
+    Column("finished_at", MOMENT),
+)
+
+Table(
+    "decision",
+    metadata,
+    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("outcome", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("probability", Double, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("call_rank", BigInteger, nullable=False),
+    Column("channels", SmallInteger, nullable=False),
+    Column("opted_out", SmallInteger, nullable=False),
+    Column("recent_pushes", Integer, nullable=False),
+    Column("dealer_code", Text, nullable=False),
+    Column("delivery_id", Text),
+    Column("decided_at", MOMENT, nullable=False),
+    Column("handed_over_at", MOMENT),
+    Index("ix_decision_delivery_id", "delivery_id", unique=True, postgresql_where=text("delivery_id IS NOT NULL")),
+    Index(
+        "ix_decision_to_hand_over",
+        "theme_id",
+        "position",
+        postgresql_where=text("outcome = 'push' AND handed_over_at IS NULL"),
+    ),
+    Index("ix_decision_pushed_lately", "decided_at", "person_id", postgresql_where=text("outcome = 'push'")),
+)
+
+# Furthest state of each push; numbers as in touchpoints.v1.DeliveryState.
+Table(
+    "delivery",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("state", SmallInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("occurred_at", MOMENT, nullable=False),
+)
+
+# First goal event of each anchor in each theme, whoever was decided on: whose it is, is a view.
+Table(
+    "goal",
+    metadata,
+    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("occurred_at", MOMENT, nullable=False),
+)
+
+Table(
+    "consent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel", Text, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("opted_out", Boolean, nullable=False),
+    Column("stated_at", MOMENT, nullable=False),
+)
+
+# Owners of the anchors that ever moved; others still belong to whom they were first seen with.
+Table(
+    "anchor_owner",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+# Persons that went into others; `survivor_id` empty once they came apart again.
+Table(
+    "person_alias",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("survivor_id", BigInteger),
+    Column("op_id", BigInteger, nullable=False),
+    Column("changed_at", MOMENT, nullable=False, server_default=func.now()),
+    Index("ix_person_alias_changed_at", "changed_at"),
+)
