@@ -1,0 +1,103 @@
+"""Rubbish at every gRPC door: a typed answer each time, never INTERNAL or UNKNOWN, and the service lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chassis import rpc
+from local.supervisor import Suite
+from tests.contract.messages import messages
+from tests.house.source import SERVICES
+
+# What a caller may be told when the input is wrong or the moment is.
+TYPED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+# Starts a real training that keeps a core busy for seconds; its rules are checked by the room's own tests.
+EXPENSIVE = {"TrainModel"}
+
+
+def methods() -> list[tuple[str, str]]:
+    """(service, method) of every RPC."""
+    found = []
+    for service in SERVICES:
+        importlib.import_module(f"troika.{service}.v1.{service}_service_pb2")
+        file = descriptor_pool.Default().FindFileByName(f"troika/{service}/v1/{service}_service.proto")
+        for described in file.services_by_name.values():
+            found += [(service, method.name) for method in described.methods]
+    return found
+
+
+def described(service: str, method: str) -> Any:
+    name = f"troika.{service}.v1.{service.capitalize()}Service"
+    importlib.import_module(f"troika.{service}.v1.{service}_service_pb2")
+    return descriptor_pool.Default().FindServiceByName(name).methods_by_name[method]
+
+
+async def call(channel: grpc.aio.Channel, service: str, method: str, request: Message) -> tuple[grpc.StatusCode, str, str]:
+    """(code, reason, field) that came back."""
+    found = described(service, method)
+    path = f"/{found.containing_service.full_name}/{method}"
+    shape = channel.unary_stream if found.server_streaming else channel.unary_unary
+    answer = message_factory.GetMessageClass(found.output_type)
+    stub: Any = shape(path, lambda message: message.SerializeToString(), answer.FromString)
+    try:
+        if found.server_streaming:
+            async for _ in stub(request, timeout=20):
+                pass
+        else:
+            await stub(request, timeout=20)
+    except grpc.aio.AioRpcError as error:
+        return error.code(), *rpc.reason_of(error)
+    return grpc.StatusCode.OK, "", ""
+
+
+@pytest.fixture(scope="module")
+async def channels(suite: Suite) -> AsyncIterator[dict[str, grpc.aio.Channel]]:
+    opened = {service: suite.operator_channel(service) for service in SERVICES}
+    yield opened
+    for channel in opened.values():
+        await channel.close()
+
+
+@pytest.mark.parametrize(("service", "method"), [m for m in methods() if m[1] not in EXPENSIVE])
+async def test_rubbish_gets_a_typed_answer(channels: dict[str, grpc.aio.Channel], service: str, method: str) -> None:
+    requests: list[Message] = []
+
+    # Hypothesis drives synchronous functions; it chooses here, the calls run below in the test's own loop.
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def choose(data: st.DataObject) -> None:
+        requests.append(data.draw(messages(described(service, method).input_type)))
+
+    choose()
+    answers = await asyncio.gather(*(call(channels[service], service, method, request) for request in requests))
+    bad = [(request, code) for request, (code, _, _) in zip(requests, answers, strict=True) if code not in TYPED]
+    assert [] == bad
+    nameless = [
+        request
+        for request, (code, reason, field) in zip(requests, answers, strict=True)
+        if code == grpc.StatusCode.INVALID_ARGUMENT and not (reason and field)
+    ]
+    assert [] == nameless
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_every_service_is_ready_after_all_that(suite: Suite, service: str) -> None:
+    await suite.ready(service)
+    assert 0 == suite.children[service].deaths_in_a_row
