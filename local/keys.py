@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 OPERATOR = "operator"
+Encoding = Literal["base64", "hex"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,16 @@ class Keys:
         return json.dumps({caller: sha256(token.encode()).hexdigest() for caller, token in self.tokens.items()})
 
 
-def load_or_make(path: Path, services: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]]) -> Keys:
-    """Reads the file and adds what is missing. `wanted`: service to its settings that are 32 random bytes in base64."""
+def load_or_make(path: Path, services: tuple[str, ...], wanted: Mapping[str, Mapping[str, Encoding]]) -> Keys:
+    """Reads the file and adds what is missing. `wanted`: service to its settings that are 32 random bytes."""
     stored = json.loads(path.read_text()) if path.exists() else {"tokens": {}, "settings": {}}
     for caller in (*services, OPERATOR):
         stored["tokens"].setdefault(caller, secrets.token_urlsafe(32))
     for service, names in wanted.items():
-        for name in names:
-            stored["settings"].setdefault(service, {}).setdefault(name, base64.b64encode(secrets.token_bytes(32)).decode())
+        for name, encoding in names.items():
+            raw = secrets.token_bytes(32)
+            text = raw.hex() if encoding == "hex" else base64.b64encode(raw).decode()
+            stored["settings"].setdefault(service, {}).setdefault(name, text)
     scratch = path.with_suffix(".new")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(stored, file, indent=1)

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from local.keys import Keys
+from local.keys import Encoding, Keys
 
 SERVICES: Final = ("identity", "tags", "scoring", "orchestrator", "touchpoints")
 Door = Literal["grpc", "http"]
-# Settings that are 32 random bytes in base64.
-SECRETS: Final[Mapping[str, tuple[str, ...]]] = {
-    "identity": ("sealing_private_key", "token_key", "vault_key"),
-    "scoring": ("artefact_key",),
-    "orchestrator": ("page_token_key",),
-    "touchpoints": ("endpoint_key", "contact_key"),
+# Settings that are 32 random bytes, and how each service wants them written.
+SECRETS: Final[Mapping[str, Mapping[str, Encoding]]] = {
+    "identity": {"sealing_private_key": "base64", "token_key": "base64", "vault_key": "base64"},
+    "scoring": {"model_signing_key": "hex"},
+    "touchpoints": {"secrets_key": "hex"},
 }
 
 
@@ -63,5 +62,9 @@ def settings_of(service: str, ports: Ports, postgres_dsn: str, nats_url: str, ke
 def _particular(service: str, ports: Ports) -> dict[str, str]:
     if service == "touchpoints":
         # Receivers live on this machine; links that dealers follow lead back to it.
-        return {"allow_private_endpoints": "true", "public_url": f"http://{ports.address('touchpoints', 'http')}"}
+        return {
+            "allow_private_endpoints": "true",
+            "public_url": f"http://{ports.address('touchpoints', 'http')}",
+            "message_page_url": "https://m.example.com/offer",
+        }
     return {}

@@ -73,7 +73,7 @@ class Child:
     async def gone(self, patience_s: float) -> bool:
         """Waits until it is dead; False when it is not after `patience_s`."""
         deadline = time.monotonic() + patience_s
-        while self.alive and time.monotonic() < deadline:  # a process sets no event
+        while self.alive and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         return not self.alive
 

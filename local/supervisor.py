@@ -116,7 +116,7 @@ class Suite:
         child = self.children[name]
         process = child.process
         child.send(number)
-        while process is not None and process.poll() is None:  # a process sets no event
+        while process is not None and process.poll() is None:
             await asyncio.sleep(0.01)
 
     async def restart(self, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from troika.identity.v1.identity_service_pb2 import GetStatisticsRequest
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.scoring.v1 import scoring_service_pb2 as scoring
 from troika.touchpoints.v1.events_pb2 import DeliveryState
@@ -14,7 +13,7 @@ from troika.touchpoints.v1.touchpoints_service_pb2 import Channel, GetDeliverySt
 from local.demo.console import Screen
 from local.demo.intake import STUCK_S
 from local.demo.operator import NeverCameError, Operator, until
-from local.demo.receivers import Judgement, Receivers
+from local.demo.receivers import Receivers
 
 MODEL = "purchase_intent"
 ASKED = "offer_answer IS NOT NULL"
@@ -121,7 +120,7 @@ async def deliveries(operator: Operator, theme: str) -> Deliveries:
     return Deliveries(dict(counts), answer.feedback_events)
 
 
-async def settle(screen: Screen, operator: Operator, receivers: Receivers, theme: str) -> tuple[Deliveries, Judgement]:
+async def settle(screen: Screen, operator: Operator, receivers: Receivers, theme: str) -> Deliveries:
     """Waits until every push has an outcome and the receivers have told all they know."""
     report = await operator.ask(operator.orchestrator.GetThemeReport, pb.GetThemeReportRequest(name=theme), timeout=60)
     pushes = report.decisions["push"]
@@ -137,14 +136,9 @@ async def settle(screen: Screen, operator: Operator, receivers: Receivers, theme
             return sent.total >= pushes and not sent.in_state("queued", "sending") and not pending
 
         sent, _ = await until(look, over, STUCK_S, every=1.0)
-    return sent, await receivers.judge()
+    return sent
 
 
 async def report_of(operator: Operator, theme: str) -> pb.GetThemeReportResponse:
     """The product's own report."""
     return await operator.ask(operator.orchestrator.GetThemeReport, pb.GetThemeReportRequest(name=theme), timeout=60)
-
-
-async def observations(operator: Operator) -> int:
-    """How many observations identity holds."""
-    return (await operator.ask(operator.identity.GetStatistics, GetStatisticsRequest())).observations

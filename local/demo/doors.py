@@ -30,6 +30,11 @@ class Accepted:
     refused: list[dict[str, Any]] = field(default_factory=list)
     retries: int = 0
 
+    @property
+    def total(self) -> int:
+        """Records and events."""
+        return self.records + self.events
+
 
 class Doors:
     """The doors of touchpoints for sources with a write key."""

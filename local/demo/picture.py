@@ -38,10 +38,10 @@ def draw(path: Path, figures: dict[str, Any], report: GetThemeReportResponse) ->
     right.set_yscale("symlog")
     right.set_title("Funnel by channel (people, log scale)")
     right.legend(frameon=False)
-    effect = figures["effect_vs_holdout"]
+    effect, group = figures["effect_vs_holdout"], figures["random_group_of_same_size"]
     figure.suptitle(
-        f"Targeted {100 * figures['targeted']['value']:.1f} % · random {100 * figures['random_group_of_same_size']['value']:.1f} %"
-        f" · effect against the holdout {100 * effect['value']:+.1f} points [{100 * effect['low']:.1f}, {100 * effect['high']:.1f}]"
+        f"Said yes: targeted {figures['targeted']['value']:.1%}, random {group['value']:.1%};"
+        f" against the holdout {100 * effect['value']:+.1f} points [{100 * effect['low']:.1f}, {100 * effect['high']:.1f}]"
     )
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -19,8 +19,9 @@ MADE = (
 )
 
 
-def resampled(persons: int) -> str | None:
-    """A sentence when there are more persons than contacts."""
+def made(persons: int) -> list[str]:
+    """What is made in a run of so many persons."""
     if persons <= CONTACTS:
-        return None
-    return f"{persons:,} persons are drawn from {CONTACTS:,} contacts with replacement; copies share answer and side"
+        return list(MADE)
+    drawn = f"{persons:,} persons, drawn from {CONTACTS:,} contacts with replacement; copies share answer and side"
+    return [*MADE, drawn]

@@ -59,7 +59,7 @@ class Receivers:
     def start(self, touchpoints_url: str, app_secret: str, dealer_secrets: dict[str, str]) -> None:
         """Starts them; `dealer_secrets` by dealer code."""
         self._start("app_backend", f"{touchpoints_url}/webhooks/app", secrets={"app": app_secret})
-        self._start("dealer_backend", f"{touchpoints_url}/webhooks/dealer-{{code}}", secrets=dealer_secrets)
+        self._start("dealer_backend", f"{touchpoints_url}/webhooks/dealer-{{lower}}", secrets=dealer_secrets)
         self._start(
             "wechat",
             f"{touchpoints_url}/wechat/callback/{{appid}}",
@@ -79,7 +79,7 @@ class Receivers:
             reports=reports,
         )
 
-    async def answer(self, name: str) -> bool:
+    async def answers(self, name: str) -> bool:
         """Whether a receiver answers yet."""
         try:
             return (await self._client.get(f"{self.url(name)}/__judge")).status_code == 200

@@ -12,18 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from local.demo import picture, provenance
-from local.demo.counts import Check
+from local.demo.checks import Check
 from local.demo.figures import Outcome
 
 
 def write(folder: Path, outcome: Outcome, figures: dict[str, Any], checks: Sequence[Check], steps: dict[str, float]) -> None:
     """Writes report.json and report.png."""
-    made = [*provenance.MADE, *filter(None, [provenance.resampled(outcome.persons)])]
     report = {
         "figures": figures,
         "checks": [asdict(check) for check in checks],
         "real": list(provenance.REAL),
-        "made": made,
+        "made": provenance.made(outcome.persons),
         "steps_seconds": steps,
         "asked_for": {"persons": outcome.persons, "seed": outcome.seed},
     }
@@ -45,12 +44,13 @@ def show(console: Console, folder: Path, figures: dict[str, Any], checks: Sequen
 
 
 def _lines(f: dict[str, Any]) -> list[tuple[str, str]]:
+    kept, per_call = f["sales_kept_at_65_percent"], f["sales_per_call_vs_all"]
     effect, targeted, group = f["effect_vs_holdout"], f["targeted"], f["random_group_of_same_size"]
     return [
         ("who is who", f"{f['persons']:,} persons, {f['vehicles']:,} vehicles, {f['merges']:,} merges"),
         (
             "against the truth",
-            f"precision {f['identity_precision']:.4%}, recall {f['identity_recall']:.4%} over pairs of records",
+            f"pairwise precision {f['identity_precision']:.4%}, recall {f['identity_recall']:.4%}",
         ),
         ("pushes", f"{f['pushes']:,}, taken by the receivers {f['acknowledged']:,}, feedback events {f['feedback']:,}"),
         ("said yes, targeted", _rate(targeted)),
@@ -65,7 +65,7 @@ def _lines(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "sales kept with 35 % fewer calls",
-            f"{f['sales_kept_at_65_percent']:.1%} ({f['sales_per_call_vs_all']:.2f} × per call)",
+            f"{kept:.1%} ({per_call:.2f} × per call)",
         ),
         ("best tenth answers", f"{f['top_decile_lift']:.2f} × the base rate of {f['base_rate']:.1%}"),
         ("seconds", f"{f['seconds']:.0f}"),
