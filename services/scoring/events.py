@@ -1,0 +1,78 @@
+"""Facts on the bus: scores that scoring states, tag changes that it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf.message import DecodeError
+
+from chassis.bus import Message, Stream
+from services.scoring.domain import PersonScore
+from services.scoring.frame import Value
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.scoring.v1 import events_pb2
+from troika.tags.v1 import events_pb2 as tags_pb2
+
+SCORES_CHANGED = "troika.scores.changed.v1"
+TAGS_CHANGED = "troika.tags.changed.v1"
+STREAMS = (Stream("SCORES_CHANGED", (SCORES_CHANGED,)),)
+MAX_SCORES = 5000
+
+
+@dataclass
+class Change:
+    """What a batch says of one person: the newest value and version of each tag, and the newest event behind them."""
+
+    values: dict[str, tuple[int, Value]]
+    received_at_us: int = 0
+
+
+def scores_changed(model: str, version: int, scores: Sequence[PersonScore], scored_at: datetime) -> Iterable[bytes]:
+    """Serialised messages of at most 5,000 scores."""
+    at_us = int(scored_at.timestamp() * 1e6)
+    for start in range(0, len(scores), MAX_SCORES):
+        chunk = [
+            events_pb2.PersonScore(
+                person_id=s.person_id,
+                score=s.score,
+                probability=s.probability,
+                scored_at_us=at_us,
+                received_at_us=s.received_at_us,
+            )
+            for s in scores[start : start + MAX_SCORES]
+        ]
+        yield events_pb2.ScoresChanged(model=model, model_version=version, scores=chunk).SerializeToString()
+
+
+def feature_changes(messages: Sequence[Message], tags: Collection[str]) -> tuple[dict[int, Change], list[Message]]:
+    """Changes of these person tags by person, and the messages that are not TagsChanged at all."""
+    persons: dict[int, Change] = {}
+    unreadable = []
+    for message in messages:
+        try:
+            batch = tags_pb2.TagsChanged.FromString(message.data)
+        except DecodeError:
+            unreadable.append(message)
+            continue
+        for change in batch.changes:
+            tag = change.tag
+            if tag not in tags or change.entity_kind != ENTITY_KIND_PERSON:
+                continue
+            person = persons.get(change.entity_id)
+            if person is None:
+                person = persons[change.entity_id] = Change({})
+            known = person.values.get(tag)
+            if known is None or known[0] < change.version:
+                person.values[tag] = change.version, _value(change)
+            person.received_at_us = max(person.received_at_us, change.received_at_us)
+    return persons, unreadable
+
+
+def _value(change: tags_pb2.TagChange) -> Value:
+    kind = change.value.WhichOneof("kind")
+    if kind is None:
+        return None
+    value: Value = getattr(change.value, kind)
+    return value

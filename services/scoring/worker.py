@@ -1,0 +1,71 @@
+"""Starts the training process (`fit.py`) and follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from services.scoring import fit
+from services.scoring.domain import TrainingRefused
+from services.scoring.frame import Frame
+
+# The longest line is the artefact in base64.
+LINE_LIMIT = 256 * 1024 * 1024
+
+
+class WorkerDied(Exception):
+    """The training process ended without a word: killed, out of memory, or a bug. Worth another attempt, not many."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the training process made."""
+
+    artefact: bytes
+    metrics: dict[str, float]
+
+
+async def train(
+    training_module: str, frame: Frame, labels: NDArray[np.bool_], progress: Callable[[float], Awaitable[None]]
+) -> Fitted:
+    """Trains in a process of its own, which is killed when this call is cancelled."""
+    data = await asyncio.to_thread(fit.pack, training_module, frame, labels)
+    # No secrets for a process that only computes; one thread, for the same reason as in serving.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TROIKA_")} | {"OMP_NUM_THREADS": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        fit.__name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_LIMIT,
+        env=environment,
+    )
+    assert process.stdin is not None and process.stdout is not None  # both are pipes
+    try:
+        try:
+            process.stdin.write(data)
+            await process.stdin.drain()
+            process.stdin.close()
+        except ConnectionError:
+            raise WorkerDied from None
+        async for text in process.stdout:
+            line = orjson.loads(text)
+            if "refused" in line:
+                raise TrainingRefused(line["refused"])
+            if "artefact" in line:
+                return Fitted(base64.b64decode(line["artefact"]), line["metrics"])
+            await progress(line["progress"])
+        raise WorkerDied
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
