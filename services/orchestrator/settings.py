@@ -15,8 +15,8 @@ RPC_SERVICE = "troika.orchestrator.v1.OrchestratorService"
 class Settings(ChassisSettings):
     """Variables are `TROIKA_<NAME>`."""
 
-    tags_target: str = Field(description="host:port of the gRPC door of tags.")
-    scoring_target: str = Field(description="host:port of the gRPC door of scoring.")
+    tags_target: str = Field("127.0.0.1:7002", description="host:port of the gRPC door of tags.")
+    scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring.")
     orchestrator_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may call the orchestrator, as JSON list of caller names."
     )

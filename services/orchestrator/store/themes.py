@@ -83,8 +83,8 @@ class ThemeStore:
     async def set_state(self, theme_id: ThemeId, state: ThemeState, launch_failure: str = "") -> None:
         """Moves a theme; `launched_at` is the first moment it left DRAFT and empties when it goes back."""
         await self._uow.execute(
-            "UPDATE theme SET state = :state, launch_failure = :failure,"
-            " launched_at = CASE WHEN :state > 1 THEN COALESCE(launched_at, now()) END WHERE theme_id = :id",
+            "UPDATE theme SET state = CAST(:state AS smallint), launch_failure = :failure,"
+            " launched_at = CASE WHEN CAST(:state AS smallint) > 1 THEN COALESCE(launched_at, now()) END WHERE theme_id = :id",
             id=theme_id,
             state=state.value,
             failure=launch_failure,

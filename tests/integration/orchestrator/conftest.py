@@ -1,0 +1,136 @@
+"""A whole orchestrator in the test's own loop: real database, real gRPC doors, stand-ins for its peers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message as Proto
+from troika.orchestrator.v1 import events_pb2
+from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
+from troika.orchestrator.v1.orchestrator_service_pb2_grpc import (
+    OrchestratorServiceStub,
+    add_OrchestratorServiceServicer_to_server,
+)
+
+from chassis import rpc
+from chassis.bus import Message
+from chassis.db import Database
+from chassis.testing import DatabaseFactory
+from services.orchestrator.consumers import consumers
+from services.orchestrator.handlers import Room
+from services.orchestrator.launching import Launcher
+from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.rpc import OrchestratorRpc
+from services.orchestrator.settings import Settings
+from tests.integration.orchestrator.world import HASHES, MODEL, SECRET, People, peers
+
+
+@dataclass
+class House:
+    """The orchestrator under test, as its callers and its bus see it."""
+
+    room: Room
+    people: People
+    call: Any
+
+    @property
+    def database(self) -> Database:
+        return self.room.database
+
+    async def make(self, **changes: Any) -> str:
+        """A new theme's name; budgets and shares may be changed."""
+        answer = await self.call.CreateTheme(pb.CreateThemeRequest(theme=theme(**changes)))
+        return str(answer.theme.name)
+
+    async def launch(self, **changes: Any) -> str:
+        """A theme, launched to the end."""
+        name = await self.make(**changes)
+        await self.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
+        assert await Launcher(self.room).work_once()
+        return name
+
+    async def report(self, name: str) -> pb.GetThemeReportResponse:
+        answer: pb.GetThemeReportResponse = await self.call.GetThemeReport(pb.GetThemeReportRequest(name=name))
+        return answer
+
+    async def decisions(self, name: str) -> list[pb.Decision]:
+        answer = await self.call.ListDecisions(pb.ListDecisionsRequest(name=name, page_size=10_000))
+        return list(answer.decisions)
+
+    async def pushes(self) -> list[events_pb2.DeliveryRequest]:
+        """Everything in the outbox, in order; no relay runs in these tests."""
+        async with self.database.read() as uow:
+            rows = await uow.rows("SELECT payload FROM outbox WHERE subject = 'troika.deliveries.requested.v1' ORDER BY id")
+        return [r for row in rows for r in events_pb2.DeliveriesRequested.FromString(row.payload).requests]
+
+    async def dead_letters(self) -> int:
+        async with self.database.read() as uow:
+            return int((await uow.rows("SELECT count(*) FROM outbox WHERE subject LIKE 'troika.deadletters.%'"))[0][0])
+
+    async def hear(self, subject: str, *batches: Proto | bytes) -> None:
+        """Gives messages to whoever consumes the subject, in one transaction, as the bus does."""
+        [consumer] = [c for c in consumers(timedelta(days=30)) if c.subject == subject]
+        data = [b if isinstance(b, bytes) else b.SerializeToString() for b in batches]
+        async with self.database.transaction() as uow:
+            await consumer.handle(uow, [Message(str(i), subject, d, {}, i + 1) for i, d in enumerate(data)])
+
+    async def rows(self, statement: str) -> Any:
+        async with self.database.read() as uow:
+            return await uow.rows(statement)
+
+    def transaction(self) -> Any:
+        return self.database.transaction()
+
+
+def theme(**changes: Any) -> pb.Theme:
+    stated: dict[str, Any] = {
+        "title": "Spring service",
+        "audience": "offer_answer IS NULL",
+        "goal": pb.Goal(event="Offer Answered", property="answer", value="yes"),
+        "offer": pb.Offer(name="Check-up", title="Free check-up", body="Come by", purpose="service"),
+        "budget": pb.Budget(max_contacts=300, max_calls=40, unit_cost_fen={"app": 1, "wechat": 2, "dealer": 500}),
+        "holdout_share": 0.1,
+        "model": MODEL,
+        "call_score": 800,
+    }
+    return pb.Theme(**(stated | changes))
+
+
+def settings(**changes: Any) -> Settings:
+    stated: dict[str, Any] = {
+        "postgres_dsn": "postgresql://unused",
+        "nats_url": "nats://unused",
+        "grpc_port": 0,
+        "http_port": 0,
+        "caller_token": SECRET,
+        "caller_token_sha256": HASHES,
+        "quiet_hours": "",
+    }
+    return Settings(**(stated | changes))
+
+
+@asynccontextmanager
+async def open_house(databases: DatabaseFactory, people: People, **changes: Any) -> AsyncIterator[House]:
+    async with AsyncExitStack() as stack:
+        chosen = settings(**changes)
+        database = await stack.enter_async_context(databases.database("orchestrator"))
+        target = await stack.enter_async_context(peers(people))
+        to_peers = await stack.enter_async_context(rpc.connect(target, "orchestrator", SECRET))
+        room = Room(database, Tags(to_peers), Scoring(to_peers), chosen)
+        server = rpc.Server(HASHES, chosen.allowed_callers(), with_reflection=False)
+        add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server.aio)
+        port = await server.start("127.0.0.1:0")
+        stack.push_async_callback(server.stop, 0)
+        channel = await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", "operator", SECRET))
+        yield House(room, people, OrchestratorServiceStub(channel))
+
+
+@pytest.fixture
+async def house(databases: DatabaseFactory) -> AsyncIterator[House]:
+    async with open_house(databases, People()) as house:
+        yield house

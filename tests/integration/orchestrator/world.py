@@ -1,0 +1,175 @@
+"""Stand-ins for tags and scoring behind their real contracts: one table of people, predicates run by SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from troika.scoring.v1 import scoring_service_pb2 as scoring_pb2
+from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceServicer, add_ScoringServiceServicer_to_server
+from troika.tags.v1 import tags_service_pb2 as tags_pb2
+from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer, add_TagsServiceServicer_to_server
+
+from chassis import rpc
+from chassis.errors import InvalidArgument, NotFound
+
+SECRET = "a secret that is long enough"
+HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "scoring")}
+MODEL = "purchase_intent"
+WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class")
+EXPRESSIONS = {"answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END"}
+RATE = {"student": 0.35, "retired": 0.25, "services": 0.05, "technician": 0.04}
+
+
+@dataclass
+class People:
+    """The people both stand-ins know. `pause_s` slows every chunk down; `chunk` is their size."""
+
+    count: int = 1000
+    seed: int = 1
+    pause_s: float = 0.0
+    chunk: int = 100
+    has_model: bool = True
+    broken: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        draw = random.Random(self.seed)
+        self.table = sqlite3.connect(":memory:")
+        self.table.execute(
+            "CREATE TABLE person (id INTEGER PRIMARY KEY, job TEXT, previous_outcome TEXT, has_app REAL, has_wechat REAL,"
+            " dealer_code TEXT, offer_answer TEXT, answer_class TEXT, probability REAL)"
+        )
+        for number in range(1, self.count + 1):
+            job = draw.choice(list(RATE))
+            success = draw.random() < 0.1
+            probability = min(0.95, RATE[job] * draw.uniform(0.5, 1.5) + 0.4 * success)
+            asked = number % 2 == 0
+            answer = ("yes" if draw.random() < probability else "no") if asked else None
+            row = (
+                number,
+                job,
+                "success" if success else None,
+                1.0 if draw.random() < 0.6 else None,
+                1.0 if draw.random() < 0.4 else None,
+                draw.choice(["D001", "D002", None]),
+                answer,
+                None if answer is None else "A" if answer == "yes" else "B",
+                probability if draw.random() < 0.98 else None,
+            )
+            self.table.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?)", row)
+
+    def select(self, columns: str, predicate: str) -> list[tuple[Any, ...]]:
+        self.asked.append(predicate)
+        if self.broken:
+            raise InvalidArgument("no such tag: job", reason="UNKNOWN_TAG", field="predicate")
+        try:
+            return self.table.execute(f"SELECT {columns} FROM person WHERE {predicate or 'TRUE'} ORDER BY id").fetchall()
+        except sqlite3.OperationalError as error:
+            raise InvalidArgument(str(error), reason="UNKNOWN_TAG", field="predicate") from error
+
+
+class Tags(TagsServiceServicer):
+    def __init__(self, people: People) -> None:
+        self._people = people
+
+    async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:
+        names = [*WORDS, "has_app", "has_wechat"]
+        return tags_pb2.ListTagsResponse(
+            tags=[tags_pb2.Tag(name=n, entity_kind=1, expression=EXPRESSIONS.get(n, "")) for n in names]
+        )
+
+    async def CountAudience(self, request: Any, context: Any) -> tags_pb2.CountAudienceResponse:
+        [(count,)] = self._people.select("count(*)", request.predicate)
+        return tags_pb2.CountAudienceResponse(count=count, base=self._people.count)
+
+    async def StreamAudience(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamAudienceResponse]:
+        ids = [row[0] for row in self._people.select("id", request.predicate)]
+        for start in range(0, len(ids), self._people.chunk):
+            yield tags_pb2.StreamAudienceResponse(entity_ids=ids[start : start + self._people.chunk])
+
+    async def StreamTagValues(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamTagValuesResponse]:
+        rows = self._people.select(f"id, {', '.join(request.tags)}", request.predicate)
+        for start in range(0, len(rows), self._people.chunk):
+            await asyncio.sleep(self._people.pause_s)
+            ids, *columns = zip(*rows[start : start + self._people.chunk], strict=True)
+            yield tags_pb2.StreamTagValuesResponse(
+                entity_ids=ids,
+                columns=[_column(tag, values) for tag, values in zip(request.tags, columns, strict=True)],
+            )
+
+    async def DescribeAudience(self, request: Any, context: Any) -> tags_pb2.DescribeAudienceResponse:
+        people = self._people
+        [(audience,)], [(base,)] = (people.select("count(*)", p) for p in (request.predicate, request.base_predicate))
+        terms = []
+        for tag in WORDS:
+            for (value,) in {row for row in people.select(tag, request.base_predicate) if row[0] is not None}:
+                predicate = f"{tag} = '{value}'"
+                [(n,)] = people.select("count(*)", f"({request.predicate}) AND {predicate}")
+                [(m,)] = people.select("count(*)", f"({request.base_predicate}) AND {predicate}")
+                pooled = m / base
+                spread = math.sqrt(pooled * (1 - pooled) * (1 / audience + 1 / max(1, base - audience))) or 1.0
+                z = (n / audience - (m - n) / max(1, base - audience)) / spread
+                lift = (n / audience) / (m / base)
+                terms.append(
+                    tags_pb2.AudienceTerm(tag=tag, predicate=predicate, audience_count=n, base_count=m, lift=lift, z_score=z)
+                )
+        terms.sort(key=lambda term: -term.z_score)
+        return tags_pb2.DescribeAudienceResponse(terms=terms, audience=audience, base=base)
+
+
+def _column(tag: str, values: Sequence[Any]) -> tags_pb2.TagColumn:
+    if tag not in WORDS:
+        return tags_pb2.TagColumn(numbers=[math.nan if v is None else v for v in values])
+    words = sorted({v for v in values if v is not None})
+    return tags_pb2.TagColumn(words=words, word_indexes=[-1 if v is None else words.index(v) for v in values])
+
+
+class Scoring(ScoringServiceServicer):
+    def __init__(self, people: People) -> None:
+        self._people = people
+
+    async def GetModel(self, request: Any, context: Any) -> scoring_pb2.GetModelResponse:
+        self._require(request.model)
+        return scoring_pb2.GetModelResponse(model=scoring_pb2.Model(model=request.model, version=1))
+
+    async def ScorePersons(self, request: Any, context: Any) -> scoring_pb2.ScorePersonsResponse:
+        self._require(request.model)
+        found = dict(self._people.table.execute("SELECT id, probability FROM person").fetchall())
+        chances = [found.get(person) for person in request.person_ids]
+        return scoring_pb2.ScorePersonsResponse(
+            scores=[-1 if p is None else score(p) for p in chances],
+            probabilities=[-1 if p is None else p for p in chances],
+            model_version=1,
+        )
+
+    def _require(self, model: str) -> None:
+        if model != MODEL or not self._people.has_model:
+            raise NotFound("no such model", reason="MODEL_NOT_FOUND", field="model")
+
+
+def score(probability: float) -> float:
+    odds = probability / (1 - probability)
+    return 1000 * odds / (odds + 1 / 12)
+
+
+@asynccontextmanager
+async def peers(people: People) -> AsyncIterator[str]:
+    """Both stand-ins on one port."""
+    allowed = {
+        "troika.tags.v1.TagsService": frozenset({"orchestrator"}),
+        "troika.scoring.v1.ScoringService": frozenset({"orchestrator"}),
+    }
+    server = rpc.Server(HASHES, allowed, with_reflection=False)
+    add_TagsServiceServicer_to_server(Tags(people), server.aio)
+    add_ScoringServiceServicer_to_server(Scoring(people), server.aio)
+    port = await server.start("127.0.0.1:0")
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
