@@ -1,0 +1,47 @@
+"""Composition root of identity: who is who."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
+
+from chassis import run
+from chassis.bus import Consumer
+from chassis.run import Runtime
+from services.identity import consumers, events
+from services.identity.handlers import Resolver
+from services.identity.rpc import IdentityRpc
+from services.identity.settings import Settings, key_bytes
+from services.identity.store import Store
+from services.identity.vault import Vault
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until SIGTERM."""
+    private_key = X25519PrivateKey.from_private_bytes(key_bytes(settings.sealing_private_key))
+    vault = Vault(key_bytes(settings.token_key), key_bytes(settings.vault_key))
+    opener = consumers.Opener({settings.sealing_key_id: private_key}, vault)
+    async with Runtime("identity", settings) as runtime:
+        store = Store(runtime.database)
+        await runtime.publishes(*events.STREAMS)
+        handle = consumers.observed(opener, store, Resolver(store, vault))
+        runtime.consumes(Consumer(consumers.NAME, consumers.SUBJECT, handle))
+        rpc = IdentityRpc(
+            runtime.database,
+            vault,
+            settings.sealing_key_id,
+            private_key.public_key().public_bytes_raw(),
+            settings.reveal_callers,
+        )
+        await runtime.serve(settings.allowed_callers(), lambda server: add_IdentityServiceServicer_to_server(rpc, server))
+
+
+def main() -> None:
+    """Command line: migrate, serve."""
+    run.main("identity", Settings, Path(__file__).parent / "migrations", serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Who is who: pure rules about identifiers, names, guards and clusters."""

@@ -1,0 +1,205 @@
+"""The gRPC door: protobuf in, protobuf out; it decides nothing."""
+
+# ruff: noqa: N802  (methods bear the names of the contract)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from troika.identity.v1 import events_pb2
+from troika.identity.v1 import identity_service_pb2 as pb
+from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+
+from chassis.db import Database
+from chassis.errors import InvalidArgument, NotFound, PermissionDenied
+from services.identity import commands, events, queries
+from services.identity.domain.identifiers import Known
+from services.identity.domain.kinds import KINDS, REASON_OF, SCOPED, Kind, Space
+from services.identity.vault import Vault
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+HIGHEST = 2**63 - 1
+
+
+class IdentityRpc(IdentityServiceServicer):
+    """Answers questions about who is who."""
+
+    def __init__(
+        self, database: Database, vault: Vault, key_id: str, public_key: bytes, reveal_callers: frozenset[str]
+    ) -> None:
+        self._database, self._vault = database, vault
+        self._key = pb.GetSealingKeyResponse(key_id=key_id, public_key=public_key)
+        self._reveal_callers = reveal_callers
+
+    async def GetSealingKey(self, request: pb.GetSealingKeyRequest, context: Context) -> pb.GetSealingKeyResponse:
+        """The public key."""
+        return self._key
+
+    async def ResolveIdentifiers(
+        self, request: pb.ResolveIdentifiersRequest, context: Context
+    ) -> pb.ResolveIdentifiersResponse:
+        """0 where nobody is known by it, or more than one."""
+        known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
+        async with self._database.read() as uow:
+            found = await queries.entity_ids(uow, list({k.token for k in known if isinstance(k, Known)}))
+        return pb.ResolveIdentifiersResponse(entity_ids=[found.get(k.token, 0) if isinstance(k, Known) else 0 for k in known])
+
+    async def GetEntity(self, request: pb.GetEntityRequest, context: Context) -> pb.GetEntityResponse:
+        """Raises NotFound for ids that are merged away or never were."""
+        space = Space(request.entity_kind)
+        async with self._database.read() as uow:
+            members = await queries.members(uow, space, request.entity_id)
+            if not members:
+                raise NotFound("no such entity", reason="ENTITY_NOT_FOUND", field="entity_id")
+            anchors = [row.id for row in members if row.anchor]
+            relations = await queries.relations(uow, space, anchors)
+        entity = pb.Entity(entity_kind=request.entity_kind, entity_id=request.entity_id, anchor_ids=anchors)
+        for row in members:
+            entity.identifier_counts[Kind(row.kind).name.lower()] += 1
+        other = events_pb2.ENTITY_KIND_VEHICLE if space is Space.PERSON else events_pb2.ENTITY_KIND_PERSON
+        for row in relations:
+            entity.relations.add(
+                kind=row.kind,
+                entity_kind=other,
+                entity_id=row.other,
+                first_seen=_timestamp(row.first_seen_us),
+                last_seen=_timestamp(row.last_seen_us),
+            )
+        return pb.GetEntityResponse(entity=entity)
+
+    async def ExplainLink(self, request: pb.ExplainLinkRequest, context: Context) -> pb.ExplainLinkResponse:
+        """Raises InvalidArgument for values that are none, NotFound for unknown ones."""
+        a, b = self._valid(request.a, "a"), self._valid(request.b, "b")
+        async with self._database.read() as uow:
+            story = await commands.explain_link(uow, a, b)
+        answer = pb.ExplainLinkResponse(linked=story.linked, guards=story.guards)
+        for hop in story.path:
+            answer.path.add(
+                kind_a=hop.kind_a,
+                kind_b=hop.kind_b,
+                source=hop.source,
+                observations=hop.observations,
+                first_seen=_timestamp(hop.first_seen_us),
+                last_seen=_timestamp(hop.last_seen_us),
+            )
+        return answer
+
+    async def ListClusterChanges(
+        self, request: pb.ListClusterChangesRequest, context: Context
+    ) -> pb.ListClusterChangesResponse:
+        """The page token is the number of the last entry shown."""
+        size = _page_size(request.page_size)
+        (before,) = _numbers(request.page_token, 1) or (HIGHEST,)
+        async with self._database.read() as uow:
+            entries = await queries.ledger_page(uow, before, size)
+        token = str(entries[-1].op_id) if len(entries) == size else ""
+        return pb.ListClusterChangesResponse(
+            cluster_changes=[events.cluster_change(entry) for entry in entries], next_page_token=token
+        )
+
+    async def RegisterSharedIdentifiers(
+        self, request: pb.RegisterSharedIdentifiersRequest, context: Context
+    ) -> pb.RegisterSharedIdentifiersResponse:
+        """Clusters that only these values held together come apart at once."""
+        known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
+        good = [k for k in known if isinstance(k, Known)]
+        async with self._database.transaction() as uow:
+            registered = await commands.register_shared(uow, self._vault, good, request.reason) if good else 0
+        invalid = [index for index, k in enumerate(known) if not isinstance(k, Known)]
+        return pb.RegisterSharedIdentifiersResponse(registered=registered, invalid_indexes=invalid)
+
+    async def ListSharedIdentifiers(
+        self, request: pb.ListSharedIdentifiersRequest, context: Context
+    ) -> pb.ListSharedIdentifiersResponse:
+        """The page token is the degree and number of the last value shown."""
+        size = _page_size(request.page_size)
+        anchors, last = _numbers(request.page_token, 2) or (HIGHEST, HIGHEST)
+        async with self._database.read() as uow:
+            rows = await queries.shared_page(uow, (anchors, last), size)
+        return pb.ListSharedIdentifiersResponse(
+            shared_identifiers=[
+                pb.SharedIdentifier(
+                    identifier_id=row.id,
+                    kind=Kind(row.kind).name.lower(),
+                    reason=str(REASON_OF[row.guard]),
+                    anchors=row.anchors,
+                )
+                for row in rows
+            ],
+            next_page_token=f"{rows[-1].anchors}.{rows[-1].id}" if len(rows) == size else "",
+        )
+
+    async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Context) -> pb.RevealAddressesResponse:
+        """Only for callers on the reveal list; every call leaves a line in the audit."""
+        caller = _caller(context)
+        if caller not in self._reveal_callers:
+            raise PermissionDenied(f"{caller} may not see addresses", reason="REVEAL_NOT_ALLOWED", field="authorization")
+        kind = KINDS[request.kind]
+        if (kind in SCOPED) != bool(request.scope):
+            raise InvalidArgument("openid and crm_id need a scope, mobile has none", reason="INVALID_SCOPE", field="scope")
+        if any(person <= 0 for person in request.person_ids):
+            raise InvalidArgument("person ids are positive", field="person_ids")
+        with_name = request.purpose == "dealer_contact"
+        async with self._database.transaction() as uow:
+            found = await queries.addresses(uow, request.person_ids, kind, request.scope, with_name)
+            await queries.audit_reveal(
+                uow,
+                caller=caller,
+                purpose=request.purpose,
+                kind=request.kind,
+                scope=request.scope,
+                persons=[row.person_id for row in found],
+            )
+        vault = self._vault
+        return pb.RevealAddressesResponse(
+            addresses=[
+                pb.Address(
+                    person_id=row.person_id,
+                    anchor_id=row.anchor_id,
+                    value=vault.open(row.token, row.sealed),
+                    person_name=vault.open(row.name_token, row.sealed_name) if row.sealed_name else "",
+                )
+                for row in found
+            ]
+        )
+
+    async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> pb.GetStatisticsResponse:
+        """Counted, not estimated."""
+        async with self._database.read() as uow:
+            return pb.GetStatisticsResponse(**await queries.statistics(uow))
+
+    def _valid(self, ref: pb.IdentifierRef, field: str) -> Known:
+        known = self._vault.known(ref.kind, ref.scope, ref.value)
+        if isinstance(known, Known):
+            return known
+        raise InvalidArgument("not a valid value of its kind", reason=known, field=f"{field}.value")
+
+
+def _caller(context: Context) -> str:
+    """Who calls; the gate has checked the secret behind the name."""
+    metadata = dict(context.invocation_metadata() or ())
+    return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]
+
+
+def _page_size(asked: int) -> int:
+    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def _numbers(token: str, count: int) -> Sequence[int]:
+    if not token:
+        return ()
+    parts = token.split(".")
+    if len(parts) != count or not all(part.isascii() and part.isdigit() and int(part) <= HIGHEST for part in parts):
+        raise InvalidArgument("not a page token of this list", reason="INVALID_PAGE_TOKEN", field="page_token")
+    return [int(part) for part in parts]
+
+
+def _timestamp(micros: int) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMicroseconds(micros)
+    return stamp

@@ -1,0 +1,52 @@
+"""What identity needs from the world."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from chassis.settings import ChassisSettings
+
+KEY_BYTES = 32
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    try:
+        raw = base64.b64decode(secret.get_secret_value(), validate=True)
+    except binascii.Error:
+        raw = b""
+    if len(raw) != KEY_BYTES:
+        raise ValueError("must be 32 bytes in base64")
+    return secret
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
+
+
+def key_bytes(secret: SecretStr) -> bytes:
+    """The 32 bytes of a key setting."""
+    return base64.b64decode(secret.get_secret_value())
+
+
+class Settings(ChassisSettings):
+    """Settings of identity. Losing the token key or the vault key makes the tables unreadable for ever."""
+
+    sealing_key_id: str = Field("k1", min_length=1, max_length=64, description="Names the sealing key pair to the doors.")
+    sealing_private_key: Key = Field(description="X25519 private key that opens what the doors sealed; 32 bytes, base64.")
+    token_key: Key = Field(description="Key of the tokens that stand for values in the tables; 32 bytes, base64.")
+    vault_key: Key = Field(description="Key that seals values and names at rest; 32 bytes, base64.")
+    identity_callers: frozenset[str] = Field(
+        frozenset({"tags", "scoring", "orchestrator", "touchpoints", "operator"}),
+        description="Who may call troika.identity.v1.IdentityService.",
+    )
+    reveal_callers: frozenset[str] = Field(
+        frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
+    )
+
+    def allowed_callers(self) -> Mapping[str, frozenset[str]]:
+        """RPC service → callers."""
+        return {"troika.identity.v1.IdentityService": self.identity_callers}
