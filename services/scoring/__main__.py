@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
+
 from chassis import run
 from chassis.run import Runtime
 from services.scoring import consumers, events
@@ -14,7 +16,6 @@ from services.scoring.rpc import ScoringRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
 from services.scoring.trainer import Trainer
-from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
 
 
 async def serve(settings: Settings) -> None:
@@ -25,7 +26,13 @@ async def serve(settings: Settings) -> None:
         tags, registry = TagDoor(runtime.client(settings.tags_target)), Registry(key)
         scorer = Scorer(runtime.database, tags, registry, settings.rescore_delay_s)
         trainer = Trainer(
-            runtime.database, tags, registry, MODELS, key, settings.training_lease_s, settle_s=settings.rescore_delay_s
+            runtime.database,
+            tags,
+            registry,
+            MODELS,
+            signing_key=key,
+            lease_s=settings.training_lease_s,
+            settle_s=settings.rescore_delay_s,
         )
         runtime.consumes(consumers.tags_changed(scorer))
         runtime.spawn(scorer.run(), "second looks")

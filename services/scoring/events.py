@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.scoring.v1 import events_pb2
+from troika.tags.v1 import events_pb2 as tags_pb2
 
 from chassis.bus import Message, Stream
 from services.scoring.domain import PersonScore
 from services.scoring.frame import Value
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
-from troika.scoring.v1 import events_pb2
-from troika.tags.v1 import events_pb2 as tags_pb2
 
 SCORES_CHANGED = "troika.scores.changed.v1"
 TAGS_CHANGED = "troika.tags.changed.v1"

@@ -68,6 +68,7 @@ async def keep(
     persons: Ids,
     probability: Floats,
     scored_at: datetime,
+    *,
     changes: Mapping[int, Change] | None = None,
 ) -> int:
     """Writes scores and publishes those that changed; returns how many did."""
@@ -100,7 +101,7 @@ class Scorer:
         scored_at = datetime.now(UTC)
         frame = await self._tags.values_of(list(concerned), model.tags)
         persons, matrix, disagreeing = overlay(model, frame, concerned)
-        await keep(uow, model, persons, await predict(model, matrix), scored_at, concerned)
+        await keep(uow, model, persons, await predict(model, matrix), scored_at, changes=concerned)
         # The message may be the newer one, or the index (another change is on its way to us), or the index may lack
         # an earlier change that is not in this batch: only a later look settles it.
         if disagreeing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chassis.db import UnitOfWork
+from chassis.errors import Unavailable
 from services.scoring import store
 from services.scoring.artefact import ServedModel, check_seal
 
@@ -28,7 +29,8 @@ class Registry:
         loaded = self._loaded.get(model)
         if loaded is None or loaded.version != version:
             stored = await store.read_model(uow, model)
-            assert stored is not None  # the version was read in this transaction, and versions are never deleted
+            if stored is None:
+                raise Unavailable("the model in use changed just now")
             check_seal(self._key, model, stored.version, stored.artefact, stored.seal)
             loaded = await asyncio.to_thread(ServedModel, model, stored.version, stored.artefact)
             self._loaded[model] = loaded

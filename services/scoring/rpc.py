@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from troika.scoring.v1 import scoring_service_pb2 as pb
+from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceServicer
+
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.scoring import reasons, store, trainings
@@ -15,8 +18,6 @@ from services.scoring.registry import Registry
 from services.scoring.tag_door import TagDoor
 from services.scoring.trainer import Trainer
 from services.scoring.trainings import Training
-from troika.scoring.v1 import scoring_service_pb2 as pb
-from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceServicer
 
 _STATES = {
     TrainingState.RUNNING: pb.TRAINING_STATE_RUNNING,

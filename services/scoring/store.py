@@ -69,7 +69,8 @@ async def versions_in_use(uow: UnitOfWork) -> dict[str, int]:
 async def read_model(uow: UnitOfWork, model: str) -> StoredModel | None:
     """The version in use with its artefact, None when there is none yet."""
     rows = await uow.rows(
-        "SELECT model, version, card, format, artefact, sha256, signature, created_at FROM model WHERE model = :model AND in_use",
+        "SELECT model, version, card, format, artefact, sha256, signature, created_at FROM model"
+        " WHERE model = :model AND in_use",
         model=model,
     )
     for r in rows:
@@ -86,7 +87,7 @@ async def next_version(uow: UnitOfWork, model: str) -> int:
     return int(rows[0].version)
 
 
-async def put_in_use(uow: UnitOfWork, model: str, version: int, card: dict[str, Any], artefact: bytes, seal: Seal) -> None:
+async def put_in_use(uow: UnitOfWork, model: str, version: int, *, card: dict[str, Any], artefact: bytes, seal: Seal) -> None:
     """Stores a version and makes it the one in use."""
     await uow.execute("UPDATE model SET in_use = false WHERE model = :model AND in_use", model=model)
     await uow.execute(

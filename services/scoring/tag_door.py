@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import numpy as np
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.tags.v1 import tags_service_pb2 as pb
+from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
 from chassis.errors import InvalidArgument
 from chassis.rpc import reason_of
 from services.scoring.frame import Column, Frame, Ids, Numbers, Words, joined
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
-from troika.tags.v1 import tags_service_pb2 as pb
-from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
 # Online work gives up soon and is retried by the bus; a training may wait for a long stream.
 ONLINE_TIMEOUT_S = 5.0
@@ -41,7 +41,8 @@ class TagDoor:
 
     async def expressions(self) -> dict[str, str]:
         """Business tags of persons by name (lower case), each with the expression that defines it."""
-        found, token = {}, ""
+        found: dict[str, str] = {}
+        token = ""
         while True:
             page = await self._stub.ListTags(pb.ListTagsRequest(page_size=1000, page_token=token), timeout=ONLINE_TIMEOUT_S)
             found |= {tag.name.lower(): tag.expression for tag in page.tags if tag.expression}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chassis.db import Database
-from chassis.errors import is_operational
+from chassis.errors import Unavailable, is_operational
 from chassis.rpc import reason_of
 from services.scoring import artefact, store, trainings, worker
 from services.scoring.domain import TrainingRefused, TrainingState, check_labels, leaking_features
@@ -50,6 +50,7 @@ class Trainer:
         tags: TagDoor,
         registry: Registry,
         models: Mapping[str, Specification],
+        *,
         signing_key: bytes,
         lease_s: float,
         settle_s: float,
@@ -185,13 +186,13 @@ class Trainer:
         async with self._database.transaction() as uow:
             version = await store.next_version(uow, training.model)
             seal = artefact.seal(self._key, training.model, version, fitted.artefact)
-            await store.put_in_use(uow, training.model, version, card, fitted.artefact, seal)
+            await store.put_in_use(uow, training.model, version, card=card, artefact=fitted.artefact, seal=seal)
             if not await trainings.record_version(uow, training.training_id, self._owner, version):
                 raise LeaseLost
 
     async def _advance(self, training: Training, progress: float) -> None:
         async with self._database.transaction() as uow:
-            if not await trainings.advance(uow, training.training_id, self._owner, self._lease_s, progress):
+            if not await trainings.advance(uow, training.training_id, self._owner, self._lease_s, progress=progress):
                 raise LeaseLost
 
     async def _score_everybody(self, training: Training) -> None:
@@ -199,7 +200,8 @@ class Trainer:
         await asyncio.sleep(self._settle_s)
         async with self._database.read() as uow:
             model = await self._registry.one(uow, training.model)
-        assert model is not None  # this training put it, or a later one put a newer
+        if model is None:
+            raise Unavailable("the model that this training stored is not in use")
         _, total = await self._tags.count("", "predicate")
         # The time of the question, not of the answer: whatever changes meanwhile is scored online and is newer.
         scored_at, scored = datetime.now(UTC), 0
@@ -208,6 +210,8 @@ class Trainer:
             scored += len(chunk)
             progress = FIT_UNTIL + (1 - FIT_UNTIL) * min(1.0, scored / max(total, 1))
             async with self._database.transaction() as uow:
-                if not await trainings.advance(uow, training.training_id, self._owner, self._lease_s, progress, scored):
+                if not await trainings.advance(
+                    uow, training.training_id, self._owner, self._lease_s, progress=progress, persons_scored=scored
+                ):
                     raise LeaseLost
                 await keep(uow, model, chunk.persons, probability, scored_at)

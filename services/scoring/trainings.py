@@ -71,6 +71,7 @@ async def advance(
     training_id: int,
     owner: str,
     lease_s: float,
+    *,
     progress: float | None = None,
     persons_scored: int | None = None,
 ) -> bool:
@@ -113,7 +114,7 @@ async def finish(uow: UnitOfWork, training_id: int, owner: str, state: TrainingS
 
 
 async def give_back(uow: UnitOfWork, training_id: int, owner: str, wait_s: float, forgive: bool) -> None:
-    """Lets anybody take the training after a while; `forgive` does not count the attempt: the world failed, not the training."""
+    """Lets anybody take the training after a while; `forgive` does not count the attempt: the world failed, not it."""
     await uow.execute(
         "UPDATE training SET lease_until = now() + :wait, owner = '', attempts = attempts - CAST(:forgiven AS integer)"
         " WHERE training_id = :id AND owner = :owner AND state = 'RUNNING'",

@@ -49,7 +49,8 @@ async def train(
         limit=LINE_LIMIT,
         env=environment,
     )
-    assert process.stdin is not None and process.stdout is not None  # both are pipes
+    if process.stdin is None or process.stdout is None:
+        raise WorkerDied
     try:
         try:
             process.stdin.write(data)

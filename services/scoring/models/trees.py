@@ -47,8 +47,8 @@ def to_onnx(boosters: Sequence[HistGradientBoostingClassifier], carried: str) ->
         aggregate_function="SUM",
         post_transform="NONE",
         base_values=[base],
-        **attributes,
     )
+    node.attribute.extend(helper.make_attribute(name, values) for name, values in attributes.items())
     columns = int(boosters[0].n_features_in_)
     graph = helper.make_graph(
         [node],
