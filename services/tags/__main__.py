@@ -1,0 +1,42 @@
+"""Composition root of tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_server
+
+from chassis import run
+from chassis.run import Runtime
+from services.tags import catalogue_file, consumers, events, rederivation
+from services.tags.handlers import TagRules
+from services.tags.index.index import AudienceIndex
+from services.tags.index.projection import Projection
+from services.tags.rpc import TagsRpc
+from services.tags.settings import Settings
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service."""
+    rules = TagRules(catalogue_file.load(settings.catalogue))
+    async with Runtime("tags", settings) as runtime:
+        await runtime.publishes(*events.STREAMS)
+        projection = Projection(AudienceIndex(rules.catalogue), runtime.database, runtime.bus)
+        runtime.checks["index"] = projection.check
+        runtime.spawn(projection.run(), "index")
+        runtime.spawn(rederivation.run(runtime.database, rules), "rederivation")
+        runtime.consumes(*consumers.consumers(rules))
+        servicer = TagsRpc(rules, projection, runtime.database)
+        await runtime.serve(
+            settings.allowed_callers(),
+            lambda server: add_TagsServiceServicer_to_server(servicer, server),
+        )
+
+
+def main() -> None:
+    """Verbs serve and migrate."""
+    run.main("tags", Settings, Path(__file__).parent / "migrations", serve)
+
+
+if __name__ == "__main__":
+    main()

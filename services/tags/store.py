@@ -1,0 +1,256 @@
+"""The SQL of tags: each statement takes a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from chassis.db import UnitOfWork
+from services.tags.domain.catalogue import Kind, Value
+from services.tags.domain.facts import Facts
+
+
+@dataclass
+class AnchorRow:
+    """An anchor as stored; changed in place while a batch is worked on."""
+
+    anchor_id: int
+    entity_id: int
+    version: int
+    facts: Facts
+
+
+@dataclass
+class EntityRow:
+    """An entity as stored; changed in place while a batch is worked on."""
+
+    entity_id: int
+    version: int
+    present: bool
+    tags: dict[str, Value]
+    scores: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class RelationRow:
+    """A person and a vehicle, at one version of what is known of them."""
+
+    person_id: int
+    vehicle_id: int
+    kind: str
+    removed: bool
+    version: int
+
+
+Pairs = set[tuple[int, int, str]]
+
+
+async def serialise_moves(uow: UnitOfWork) -> None:
+    """Lets one transaction at a time move anchors: the relations of two moved ends would otherwise miss each other."""
+    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('troika tags moves'))")
+
+
+async def owners(uow: UnitOfWork, kind: Kind, anchor_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """anchor -> (entity, version of the graph) of those anchors that are known."""
+    rows = await uow.rows(
+        "SELECT anchor_id, entity_id, version FROM anchor"
+        " WHERE entity_kind = :kind AND anchor_id = ANY(CAST(:ids AS bigint[]))",
+        kind=int(kind),
+        ids=sorted(anchor_ids),
+    )
+    return {anchor_id: (entity_id, version) for anchor_id, entity_id, version in rows}
+
+
+async def add_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> None:
+    """Makes rows for entities that have none, absent and without tags."""
+    await uow.execute(
+        "INSERT INTO entity (entity_kind, entity_id, version, present, tags, scores)"
+        " SELECT :kind, id, 0, false, '{}', '{}' FROM unnest(CAST(:ids AS bigint[])) AS id ON CONFLICT DO NOTHING",
+        kind=int(kind),
+        ids=sorted(entity_ids),
+    )
+
+
+async def lock_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, EntityRow]:
+    """Locks entities in the order of their ids, the same in every transaction, and returns them as they are then."""
+    rows = await uow.rows(
+        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text) FROM entity"
+        " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[])) ORDER BY entity_id FOR NO KEY UPDATE",
+        kind=int(kind),
+        ids=sorted(entity_ids),
+    )
+    return {id_: EntityRow(id_, version, present, orjson.loads(t), orjson.loads(s)) for id_, version, present, t, s in rows}
+
+
+async def anchors_of(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, AnchorRow]:
+    """All anchors of some entities, by anchor."""
+    rows = await uow.rows(
+        "SELECT anchor_id, entity_id, version, CAST(facts AS text) FROM anchor"
+        " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[]))",
+        kind=int(kind),
+        ids=sorted(entity_ids),
+    )
+    return {id_: AnchorRow(id_, entity_id, version, orjson.loads(facts)) for id_, entity_id, version, facts in rows}
+
+
+async def add_anchors(uow: UnitOfWork, kind: Kind, anchors: Sequence[AnchorRow]) -> None:
+    """Adds new anchors; those that another transaction was faster with stay as they are."""
+    await uow.execute(
+        "INSERT INTO anchor (entity_kind, anchor_id, entity_id, version, facts)"
+        " SELECT :kind, anchor_id, entity_id, version, CAST(facts AS json)"
+        " FROM unnest(CAST(:anchors AS bigint[]), CAST(:entities AS bigint[]), CAST(:versions AS bigint[]),"
+        " CAST(:facts AS text[]))"
+        " AS n(anchor_id, entity_id, version, facts) ON CONFLICT DO NOTHING",
+        **_anchor_arrays(kind, anchors),
+    )
+
+
+async def update_anchors(uow: UnitOfWork, kind: Kind, anchors: Sequence[AnchorRow]) -> None:
+    """Writes owners and facts of known anchors, whose entities the transaction has locked."""
+    await uow.execute(
+        "UPDATE anchor AS a SET entity_id = n.entity_id, version = n.version, facts = CAST(n.facts AS json)"
+        " FROM unnest(CAST(:anchors AS bigint[]), CAST(:entities AS bigint[]), CAST(:versions AS bigint[]),"
+        " CAST(:facts AS text[]))"
+        " AS n(anchor_id, entity_id, version, facts) WHERE a.entity_kind = :kind AND a.anchor_id = n.anchor_id",
+        **_anchor_arrays(kind, anchors),
+    )
+
+
+def _anchor_arrays(kind: Kind, anchors: Sequence[AnchorRow]) -> Mapping[str, Any]:
+    ordered = sorted(anchors, key=lambda row: row.anchor_id)
+    return {
+        "kind": int(kind),
+        "anchors": [row.anchor_id for row in ordered],
+        "entities": [row.entity_id for row in ordered],
+        "versions": [row.version for row in ordered],
+        "facts": [orjson.dumps(row.facts).decode() for row in ordered],
+    }
+
+
+async def update_entities(uow: UnitOfWork, kind: Kind, entities: Sequence[EntityRow]) -> None:
+    """Writes entities that the transaction has locked."""
+    await uow.execute(
+        "UPDATE entity AS e SET version = n.version, present = n.present, tags = CAST(n.tags AS json),"
+        " scores = CAST(n.scores AS json)"
+        " FROM unnest(CAST(:ids AS bigint[]), CAST(:versions AS bigint[]), CAST(:presents AS boolean[]), CAST(:tags AS text[]),"
+        " CAST(:scores AS text[])) AS n(entity_id, version, present, tags, scores)"
+        " WHERE e.entity_kind = :kind AND e.entity_id = n.entity_id",
+        kind=int(kind),
+        ids=[row.entity_id for row in entities],
+        versions=[row.version for row in entities],
+        presents=[row.present for row in entities],
+        tags=[orjson.dumps(row.tags).decode() for row in entities],
+        scores=[orjson.dumps(row.scores).decode() for row in entities],
+    )
+
+
+async def add_relations(uow: UnitOfWork, claims: Iterable[tuple[int, int, str]]) -> Pairs:
+    """Keeps (person anchor, vehicle anchor, kind) and returns the pairs of entities that the new ones concern."""
+    ordered = sorted(claims)
+    rows = await uow.rows(
+        "WITH added AS (INSERT INTO relation (person_anchor, vehicle_anchor, kind)"
+        " SELECT * FROM unnest(CAST(:persons AS bigint[]), CAST(:vehicles AS bigint[]), CAST(:kinds AS text[]))"
+        " ON CONFLICT DO NOTHING RETURNING person_anchor, vehicle_anchor, kind)"
+        " SELECT p.entity_id AS person_id, v.entity_id AS vehicle_id, added.kind FROM added"
+        " JOIN anchor p ON p.entity_kind = 1 AND p.anchor_id = added.person_anchor"
+        " JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = added.vehicle_anchor",
+        persons=[person for person, _, _ in ordered],
+        vehicles=[vehicle for _, vehicle, _ in ordered],
+        kinds=[kind for _, _, kind in ordered],
+    )
+    return {(row.person_id, row.vehicle_id, row.kind) for row in rows}
+
+
+async def pairs_of(uow: UnitOfWork, moved: Mapping[Kind, Iterable[int]]) -> Pairs:
+    """Pairs of entities that are related, at this moment, through one of these anchors."""
+    rows = await uow.rows(
+        "SELECT DISTINCT p.entity_id AS person_id, v.entity_id AS vehicle_id, r.kind FROM ("
+        " SELECT * FROM relation WHERE person_anchor = ANY(CAST(:persons AS bigint[]))"
+        " UNION SELECT * FROM relation WHERE vehicle_anchor = ANY(CAST(:vehicles AS bigint[]))) AS r"
+        " JOIN anchor p ON p.entity_kind = 1 AND p.anchor_id = r.person_anchor"
+        " JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = r.vehicle_anchor",
+        persons=sorted(moved.get(Kind.PERSON, ())),
+        vehicles=sorted(moved.get(Kind.VEHICLE, ())),
+    )
+    return {(row.person_id, row.vehicle_id, row.kind) for row in rows}
+
+
+async def refresh_relations(uow: UnitOfWork, pairs: Pairs) -> list[RelationRow]:
+    """Derives whether these pairs are related now; returns those for which that changed."""
+    ordered = sorted(pairs)
+    rows = await uow.rows(
+        "INSERT INTO entity_relation AS e (person_id, vehicle_id, kind, removed, version)"
+        " SELECT k.person_id, k.vehicle_id, k.kind, NOT EXISTS ("
+        "  SELECT 1 FROM anchor p JOIN relation r ON r.person_anchor = p.anchor_id AND r.kind = k.kind"
+        "  JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = r.vehicle_anchor AND v.entity_id = k.vehicle_id"
+        "  WHERE p.entity_kind = 1 AND p.entity_id = k.person_id), 1"
+        " FROM unnest(CAST(:persons AS bigint[]), CAST(:vehicles AS bigint[]), CAST(:kinds AS text[]))"
+        " AS k(person_id, vehicle_id, kind)"
+        " ON CONFLICT (person_id, vehicle_id, kind) DO UPDATE SET removed = EXCLUDED.removed, version = e.version + 1"
+        " WHERE e.removed <> EXCLUDED.removed RETURNING person_id, vehicle_id, kind, removed, version",
+        persons=[person for person, _, _ in ordered],
+        vehicles=[vehicle for _, vehicle, _ in ordered],
+        kinds=[kind for _, _, kind in ordered],
+    )
+    return [RelationRow(*row) for row in rows]
+
+
+async def related_ids(uow: UnitOfWork, kind: Kind, entity_id: int) -> list[int]:
+    """Entities of the other kind that one entity is related to, ascending."""
+    mine, theirs = ("person_id", "vehicle_id") if kind is Kind.PERSON else ("vehicle_id", "person_id")
+    rows = await uow.rows(
+        f"SELECT DISTINCT {theirs} AS id FROM entity_relation WHERE {mine} = :id AND NOT removed ORDER BY id",  # noqa: S608
+        id=entity_id,
+    )
+    return [row.id for row in rows]
+
+
+async def entity(uow: UnitOfWork, kind: Kind, entity_id: int) -> EntityRow | None:
+    """One entity, without a lock."""
+    page = await entities_after(uow, kind, entity_id - 1, 1)
+    return page[0] if page and page[0].entity_id == entity_id else None
+
+
+async def entities_after(uow: UnitOfWork, kind: Kind, after: int, limit: int) -> list[EntityRow]:
+    """A page of entities by id."""
+    rows = await uow.rows(
+        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text) FROM entity"
+        " WHERE entity_kind = :kind AND entity_id > :after ORDER BY entity_id LIMIT :limit",
+        kind=int(kind),
+        after=after,
+        limit=limit,
+    )
+    return [EntityRow(id_, version, present, orjson.loads(t), orjson.loads(s)) for id_, version, present, t, s in rows]
+
+
+async def relations_after(uow: UnitOfWork, after: tuple[int, int, str], limit: int) -> list[RelationRow]:
+    """A page of relations by person, vehicle and kind, removed ones included."""
+    rows = await uow.rows(
+        "SELECT person_id, vehicle_id, kind, removed, version FROM entity_relation"
+        " WHERE (person_id, vehicle_id, kind) > (:person, :vehicle, :kind)"
+        " ORDER BY person_id, vehicle_id, kind LIMIT :limit",
+        person=after[0],
+        vehicle=after[1],
+        kind=after[2],
+        limit=limit,
+    )
+    return [RelationRow(*row) for row in rows]
+
+
+async def derived_with(uow: UnitOfWork, kind: Kind) -> str | None:
+    """Fingerprint of the catalogue that all entities of a kind were last derived with."""
+    rows = await uow.rows("SELECT digest FROM derivation WHERE entity_kind = :kind", kind=int(kind))
+    return str(rows[0].digest) if rows else None
+
+
+async def mark_derived(uow: UnitOfWork, kind: Kind, digest: str) -> None:
+    """Remembers that all entities of a kind are derived with a catalogue."""
+    await uow.execute(
+        "INSERT INTO derivation (entity_kind, digest) VALUES (:kind, :digest)"
+        " ON CONFLICT (entity_kind) DO UPDATE SET digest = EXCLUDED.digest",
+        kind=int(kind),
+        digest=digest,
+    )
