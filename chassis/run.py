@@ -33,7 +33,9 @@ class Runtime:
         self.service, self.settings = service, settings
         self.database = Database(settings.postgres_dsn, service, settings.postgres_pool_size)
         self.bus = Bus(settings.nats_url, service, settings.nats_replicas)
-        self.app: FastAPI = web.new_app(f"Troika {service}", {"postgres": self.database.check, "nats": self.bus.check})
+        # A service adds its own, for example that a projection has caught up.
+        self.checks: dict[str, Callable[[], Awaitable[None]]] = {"postgres": self.database.check, "nats": self.bus.check}
+        self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
         self._stack = AsyncExitStack()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
