@@ -80,22 +80,22 @@ class Tags(TagsServiceServicer):
     def __init__(self, people: People) -> None:
         self._people = people
 
-    async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:
+    async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:  # noqa: N802
         names = [*WORDS, "has_app", "has_wechat"]
         return tags_pb2.ListTagsResponse(
             tags=[tags_pb2.Tag(name=n, entity_kind=1, expression=EXPRESSIONS.get(n, "")) for n in names]
         )
 
-    async def CountAudience(self, request: Any, context: Any) -> tags_pb2.CountAudienceResponse:
+    async def CountAudience(self, request: Any, context: Any) -> tags_pb2.CountAudienceResponse:  # noqa: N802
         [(count,)] = self._people.select("count(*)", request.predicate)
         return tags_pb2.CountAudienceResponse(count=count, base=self._people.count)
 
-    async def StreamAudience(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamAudienceResponse]:
+    async def StreamAudience(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamAudienceResponse]:  # noqa: N802
         ids = [row[0] for row in self._people.select("id", request.predicate)]
         for start in range(0, len(ids), self._people.chunk):
             yield tags_pb2.StreamAudienceResponse(entity_ids=ids[start : start + self._people.chunk])
 
-    async def StreamTagValues(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamTagValuesResponse]:
+    async def StreamTagValues(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamTagValuesResponse]:  # noqa: N802
         rows = self._people.select(f"id, {', '.join(request.tags)}", request.predicate)
         for start in range(0, len(rows), self._people.chunk):
             await asyncio.sleep(self._people.pause_s)
@@ -105,7 +105,7 @@ class Tags(TagsServiceServicer):
                 columns=[_column(tag, values) for tag, values in zip(request.tags, columns, strict=True)],
             )
 
-    async def DescribeAudience(self, request: Any, context: Any) -> tags_pb2.DescribeAudienceResponse:
+    async def DescribeAudience(self, request: Any, context: Any) -> tags_pb2.DescribeAudienceResponse:  # noqa: N802
         people = self._people
         [(audience,)], [(base,)] = (people.select("count(*)", p) for p in (request.predicate, request.base_predicate))
         terms = []
@@ -136,11 +136,11 @@ class Scoring(ScoringServiceServicer):
     def __init__(self, people: People) -> None:
         self._people = people
 
-    async def GetModel(self, request: Any, context: Any) -> scoring_pb2.GetModelResponse:
+    async def GetModel(self, request: Any, context: Any) -> scoring_pb2.GetModelResponse:  # noqa: N802
         self._require(request.model)
         return scoring_pb2.GetModelResponse(model=scoring_pb2.Model(model=request.model, version=1))
 
-    async def ScorePersons(self, request: Any, context: Any) -> scoring_pb2.ScorePersonsResponse:
+    async def ScorePersons(self, request: Any, context: Any) -> scoring_pb2.ScorePersonsResponse:  # noqa: N802
         self._require(request.model)
         found = dict(self._people.table.execute("SELECT id, probability FROM person").fetchall())
         chances = [found.get(person) for person in request.person_ids]
