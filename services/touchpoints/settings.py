@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import re
+
+from pydantic import Field, SecretStr, field_validator
 
 from chassis.settings import ChassisSettings
 
@@ -14,9 +16,6 @@ class Settings(ChassisSettings):
 
     identity_target: str = Field(description="host:port of identity's gRPC door.")
     secrets_key: SecretStr = Field(
-        min_length=64,
-        max_length=64,
-        pattern="^[0-9a-fA-F]{64}$",
         description="64 hexadecimal digits: the key under which endpoint secrets and contact tokens are encrypted.",
     )
     # Dealers fetch contacts from here, so it must be reachable for them; no default could be.
@@ -40,6 +39,13 @@ class Settings(ChassisSettings):
     contact_hours: float = Field(72.0, gt=0, description="How long a dealer may fetch a lead's contact.")
     # Imports bring old history; beyond this an instant is a client's broken clock, not history.
     oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _hexadecimal(cls, key: SecretStr) -> SecretStr:
+        if not re.fullmatch("[0-9a-fA-F]{64}", key.get_secret_value()):
+            raise ValueError("must be 64 hexadecimal digits")
+        return key
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""

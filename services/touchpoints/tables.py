@@ -1,6 +1,19 @@
 """Tables of touchpoints, as the newest migration leaves them."""
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, DateTime, Double, Index, Integer, LargeBinary, SmallInteger, Table, Text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+)
 from sqlalchemy import text as sql
 
 from chassis.db import new_metadata

@@ -1,0 +1,68 @@
+"""Composition root of touchpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
+
+from chassis import run
+from chassis.run import Runtime
+from services.touchpoints import consumers, events
+from services.touchpoints.addresses import Addresses
+from services.touchpoints.channels import all_channels
+from services.touchpoints.channels.http import Caller
+from services.touchpoints.endpoints import Endpoints
+from services.touchpoints.ingest import Ingest
+from services.touchpoints.publishing import Publisher
+from services.touchpoints.rpc import TouchpointsRpc
+from services.touchpoints.sealer import Sealer
+from services.touchpoints.sending import Sender
+from services.touchpoints.settings import Settings
+from services.touchpoints.sources import Sources
+from services.touchpoints.vault import Vault
+from services.touchpoints.web.contacts import add_contact_door
+from services.touchpoints.web.feedback import add_feedback_door
+from services.touchpoints.web.ingest import add_ingest_doors
+from services.touchpoints.web.wechat import WechatDoor, add_wechat_door
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM."""
+    async with Runtime("touchpoints", settings) as runtime:
+        database, app = runtime.database, runtime.app
+        await runtime.publishes(*events.STREAMS)
+        runtime.consumes(*consumers.CONSUMERS)
+        identity: Any = IdentityServiceStub(runtime.client(settings.identity_target))
+        vault = Vault(bytes.fromhex(settings.secrets_key.get_secret_value()))
+        sealer, sources, endpoints = Sealer(identity), Sources(database), Endpoints(database, vault)
+        runtime.spawn(sealer.run(), "sealing key")
+        runtime.spawn(sources.run(), "sources")
+        ingest = Ingest(sealer, Publisher(runtime.bus, settings.publish_timeout_s), settings.oldest_event_days)
+        addresses = Addresses(identity)
+        add_ingest_doors(app, ingest, sources)
+        add_feedback_door(app, database, endpoints, settings.app_source)
+        add_wechat_door(app, WechatDoor(database, endpoints, sealer))
+        add_contact_door(app, database, vault, addresses)
+        caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
+        try:
+            sender = Sender(database, endpoints, addresses, all_channels(settings, caller, vault), settings)
+            for number in range(settings.sender_workers):
+                runtime.spawn(sender.run(), f"sender-{number}")
+            rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
+            await runtime.serve(
+                settings.allowed_callers(), lambda server: add_TouchpointsServiceServicer_to_server(rpc, server)
+            )
+        finally:
+            await caller.close()
+
+
+def main() -> None:
+    """Command line."""
+    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve)
+
+
+if __name__ == "__main__":
+    main()

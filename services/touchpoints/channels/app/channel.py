@@ -1,0 +1,44 @@
+"""Push through the app's own backend: Standard Webhook `message.push`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from services.touchpoints import webhooks
+from services.touchpoints.channels.contract import Lookup, Plan, Push
+from services.touchpoints.channels.http import Caller
+from services.touchpoints.domain.deliveries import Delivery, Outcome
+from services.touchpoints.endpoints import Endpoint
+
+
+class AppChannel:
+    """One app, one backend."""
+
+    def __init__(self, caller: Caller, app_source: str) -> None:
+        self._caller, self._source = caller, app_source
+
+    def forbids(self, delivery: Delivery) -> str:
+        """The app is the maker's own: nothing beyond consent."""
+        return ""
+
+    def plan(self, deliveries: Sequence[Delivery], endpoints: Sequence[Endpoint]) -> Plan:
+        """All go to the one backend, addressed by the app's own customer number."""
+        if not endpoints:
+            return Plan(unroutable={d.delivery_id: "no_endpoint" for d in deliveries})
+        return Plan([Lookup("crm_id", self._source, tuple((d, endpoints[0]) for d in deliveries))])
+
+    async def send(self, push: Push) -> Outcome:
+        """One webhook; the backend shows each webhook-id once."""
+        delivery = push.delivery
+        body = {
+            "delivery_id": delivery.delivery_id,
+            "app_user_id": push.address,
+            "theme": delivery.theme,
+            "offer": delivery.offer,
+            "title": delivery.title,
+            "body": delivery.body,
+            "purpose": delivery.purpose,
+        }
+        payload = webhooks.envelope("message.push", body, datetime.now(UTC))
+        return await self._caller.webhook(push.endpoint.url, push.endpoint.secret, f"msg_{delivery.delivery_id}", payload)

@@ -1,0 +1,146 @@
+"""One HTTP client for all channels: no redirects, bounded answers, and no way into our own network."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
+from httpx_aiohttp import AiohttpTransport
+
+from services.touchpoints import webhooks
+from services.touchpoints.domain.deliveries import Accepted, Outcome, Refused, Retry
+
+MOST_CONNECTIONS = 512
+# Providers answer in a few hundred bytes; more than this is not read.
+MOST_ANSWER_BYTES = 64 * 1024
+# The receiver says that this message will never do. 401, 403 and 404 are faults of set-up, which somebody will mend.
+PERMANENT = {400, 413, 415, 422}
+MOST_RETRY_AFTER_S = 6 * 3600
+
+
+class ForbiddenAddress(OSError):
+    """The endpoint's address lies in a network that pushes must not reach."""
+
+
+class PublicOnly(AbstractResolver):
+    """Resolves once and hands out public addresses only; aiohttp connects to exactly what it gets."""
+
+    def __init__(self) -> None:
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        """Raises ForbiddenAddress when any address is private: a name with both kinds is an attack, not a mistake."""
+        found = await self._resolver.resolve(host, port, family)
+        if any(not is_public(result["host"]) for result in found):
+            raise ForbiddenAddress(f"{host} resolves to a private address")
+        return found
+
+    async def close(self) -> None:
+        """Closes the inner resolver."""
+        await self._resolver.close()
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is reachable for everybody: not loopback, private, link-local, metadata, multicast."""
+    try:
+        ip = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_global and not ip.is_multicast
+
+
+def forbidden(url: str, allow_private: bool) -> str:
+    """Why nothing may be pushed to an address; empty when it may. Names are checked again when they are resolved."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "must be an absolute http or https address"
+    if parts.username or parts.password:
+        return "must not carry credentials"
+    if allow_private:
+        return ""
+    if parts.scheme != "https":
+        return "must be https"
+    host = parts.hostname
+    if (host.replace(".", "").isdigit() or ":" in host) and not is_public(host):
+        return "must not be a private address"
+    return ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: status, Retry-After in seconds (0 when absent), body."""
+
+    status: int
+    after_s: float
+    body: bytes
+
+
+class Caller:
+    """Posts bodies and says what became of them."""
+
+    def __init__(self, timeout_s: float, allow_private: bool) -> None:
+        self._allow_private, self._timeout_s = allow_private, timeout_s
+
+        def session() -> aiohttp.ClientSession:
+            resolver = None if allow_private else PublicOnly()
+            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=30, resolver=resolver)
+            # Otherwise cookies of one receiver would be kept, and sent to it again.
+            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(client=session), timeout=timeout_s, follow_redirects=False, trust_env=False
+        )
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | Retry | Refused:
+        """One POST; a Retry when there was no whole answer, Refused when the address is forbidden."""
+        if forbidden(url, self._allow_private):
+            return Refused("forbidden_address")
+        try:
+            # The client's own timeouts start anew with each byte.
+            async with asyncio.timeout(self._timeout_s):
+                async with self._client.stream("POST", url, content=body, headers=headers) as response:
+                    received = b""
+                    async for chunk in response.aiter_raw():
+                        received += chunk
+                        if len(received) > MOST_ANSWER_BYTES:
+                            break
+                    return Answer(response.status_code, _after_s(response.headers.get("retry-after", "")), received)
+        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return Retry(_fault(error))
+
+    async def webhook(self, url: str, secret: str, webhook_id: str, body: bytes) -> Outcome:
+        """Posts a signed Standard Webhook and reads the answer by its rules."""
+        answer = await self.post(url, body, webhooks.signed_headers(secret, webhook_id, body))
+        return webhook_outcome(answer) if isinstance(answer, Answer) else answer
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.aclose()
+
+
+def webhook_outcome(answer: Answer) -> Outcome:
+    """CONVENTIONS 2: 2xx taken, 410 gone for good, some 4xx never, everything else (redirects too) again later."""
+    if 200 <= answer.status < 300:
+        return Accepted()
+    if answer.status == 410:
+        return Refused("endpoint_gone", disables_endpoint=True)
+    if answer.status in PERMANENT:
+        return Refused(f"http_{answer.status}")
+    return Retry(f"http_{answer.status}", answer.after_s)
+
+
+def _after_s(value: str) -> float:
+    # The date form is rare and needs both clocks right; the retry ladder serves as well.
+    return float(min(int(value), MOST_RETRY_AFTER_S)) if value.isascii() and value.isdigit() and len(value) < 9 else 0.0
+
+
+def _fault(error: Any) -> str:
+    return "timeout" if isinstance(error, (httpx.TimeoutException, TimeoutError)) else "connection_failed"

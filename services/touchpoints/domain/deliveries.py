@@ -1,0 +1,129 @@
+"""The life of a push: its states, what an attempt can end in, and when to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+
+class Channel(IntEnum):
+    """How a person can be reached; numbers are those of the contract."""
+
+    APP = 1
+    WECHAT = 2
+    DEALER = 3
+
+    @property
+    def label(self) -> str:
+        """The name in requests, consents and events."""
+        return self.name.lower()
+
+
+CHANNELS = {channel.label: channel for channel in Channel}
+
+
+class State(IntEnum):
+    """States of a push; numbers are those of the contract and only ever grow."""
+
+    QUEUED = 1
+    SENDING = 2
+    ACCEPTED = 3
+    DELIVERED = 4
+    OPENED = 5
+    ANSWERED = 6
+    FAILED = 7
+    SUPPRESSED = 8
+    EXPIRED = 9
+
+
+def furthest(states: Iterable[State]) -> State:
+    """The state after any number of updates: the largest, so their order and repetition do not matter."""
+    return max(states)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A push that is to be sent."""
+
+    delivery_id: str
+    theme: str
+    person_id: int
+    channel: Channel
+    fallback_channels: tuple[Channel, ...]
+    offer: str
+    title: str
+    body: str
+    purpose: str
+    score: float
+    rank: int
+    reasons: tuple[str, ...]
+    dealer_code: str
+    decided_at: datetime
+    expires_at: datetime
+    due_at: datetime
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The provider took it. `provider_id` is the provider's own number of the message, if it gives any."""
+
+    provider_id: str = ""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """It may have been taken or not; the same idempotency key goes again, at the earliest after `after_s`."""
+
+    reason: str
+    after_s: float = 0.0
+    # The fault concerns the whole endpoint: nothing else goes there either until then.
+    pauses_endpoint: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It will never be taken."""
+
+    reason: str
+    # The receiver is gone for good (HTTP 410).
+    disables_endpoint: bool = False
+
+
+Outcome = Accepted | Retry | Refused
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an attempt, or the lack of one, makes of a push."""
+
+    delivery_id: str
+    state: State
+    reason: str = ""
+    provider_id: str = ""
+    # Seconds from now until it is due again; only while the state is not final.
+    due_in_s: float | None = None
+
+
+# First steps are short: most faults are a lost connection or a busy second. Seconds after the n-th failure.
+LADDER_S: Sequence[float] = (0.5, 2, 5, 30, 300, 1800, 7200, 18000)
+JITTER = 0.2
+
+
+def retry_delay_s(attempts: int, after_s: float, luck: float) -> float:
+    """Seconds to wait after the `attempts`-th failed call; `luck` in [0, 1) spreads the retries of a burst."""
+    step = LADDER_S[min(max(attempts, 1), len(LADDER_S)) - 1]
+    return max(step, after_s) * (1 + JITTER * luck)
+
+
+def after_attempt(delivery_id: str, attempts: int, outcome: Outcome, most_attempts: int, luck: float) -> Change:
+    """The change that an attempt's outcome makes; `attempts` counts this one."""
+    if isinstance(outcome, Accepted):
+        return Change(delivery_id, State.ACCEPTED, provider_id=outcome.provider_id)
+    if isinstance(outcome, Refused):
+        return Change(delivery_id, State.FAILED, outcome.reason)
+    if attempts >= most_attempts:
+        return Change(delivery_id, State.FAILED, "retries_exhausted")
+    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=retry_delay_s(attempts, outcome.after_s, luck))

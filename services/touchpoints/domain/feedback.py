@@ -1,0 +1,77 @@
+"""Feedback: what came back about a push, as states of the push and as events of the person."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from services.touchpoints.domain.deliveries import State
+from services.touchpoints.domain.observed import Invalid, instant_us
+
+UNSUBSCRIBED = "Unsubscribed"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What one type of feedback says about the push and what the person's history keeps of it."""
+
+    state: State | None
+    event: str
+    # Why the push failed, when it did.
+    reason: str = ""
+    answers: bool = False
+
+
+MEANINGS = {
+    "message.delivered": Meaning(State.DELIVERED, "Push Delivered"),
+    "message.opened": Meaning(State.OPENED, "Push Opened"),
+    "message.answered": Meaning(State.ANSWERED, "Offer Answered", answers=True),
+    "message.failed": Meaning(State.FAILED, "", "not_delivered"),
+    "message.unsubscribed": Meaning(None, UNSUBSCRIBED),
+    "lead.contacted": Meaning(State.DELIVERED, "Push Delivered"),
+    "lead.unreachable": Meaning(State.FAILED, "", "unreachable"),
+    "lead.answered": Meaning(State.ANSWERED, "Offer Answered", answers=True),
+}
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One event that a receiver reports about a push."""
+
+    kind: str
+    delivery_id: str
+    answer: str
+    occurred_at_us: int
+
+    @property
+    def meaning(self) -> Meaning:
+        """What it says."""
+        return MEANINGS[self.kind]
+
+    @property
+    def event_id(self) -> bytes:
+        """16 bytes, the same however often and through whichever batch it is reported."""
+        return hashlib.sha256(f"feedback\0{self.delivery_id}\0{self.kind}\0{self.answer}".encode()).digest()[:16]
+
+
+def parse(raw: Any, path: str, received_us: int) -> Feedback:
+    """One event of a feedback webhook; raises Invalid with the field under `path` ("events[3].")."""
+    if not isinstance(raw, dict):
+        raise Invalid(path.rstrip("."), "NOT_AN_OBJECT", "must be an object")
+    kind = raw.get("type")
+    if not isinstance(kind, str) or kind not in MEANINGS:
+        raise Invalid(f"{path}type", "UNKNOWN_TYPE", f"must be one of {', '.join(MEANINGS)}")
+    # A receiver's clock ahead of ours must not make an answer newer than any later one.
+    occurred = min(instant_us(raw.get("timestamp"), f"{path}timestamp"), received_us)
+    given = raw.get("data")
+    if not isinstance(given, dict):
+        raise Invalid(f"{path}data", "WRONG_TYPE", "must be an object")
+    key = "delivery_id" if "delivery_id" in given else "lead_id" if "lead_id" in given else "delivery_id"
+    delivery_id = given.get(key)
+    if not isinstance(delivery_id, str) or not 0 < len(delivery_id) <= 100 or not delivery_id.isprintable():
+        raise Invalid(f"{path}data.{key}", "WRONG_TYPE", "must be a string of 1 to 100 printable characters")
+    answer = given.get("answer") if MEANINGS[kind].answers else ""
+    if MEANINGS[kind].answers and answer not in ("yes", "no"):
+        raise Invalid(f"{path}data.answer", "UNKNOWN_ANSWER", "must be yes or no")
+    return Feedback(kind, delivery_id, str(answer), occurred)

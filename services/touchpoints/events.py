@@ -1,0 +1,205 @@
+"""Domain values ↔ protobuf, subjects and streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, EntitiesChanged
+from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest
+from troika.touchpoints.v1.events_pb2 import (
+    DeliveriesUpdated,
+    DeliveryUpdate,
+    Identifier,
+    Identifiers,
+    ObservedBatch,
+    ObservedEvent,
+)
+
+from chassis.bus import Stream
+from chassis.sealing import DataKey, seal
+from services.touchpoints.domain.deliveries import CHANNELS, Delivery
+from services.touchpoints.domain.observed import Observed
+
+OBSERVED = "troika.events.observed.v1"
+UPDATED = "troika.deliveries.updated.v1"
+REQUESTED = "troika.deliveries.requested.v1"
+ENTITIES = "troika.entities.changed.v1"
+STREAMS = (Stream("EVENTS_OBSERVED", (OBSERVED,)), Stream("DELIVERIES_UPDATED", (UPDATED,)))
+
+MOST_FACTS = 500
+MOST_BYTES = 480 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def sealed(event: Observed, key: DataKey, received_us: int) -> ObservedEvent:
+    """An observed event on the wire, its identifiers under the data key."""
+    plain = Identifiers(
+        identifiers=[Identifier(kind=k, scope=s, value=v) for k, s, v in event.identifiers],
+        person_name=event.person_name,
+        relation=event.relation,  # type: ignore[arg-type]  # the numbers are the contract's
+    )
+    return ObservedEvent(
+        event_id=event.event_id,
+        source=event.source,
+        name=event.name,
+        occurred_at_us=event.occurred_at_us,
+        received_at_us=received_us,
+        sealed_identifiers=seal(key, event.event_id, plain.SerializeToString()),
+        properties_json=event.properties,
+        vehicle_properties_json=event.vehicle_properties,
+    )
+
+
+def sealed_batch(observed: Sequence[Observed], key: DataKey, received_us: int) -> bytes:
+    """Serialised ObservedBatch of events without the key: to be appended to `key_prefix`."""
+    return ObservedBatch(events=[sealed(event, key, received_us) for event in observed]).SerializeToString()
+
+
+def key_prefix(key: DataKey) -> bytes:
+    """Serialised ObservedBatch with the key alone. Serialised batches of events appended to it make one message."""
+    batch = ObservedBatch()
+    batch.sealed_key.key_id = key.key_id
+    batch.sealed_key.ephemeral_public_key = key.ephemeral_public_key
+    return batch.SerializeToString()
+
+
+@dataclass(frozen=True)
+class AnchorEvent:
+    """An event about somebody whose anchor is known: feedback on a push."""
+
+    event_id: bytes
+    source: str
+    name: str
+    occurred_at_us: int
+    anchor_id: int
+    properties: bytes
+
+
+def anchor_batches(events: Sequence[AnchorEvent], received_us: int) -> Iterator[bytes]:
+    """Feedback as serialised ObservedBatches of at most 500."""
+    for start in range(0, len(events), MOST_FACTS):
+        chunk = events[start : start + MOST_FACTS]
+        yield ObservedBatch(
+            events=[
+                ObservedEvent(
+                    event_id=e.event_id,
+                    source=e.source,
+                    name=e.name,
+                    occurred_at_us=e.occurred_at_us,
+                    received_at_us=received_us,
+                    anchor_id=e.anchor_id,
+                    properties_json=e.properties,
+                )
+                for e in chunk
+            ]
+        ).SerializeToString()
+
+
+@dataclass(frozen=True)
+class Update:
+    """A push changed its state."""
+
+    delivery_id: str
+    state: int
+    reason: str
+    occurred_at: datetime
+    answer: str = ""
+
+
+def update_batches(updates: Sequence[Update]) -> Iterator[bytes]:
+    """Serialised DeliveriesUpdated of at most 500."""
+    for start in range(0, len(updates), MOST_FACTS):
+        yield DeliveriesUpdated(
+            updates=[
+                DeliveryUpdate(
+                    delivery_id=u.delivery_id,
+                    state=u.state,  # type: ignore[arg-type]  # the numbers are the contract's
+                    reason=u.reason,
+                    occurred_at_us=to_us(u.occurred_at),
+                    answer=u.answer,
+                )
+                for u in updates[start : start + MOST_FACTS]
+            ]
+        ).SerializeToString()
+
+
+def requests(payload: bytes) -> Iterable[DeliveryRequest]:
+    """Requests of one bus message; raises DecodeError."""
+    return DeliveriesRequested.FromString(payload).requests
+
+
+def delivery(request: DeliveryRequest) -> Delivery:
+    """A request as a push; raises ValueError with an UPPER_SNAKE reason when it can never be sent."""
+    if not 0 < len(request.delivery_id) <= 100:
+        raise ValueError("DELIVERY_ID_INVALID")
+    if request.channel not in CHANNELS or any(c not in CHANNELS for c in request.fallback_channels):
+        raise ValueError("CHANNEL_UNKNOWN")
+    if request.purpose not in ("marketing", "service"):
+        raise ValueError("PURPOSE_UNKNOWN")
+    if request.person_id <= 0:
+        raise ValueError("PERSON_MISSING")
+    texts = (request.delivery_id, request.theme, request.offer, request.title, request.body, request.dealer_code)
+    if any("\0" in text for text in (*texts, *request.reasons)):
+        raise ValueError("TEXT_INVALID")
+    try:
+        decided, expires, earliest = (
+            from_us(us) for us in (request.decided_at_us, request.expires_at_us, request.not_before_us)
+        )
+    except OverflowError as error:
+        raise ValueError("TIME_INVALID") from error
+    return Delivery(
+        request.delivery_id,
+        request.theme,
+        request.person_id,
+        CHANNELS[request.channel],
+        tuple(CHANNELS[c] for c in request.fallback_channels),
+        request.offer,
+        request.title,
+        request.body,
+        request.purpose,
+        request.score,
+        request.rank,
+        tuple(request.reasons),
+        request.dealer_code,
+        decided,
+        expires,
+        earliest,
+    )
+
+
+@dataclass(frozen=True)
+class ConsentChange:
+    """Somebody allowed or forbade a channel ("all" for every one) through an anchor."""
+
+    anchor_id: int
+    person_id: int
+    channel: str
+    opted_out: bool
+    stated_at: datetime
+
+
+def consents_and_moves(payload: bytes) -> tuple[list[ConsentChange], list[tuple[int, int, int]]]:
+    """Consent changes, and persons' anchor moves as (anchor, person, version), of one bus message; raises DecodeError."""
+    message = EntitiesChanged.FromString(payload)
+    changes = [
+        ConsentChange(c.anchor_id, c.person_id, c.channel, c.opted_out, from_us(c.stated_at_us))
+        for c in message.consent_changes
+    ]
+    moves = [
+        (m.owner.anchor_id, m.owner.entity_id, m.owner.version)
+        for m in message.anchor_moves
+        if m.entity_kind == ENTITY_KIND_PERSON
+    ]
+    return changes, moves
+
+
+def from_us(microseconds: int) -> datetime:
+    """Microseconds since the epoch as an instant; raises OverflowError."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def to_us(instant: datetime) -> int:
+    """An instant as microseconds since the epoch."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)

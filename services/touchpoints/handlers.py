@@ -1,0 +1,152 @@
+"""One function per fact or report that changes what touchpoints knows. The tables at the foot say which is which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from chassis.db import UnitOfWork
+from chassis.sealing import DataKey
+from services.touchpoints import events
+from services.touchpoints.domain.deliveries import Channel, State
+from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
+from services.touchpoints.domain.observed import Observed, Source, event_id
+from services.touchpoints.events import AnchorEvent, ConsentChange, Update
+from services.touchpoints.store import consents, deliveries, feedback
+from services.touchpoints.store.feedback import Progress, Pushed
+
+
+async def take_over(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -> None:
+    """Stores requested pushes; one that can never be sent goes to the dead letters alone."""
+    good = {}
+    for payload in payloads:
+        for request in events.requests(payload):
+            try:
+                delivery = events.delivery(request)
+                good[delivery.delivery_id] = delivery
+            except ValueError as error:
+                uow.dead_letter(consumer, request.SerializeToString(), str(error))
+    if good:
+        await deliveries.add(uow, list(good.values()))
+
+
+async def follow_consents(uow: UnitOfWork, payloads: Sequence[bytes]) -> None:
+    """Keeps who forbade what, and whose anchor is whose."""
+    changes, moves = [], []
+    for payload in payloads:
+        changed, moved = events.consents_and_moves(payload)
+        changes += changed
+        moves += moved
+    if changes:
+        await consents.save_consents(uow, changes)
+    if moves:
+        await consents.move_anchors(uow, moves)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who reports: an endpoint, and the source its events count as."""
+
+    endpoint: str
+    source: str
+
+
+async def take_feedback(
+    uow: UnitOfWork, reporter: Reporter, given: Sequence[tuple[int, Feedback]], received_us: int
+) -> set[int]:
+    """Applies what a receiver reports; returns the indexes of events about pushes that never went to that receiver.
+
+    State, deliveries.updated and events.observed commit together. Reports repeated in any order change nothing.
+    """
+    known = await feedback.pushed(uow, sorted({f.delivery_id for _, f in given}))
+    ours = {k: p for k, p in known.items() if p.endpoint == reporter.endpoint}
+    strange = {index for index, f in given if f.delivery_id not in ours}
+    fresh = await feedback.keep(uow, [f for index, f in given if index not in strange])
+    if fresh:
+        await _advance(uow, fresh)
+        _observe(uow, reporter, fresh, ours, received_us)
+        await _withdraw(uow, fresh, ours)
+    return strange
+
+
+async def _advance(uow: UnitOfWork, fresh: Sequence[Feedback]) -> None:
+    furthest: dict[str, Progress] = {}
+    answers: dict[str, Feedback] = {}
+    for one in fresh:
+        if one.meaning.state is None:
+            continue
+        before = furthest.get(one.delivery_id)
+        if before is None or one.meaning.state > before.state:
+            when = events.from_us(one.occurred_at_us)
+            furthest[one.delivery_id] = Progress(one.delivery_id, one.meaning.state, one.meaning.reason, when)
+        given = answers.get(one.delivery_id)
+        if one.answer and (given is None or (one.occurred_at_us, one.answer) > (given.occurred_at_us, given.answer)):
+            answers[one.delivery_id] = one
+    progress = [
+        Progress(p.delivery_id, p.state, p.reason, events.from_us(a.occurred_at_us), a.answer)
+        if (a := answers.get(p.delivery_id))
+        else p
+        for p in furthest.values()
+    ]
+    rows = await feedback.advance(uow, progress)
+    updates = [
+        Update(r.delivery_id, r.state, r.reason, r.occurred, r.answer if r.state == State.ANSWERED else "") for r in rows
+    ]
+    for payload in events.update_batches(updates):
+        uow.publish(events.UPDATED, payload)
+
+
+def _observe(
+    uow: UnitOfWork, reporter: Reporter, fresh: Sequence[Feedback], pushes: dict[str, Pushed], received_us: int
+) -> None:
+    observed = []
+    for one in fresh:
+        push = pushes[one.delivery_id]
+        if not one.meaning.event or not push.anchor_id:
+            continue
+        properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": push.channel.label}
+        if one.answer:
+            properties["answer"] = one.answer
+        observed.append(
+            AnchorEvent(
+                one.event_id, reporter.source, one.meaning.event, one.occurred_at_us, push.anchor_id, orjson.dumps(properties)
+            )
+        )
+    for payload in events.anchor_batches(observed, received_us):
+        uow.publish(events.OBSERVED, payload)
+
+
+async def _withdraw(uow: UnitOfWork, fresh: Sequence[Feedback], pushes: dict[str, Pushed]) -> None:
+    """An opt-out counts here at once; identity's statement of the same will follow and change nothing."""
+    changes = []
+    for one in fresh:
+        push = pushes[one.delivery_id]
+        if one.meaning.event == UNSUBSCRIBED and push.anchor_id:
+            stated = events.from_us(one.occurred_at_us)
+            changes.append(ConsentChange(push.anchor_id, push.person_id, push.channel.label, True, stated))
+    if changes:
+        await consents.save_consents(uow, changes)
+
+
+def unfollow(uow: UnitOfWork, source: Source, openid: str, occurred_us: int, key: DataKey) -> None:
+    """Somebody left a WeChat account. Which person that is only identity can say: the openid travels sealed."""
+    observed = Observed(
+        event_id(source.name, f"unsubscribe\0{openid}\0{occurred_us}"),
+        source.name,
+        UNSUBSCRIBED,
+        occurred_us,
+        [("openid", source.appid, openid)],
+        "",
+        0,
+        orjson.dumps({"channel": Channel.WECHAT.label}),
+        b"",
+    )
+    uow.publish(events.OBSERVED, events.key_prefix(key) + events.sealed_batch([observed], key, time.time_ns() // 1000))
+
+
+def source_of(channel: Channel, scope: str, app_source: str) -> str:
+    """The source that an endpoint's feedback counts as: the same name its records and events come under."""
+    return {Channel.APP: app_source, Channel.WECHAT: f"wechat:{scope}", Channel.DEALER: f"dealer:{scope}"}[channel]

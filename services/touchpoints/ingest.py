@@ -1,0 +1,130 @@
+"""From the bytes of a request to published events: decoding with limits, normalising, quarantine."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from chassis.errors import InvalidArgument, PayloadTooLarge
+from services.touchpoints.domain import records, segment
+from services.touchpoints.domain.observed import Invalid, Observed, Source
+from services.touchpoints.domain.segment import Arrival
+from services.touchpoints.publishing import Publisher, Quarantined
+from services.touchpoints.sealer import Sealer
+
+MOST_COMPRESSED = 1024 * 1024
+MOST_DECOMPRESSED = 5 * 1024 * 1024
+MOST_EVENTS = 2500
+# Segment's own limit is 32 KB, RudderStack's SDK allows 4 MiB; a message of the bus holds half a megabyte.
+MOST_EVENT_BYTES = 256 * 1024
+DAY_US = 86_400 * 1_000_000
+
+
+def decompress(body: bytes, encoding: str) -> bytes:
+    """The body without its Content-Encoding, never more than MOST_DECOMPRESSED; raises InvalidArgument."""
+    # The magic number is trusted over the header: SDKs forget one or the other.
+    if encoding in ("gzip", "x-gzip") or body[:2] == b"\x1f\x8b":
+        wbits = 31
+    elif encoding == "deflate":
+        wbits = 15
+    elif encoding in ("", "identity"):
+        return body
+    else:
+        raise _invalid("content-encoding", "must be gzip, deflate or identity")
+    inflater = zlib.decompressobj(wbits)
+    try:
+        plain = inflater.decompress(body, MOST_DECOMPRESSED + 1)
+    except zlib.error as error:
+        raise _invalid("body", "is not valid compressed data") from error
+    if len(plain) > MOST_DECOMPRESSED:
+        raise PayloadTooLarge(f"body is larger than {MOST_DECOMPRESSED} bytes decompressed", field="body")
+    if not inflater.eof:
+        raise _invalid("body", "compressed data ends too early")
+    return plain
+
+
+def _invalid(field: str, message: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {message}", reason="INVALID_REQUEST", field=field)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A line that was not taken, counted from 1."""
+
+    line: int
+    error: Invalid
+
+
+class Ingest:
+    """The two ways in for events and records."""
+
+    def __init__(self, sealer: Sealer, publisher: Publisher, oldest_event_days: int) -> None:
+        self._sealer, self._publisher = sealer, publisher
+        self._oldest_us = oldest_event_days * DAY_US
+
+    async def batch(self, body: dict[str, Any], source: Source, implied_type: str) -> None:
+        """A Segment batch, or a single call when `implied_type` is given; raises InvalidArgument, Unavailable."""
+        messages = [body] if implied_type else body.get("batch")
+        if not isinstance(messages, list):
+            raise _invalid("batch", "must be a list")
+        if len(messages) > MOST_EVENTS:
+            raise PayloadTooLarge(f"batch has more than {MOST_EVENTS} events", field="batch")
+        key, received_us = self._sealer.key(), time.time_ns() // 1000
+        arrival = Arrival(source, implied_type, body.get("sentAt"), received_us, received_us - self._oldest_us)
+        observed: list[Observed] = []
+        bad: list[Quarantined] = []
+        for index, raw in enumerate(messages):
+            try:
+                event = segment.observe(raw, index, arrival)
+                _small(event)
+                observed.append(event)
+            except Invalid as error:
+                bad.append(Quarantined(source.name, _dump(raw), error))
+        if observed or bad:
+            await self._publisher.publish(observed, bad, key, received_us)
+
+    async def records(self, body: bytes, source: Source) -> tuple[int, list[Rejected]]:
+        """Records as JSON lines: how many were taken and which were not; raises InvalidArgument, Unavailable."""
+        lines = body.splitlines()
+        if len(lines) > MOST_EVENTS:
+            raise PayloadTooLarge(f"body has more than {MOST_EVENTS} lines", field="body")
+        key, received_us = self._sealer.key(), time.time_ns() // 1000
+        oldest_us = received_us - self._oldest_us
+        observed: list[Observed] = []
+        rejected: list[Rejected] = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                event = records.observe(_load(line), source, received_us, oldest_us)
+                _small(event)
+                observed.append(event)
+            except Invalid as error:
+                rejected.append(Rejected(number, error))
+        if observed:
+            await self._publisher.publish(observed, [], key, received_us)
+        return len(observed), rejected
+
+
+def _load(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise Invalid("", "NOT_JSON", "is not valid JSON") from error
+
+
+def _small(event: Observed) -> None:
+    if len(event.properties) + len(event.vehicle_properties) > MOST_EVENT_BYTES:
+        raise Invalid("properties", "EVENT_TOO_LARGE", f"must have at most {MOST_EVENT_BYTES} bytes")
+
+
+def _dump(raw: Any) -> bytes:
+    try:
+        return orjson.dumps(raw)
+    except (TypeError, RecursionError):
+        # Too deep for the serialiser: its kind is all that can be kept of it.
+        return type(raw).__name__.encode()

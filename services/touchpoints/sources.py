@@ -1,0 +1,65 @@
+"""Sources and their write keys, in memory: the ingest doors never wait for the database."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+
+from chassis.db import Database
+from chassis.errors import Unauthenticated, Unavailable, is_operational
+from services.touchpoints import store
+from services.touchpoints.domain.observed import Source
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 2.0
+# A key that is not known may be newer than the copy; strangers must not be able to make us read all the time.
+MISS_REFRESH_S = 0.25
+
+
+class Sources:
+    """A copy of the table `source`, at most REFRESH_S old while the database answers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_key: dict[bytes, Source] = {}
+        self._by_text: dict[str, Source] = {}
+        self._loaded_at = float("-inf")
+        self._loading = asyncio.Lock()
+
+    async def of(self, write_key: str) -> Source:
+        """The source of a write key; raises Unauthenticated, or Unavailable while nothing could be read yet."""
+        if source := self._by_text.get(write_key):
+            return source
+        hashed = hashlib.sha256(write_key.encode()).digest()
+        if hashed not in self._by_key and time.monotonic() - self._loaded_at > MISS_REFRESH_S:
+            try:
+                await self.load()
+            except Exception as error:
+                if not is_operational(error):
+                    raise
+                if not self._by_key:
+                    raise Unavailable("sources cannot be read, try again") from error
+        if source := self._by_key.get(hashed):
+            self._by_text[write_key] = source
+            return source
+        raise Unauthenticated("unknown write key", reason="UNAUTHORIZED", field="authorization")
+
+    async def load(self) -> None:
+        """Reads the table."""
+        async with self._loading:
+            async with self._database.read() as uow:
+                by_key = await store.sources(uow)
+            self._by_key, self._by_text, self._loaded_at = by_key, {}, time.monotonic()
+
+    async def run(self) -> None:
+        """Reads the table every REFRESH_S until cancelled."""
+        while True:
+            try:
+                await self.load()
+            except Exception as error:
+                if not is_operational(error):
+                    log.exception("sources not refreshed")
+            await asyncio.sleep(REFRESH_S)

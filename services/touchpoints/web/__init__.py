@@ -1,0 +1,1 @@
+"""The HTTP doors: they convert; they decide nothing."""

@@ -1,0 +1,46 @@
+"""The door behind a lead's contact_url: an unguessable, expiring token instead of a login."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import FastAPI, Response
+from fastapi.responses import ORJSONResponse
+
+from chassis.db import Database
+from chassis.errors import NotFound
+from services.touchpoints.addresses import Addresses
+from services.touchpoints.domain.deliveries import Channel
+from services.touchpoints.store import consents, deliveries
+from services.touchpoints.vault import Vault
+
+
+class Gone(NotFound):
+    """It was there and will not come back."""
+
+    http_status = 410
+    default_reason = "GONE"
+
+
+def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: Addresses) -> None:
+    """Adds /contacts/{token}."""
+
+    @app.get("/contacts/{token}", include_in_schema=False)
+    async def contact(token: str) -> Response:
+        read = vault.read_token(token)
+        if read is None:
+            raise NotFound("no such contact", reason="CONTACT_NOT_FOUND", field="token")
+        delivery_id, expires_s = read
+        if time.time() >= expires_s:
+            raise Gone("the token has expired", reason="CONTACT_EXPIRED", field="token")
+        async with database.read() as uow:
+            row = await deliveries.one(uow, delivery_id)
+            if row is None:
+                raise NotFound("no such contact", reason="CONTACT_NOT_FOUND", field="token")
+            forbidden = await consents.opted_out(uow, [(delivery_id, row.person_id, row.anchor_id, Channel.DEALER)])
+        if forbidden:
+            raise Gone("consent was withdrawn", reason="CONSENT_WITHDRAWN", field="token")
+        found = await addresses.contact(row.person_id)
+        if found is None:
+            raise NotFound("the person has no number any more", reason="CONTACT_NOT_FOUND", field="token")
+        return ORJSONResponse({"mobile": found.mobile, "name": found.name or None}, headers={"Cache-Control": "no-store"})
