@@ -30,7 +30,8 @@ async def test_a_known_claim_costs_no_version(world: World) -> None:
 
 async def test_two_persons_that_turn_out_to_be_one_are_merged_and_their_anchors_move(world: World) -> None:
     seen = await world.see(
-        ("app", ("crm_id", "app", "U1"), ("mobile", MOBILE)), ("call_center", ("crm_id", "call_center", "C1"), ("mobile", OTHER))
+        ("app", ("crm_id", "app", "U1"), ("mobile", MOBILE)),
+        ("call_center", ("crm_id", "call_center", "C1"), ("mobile", OTHER)),
     )
     a, b = (event.person for event in seen)
     assert a.entity_id != b.entity_id
@@ -57,7 +58,7 @@ async def test_a_staff_phone_stops_linking_and_what_it_held_comes_apart(world: W
     seen = await world.see(*nameless)
     assert 1 == len({event.person.entity_id for event in seen})
     staff = [
-        (f"dealer:D00{i}", ("crm_id", f"dealer:D00{i}", str(i)), ("mobile", MOBILE), {"who": name})
+        (f"dealer:D00{i}", ("crm_id", f"dealer:D00{i}", f"R{i}"), ("mobile", MOBILE), {"who": name})
         for i, name in enumerate(("张伟", "王芳", "李娜", "刘洋"))
     ]
     key = world.key()
@@ -102,7 +103,9 @@ async def test_bad_events_go_alone_and_the_others_go_on(world: World) -> None:
     assert [good.event_id] == [event.event_id for event in resolved]
     expected = ["CANNOT_OPEN_IDENTIFIERS", "MALFORMED_EVENT", "NO_VALID_IDENTIFIER", "UNKNOWN_ANCHOR"]
     assert expected == sorted(reason for reason, _ in dead)
-    assert [("mobile", "PLACEHOLDER", 1)] == [tuple(row) for row in await world.rows("SELECT kind, reason, identifiers FROM rejected")]
+    assert [("mobile", "PLACEHOLDER", 1)] == [
+        tuple(row) for row in await world.rows("SELECT kind, reason, identifiers FROM rejected")
+    ]
 
 
 async def test_a_batch_under_an_unknown_key_is_set_aside_whole(world: World) -> None:
