@@ -32,7 +32,7 @@ from local.processes import MARK, Child, PidFile
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("postgres", "nats")
 WATCH_S = 0.1
-READY_S = 90.0
+READY_S = 180.0
 # So many quick deaths in a row before anything was ever ready mean that it will not start at all.
 HOPELESS = 5
 

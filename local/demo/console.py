@@ -41,7 +41,7 @@ class Screen:
         """A step of the job; when it ends, a line says how long it took."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         began = time.perf_counter()
-        with Progress(*columns, console=self.console, transient=True) as bars:
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
             yield Step(bars, bars.add_task(title, total=total))
         self.seconds[title] = round(time.perf_counter() - began, 2)
         self.say(f"[green]✓[/] {title} [dim]{self.seconds[title]:.1f} s[/]")
