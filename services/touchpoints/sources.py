@@ -15,7 +15,6 @@ from services.touchpoints.domain.observed import Source
 log = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
-# A key that is not known may be newer than the copy; strangers must not be able to make us read all the time.
 MISS_REFRESH_S = 0.25
 
 
@@ -34,31 +33,40 @@ class Sources:
         if source := self._by_text.get(write_key):
             return source
         hashed = hashlib.sha256(write_key.encode()).digest()
-        if hashed not in self._by_key and time.monotonic() - self._loaded_at > MISS_REFRESH_S:
-            try:
-                await self.load()
-            except Exception as error:
-                if not is_operational(error):
-                    raise
-                if not self._by_key:
-                    raise Unavailable("sources cannot be read, try again") from error
+        if hashed not in self._by_key:
+            await self._read_since(time.monotonic())
         if source := self._by_key.get(hashed):
             self._by_text[write_key] = source
             return source
         raise Unauthenticated("unknown write key", reason="UNAUTHORIZED", field="authorization")
 
-    async def load(self) -> None:
-        """Reads the table."""
+    async def _read_since(self, asked_at: float) -> None:
+        """Makes the copy newer than an instant: to refuse a key that was just made would cost its events."""
         async with self._loading:
-            async with self._database.read() as uow:
-                by_key = await store.sources(uow)
-            self._by_key, self._by_text, self._loaded_at = by_key, {}, time.monotonic()
+            if self._loaded_at >= asked_at:
+                return
+            # Strangers' keys must not make us read all the time; meanwhile all of them wait for the same reading.
+            await asyncio.sleep(max(0.0, self._loaded_at + MISS_REFRESH_S - time.monotonic()))
+            try:
+                await self._load()
+            except Exception as error:
+                if not is_operational(error):
+                    raise
+                if not self._by_key:
+                    raise Unavailable("sources cannot be read, try again") from error
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        async with self._database.read() as uow:
+            by_key = await store.sources(uow)
+        self._by_key, self._by_text, self._loaded_at = by_key, {}, started
 
     async def run(self) -> None:
         """Reads the table every REFRESH_S until cancelled."""
         while True:
             try:
-                await self.load()
+                async with self._loading:
+                    await self._load()
             except Exception as error:
                 if not is_operational(error):
                     log.exception("sources not refreshed")

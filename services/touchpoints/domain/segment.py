@@ -65,8 +65,6 @@ def observe(raw: Any, index: int, arrival: Arrival) -> Observed:
         raise Invalid("properties", "UNWRITABLE", "is nested too deeply or holds a number out of range") from error
     source = arrival.source
     identifiers = _identifiers(raw, context, source, kind)
-    if not identifiers:
-        raise Invalid("userId", "NO_ID", "userId or anonymousId is required")
     occurred = _occurred(raw, arrival)
     return Observed(
         _event_id(raw, index, arrival),
@@ -87,6 +85,8 @@ def _identifiers(raw: dict[str, Any], context: dict[str, Any], source: Source, k
         found.append((source.user_id_kind, source.user_scope, user))
     if anonymous := _id(raw, "anonymousId"):
         found.append(("cookie", "", anonymous))
+    if not found:
+        raise Invalid("userId", "NO_ID", "userId or anonymousId is required")
     if kind == "alias":
         if not user or not (previous := _id(raw, "previousId")):
             raise Invalid("previousId", "NO_ID", "alias needs userId and previousId")
