@@ -79,7 +79,8 @@ class Sender:
     async def _send_all(self, number: domain.Channel, batch: Sequence[Delivery]) -> None:
         channel = self._channels[number]
         forbidden = {d.delivery_id: why for d in batch if (why := channel.forbids(d))}
-        wanted = [d for d in batch if d.delivery_id not in forbidden]
+        lost = {d.delivery_id for d in batch if d.unsure_s is not None and d.unsure_s > channel.remembers_s}
+        wanted = [d for d in batch if d.delivery_id not in forbidden and d.delivery_id not in lost]
         enabled = [e for e in await self._endpoints.all() if e.channel is number and not e.disabled]
         plan = channel.plan(wanted, enabled) if wanted else Plan()
         found = await self._addresses.find(plan)
@@ -88,6 +89,8 @@ class Sender:
         nowhere = {
             d.delivery_id: plan.unroutable.get(d.delivery_id, "no_address") for d in wanted if d.delivery_id not in found
         }
+        # It may have arrived; once more could be once too often.
+        nowhere |= dict.fromkeys(lost, "outcome_unknown")
         ready = await self._begin(batch, forbidden, nowhere, pushes, anchors)
         calls = {asyncio.create_task(self._call(channel, push, attempts)) for push, attempts in ready}
         while calls:

@@ -68,6 +68,8 @@ delivery = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     # When a sender may take it: the retry's time, or the end of the lease of the sender that has it.
     Column("due_at", DateTime(timezone=True), nullable=False),
+    # Since when a call's outcome is not known: beyond a provider's memory for repeats it must not be sent again.
+    Column("unsure_since", DateTime(timezone=True)),
     Column("endpoint", Text, nullable=False, server_default=""),
     Column("anchor_id", BigInteger, nullable=False, server_default="0"),
     Column("provider_id", Text, nullable=False, server_default=""),

@@ -40,6 +40,9 @@ class Push:
 class Channel(Protocol):
     """A way to reach people."""
 
+    # How long the provider recognises a repeat by its idempotency key, seconds.
+    remembers_s: float
+
     def forbids(self, delivery: Delivery) -> str:
         """Why the provider's rules forbid this push (a snake_case reason); empty when they do not."""
 

@@ -22,6 +22,8 @@ MOST_CONNECTIONS = 512
 MOST_ANSWER_BYTES = 64 * 1024
 # The receiver says that this message will never do. 401, 403 and 404 are faults of set-up, which somebody will mend.
 PERMANENT = {400, 413, 415, 422}
+# Standard Webhooks: receivers keep ids as long as senders retry, four days at least.
+REMEMBERS_S = 4 * 86_400.0
 MOST_RETRY_AFTER_S = 6 * 3600
 
 

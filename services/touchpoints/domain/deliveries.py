@@ -64,6 +64,8 @@ class Delivery:
     expires_at: datetime
     due_at: datetime
     attempts: int = 0
+    # Seconds since the first call whose outcome is still not known; None when all outcomes are.
+    unsure_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Retry:
 
     reason: str
     after_s: float = 0.0
+    # False when the provider said that it did not send.
+    sent_perhaps: bool = True
     # The fault concerns the whole endpoint: nothing else goes there either until then.
     pauses_endpoint: bool = False
 
@@ -105,6 +109,8 @@ class Change:
     provider_id: str = ""
     # Seconds from now until it is due again; only while the state is not final.
     due_in_s: float | None = None
+    # Whether every call so far has a known outcome.
+    sure: bool = False
 
 
 # First steps are short: most faults are a lost connection or a busy second. Seconds after the n-th failure.
@@ -126,4 +132,5 @@ def after_attempt(delivery_id: str, attempts: int, outcome: Outcome, most_attemp
         return Change(delivery_id, State.FAILED, outcome.reason)
     if attempts >= most_attempts:
         return Change(delivery_id, State.FAILED, "retries_exhausted")
-    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=retry_delay_s(attempts, outcome.after_s, luck))
+    delay = retry_delay_s(attempts, outcome.after_s, luck)
+    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=delay, sure=not outcome.sent_perhaps)

@@ -24,7 +24,8 @@ CLAIM = f"""
     WHERE delivery_id IN (
         SELECT delivery_id FROM delivery WHERE state <= 2 AND due_at <= now()
         ORDER BY due_at LIMIT :batch FOR UPDATE SKIP LOCKED)
-    RETURNING {COLUMNS}, expires_at <= now() AS expired
+    RETURNING {COLUMNS}, expires_at <= now() AS expired,
+        CAST(extract(epoch FROM now() - unsure_since) AS double precision) AS unsure_s
 """  # noqa: S608  # only our own column names
 
 # One row per push of a batch; locks are taken in the order of ids so that two batches cannot wait for each other.
@@ -95,6 +96,7 @@ async def begin(uow: UnitOfWork, attempts: Sequence[Attempt], lease_s: float) ->
     await uow.rows(LOCK, ids=ids)
     rows = await uow.rows(
         "UPDATE delivery d SET state = 2, attempts = attempts + 1, endpoint = a.endpoint, anchor_id = a.anchor,"
+        " unsure_since = COALESCE(d.unsure_since, now()),"
         " due_at = now() + make_interval(secs => :lease), updated_at = now()"
         " FROM unnest(CAST(:ids AS text[]), CAST(:endpoints AS text[]), CAST(:anchors AS bigint[])) AS a(id, endpoint, anchor)"
         " WHERE d.delivery_id = a.id AND d.state <= 2 RETURNING d.delivery_id, d.attempts",
@@ -113,9 +115,10 @@ async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> list[tuple[str
         "UPDATE delivery d SET state = c.state, reason = c.reason,"
         " provider_id = COALESCE(NULLIF(c.provider, ''), d.provider_id),"
         " due_at = CASE WHEN c.due_in >= 0 THEN LEAST(now() + make_interval(secs => c.due_in), GREATEST(d.expires_at, now()))"
-        " ELSE d.due_at END, updated_at = now()"
+        " ELSE d.due_at END, unsure_since = CASE WHEN c.sure THEN NULL ELSE d.unsure_since END, updated_at = now()"
         " FROM unnest(CAST(:ids AS text[]), CAST(:states AS smallint[]), CAST(:reasons AS text[]), CAST(:providers AS text[]),"
-        " CAST(:due AS double precision[])) AS c(id, state, reason, provider, due_in), delivery old"
+        " CAST(:due AS double precision[]), CAST(:sure AS boolean[])) AS c(id, state, reason, provider, due_in, sure),"
+        " delivery old"
         " WHERE d.delivery_id = c.id AND old.delivery_id = c.id AND c.state >= d.state"
         " RETURNING d.delivery_id, d.state, d.reason, d.updated_at, old.state AS before",
         ids=[c.delivery_id for c in changes],
@@ -123,6 +126,7 @@ async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> list[tuple[str
         reasons=[c.reason for c in changes],
         providers=[c.provider_id for c in changes],
         due=[-1.0 if c.due_in_s is None else c.due_in_s for c in changes],
+        sure=[c.sure for c in changes],
     )
     # Feedback may have been faster than the provider's answer: then its number is all there is left to note.
     await uow.execute(

@@ -28,7 +28,7 @@ def add_feedback_door(app: FastAPI, database: Database, endpoints: Endpoints, ap
     @app.post("/webhooks/{name}", include_in_schema=False)
     async def webhook(name: str, request: Request) -> Response:
         body = await read_body(request, MOST_BYTES)
-        endpoint = await endpoints.named(name)
+        endpoint = await endpoints.named(name.lower())
         if endpoint is None or not endpoint.secret:
             # The same answer as to a wrong signature: strangers learn no names.
             raise Unauthenticated("signature, id or timestamp is not valid", reason="UNAUTHORIZED", field="webhook-signature")

@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 
 from services.touchpoints import webhooks
 from services.touchpoints.channels.contract import Lookup, Plan, Push
-from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.http import REMEMBERS_S, Caller
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
 
 
 class AppChannel:
     """One app, one backend."""
+
+    remembers_s = REMEMBERS_S
 
     def __init__(self, caller: Caller, app_source: str) -> None:
         self._caller, self._source = caller, app_source

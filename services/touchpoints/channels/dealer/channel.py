@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.touchpoints import webhooks
 from services.touchpoints.channels.contract import Lookup, Plan, Push
-from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.http import REMEMBERS_S, Caller
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.vault import Vault
@@ -19,6 +19,8 @@ _BANDS = ((800, "A"), (600, "B"), (400, "C"))
 
 class DealerChannel:
     """Each dealer has an endpoint whose scope is the dealer's code."""
+
+    remembers_s = REMEMBERS_S
 
     def __init__(self, caller: Caller, vault: Vault, public_url: str, contact_hours: float, default_endpoint: str) -> None:
         self._caller, self._vault = caller, vault

@@ -68,13 +68,13 @@ def outcome(found: Rule, now: datetime) -> Outcome:
         case Action.REFUSE:
             return Refused(found.reason)
         case Action.RETRY:
-            return Retry(found.reason, found.wait_s)
+            return Retry(found.reason, found.wait_s, sent_perhaps=False)
         case Action.PAUSE_ACCOUNT:
-            return Retry(found.reason, found.wait_s, pauses_endpoint=True)
+            return Retry(found.reason, found.wait_s, sent_perhaps=False, pauses_endpoint=True)
         case Action.PAUSE_UNTIL_MIDNIGHT:
-            return Retry(found.reason, _until_midnight_s(now), pauses_endpoint=True)
+            return Retry(found.reason, _until_midnight_s(now), sent_perhaps=False, pauses_endpoint=True)
         case Action.REFRESH_TOKEN:
-            return Retry(found.reason, 5)
+            return Retry(found.reason, 5, sent_perhaps=False)
 
 
 def _until_midnight_s(now: datetime) -> float:

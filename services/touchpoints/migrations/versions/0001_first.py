@@ -28,7 +28,8 @@ STATEMENTS = (
         purpose text NOT NULL, score double precision NOT NULL, rank integer NOT NULL, reasons text[] NOT NULL,
         dealer_code text NOT NULL, decided_at timestamptz NOT NULL, expires_at timestamptz NOT NULL,
         state smallint NOT NULL, reason text NOT NULL DEFAULT '', attempts integer NOT NULL DEFAULT 0,
-        due_at timestamptz NOT NULL, endpoint text NOT NULL DEFAULT '', anchor_id bigint NOT NULL DEFAULT 0,
+        due_at timestamptz NOT NULL, unsure_since timestamptz, endpoint text NOT NULL DEFAULT '',
+        anchor_id bigint NOT NULL DEFAULT 0,
         provider_id text NOT NULL DEFAULT '', answer text NOT NULL DEFAULT '', answered_at timestamptz,
         updated_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))
     """,
