@@ -21,7 +21,7 @@ from chassis.errors import Unavailable, is_operational
 from chassis.rpc import reason_of
 from services.scoring import artefact, store, trainings, worker
 from services.scoring.domain import TrainingRefused, TrainingState, check_labels, leaking_features
-from services.scoring.frame import Frame, joined, matrix_of
+from services.scoring.frame import Frame, fit_encodings, joined, matrix_of
 from services.scoring.handlers import keep, predict
 from services.scoring.models.specification import Specification
 from services.scoring.registry import Registry
@@ -163,6 +163,8 @@ class Trainer:
         if leaking_features((cut, goal), await self._tags.expressions(), specification.tags):
             raise TrainingRefused("FEATURE_LEAK")
         frame = joined([chunk async for chunk in self._tags.values(cut, specification.tags)])
+        # Before a process is started for it: what cannot be encoded cannot be learnt.
+        fit_encodings(specification.features, frame)
         labels = np.isin(frame.persons, await self._tags.audience(f"({goal}) AND ({cut})"))
         check_labels(labels)
         return frame, labels

@@ -1,0 +1,99 @@
+"""What a training refuses, and that it survives the death of its process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from troika.scoring.v1 import scoring_service_pb2 as pb
+
+from services.scoring import trainings
+from services.scoring.models.trees import Trained
+from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
+from tests.integration.scoring.tags_port import CUT, GOAL
+
+
+@pytest.mark.parametrize(
+    ("cut", "goal", "reason", "field"),
+    [
+        (CUT, "job = 'student'", "FEATURE_LEAK", "goal_predicate"),
+        ('"AGE" > 30', GOAL, "FEATURE_LEAK", "cut_predicate"),
+        ("offer_answer IS", GOAL, "SYNTAX", "cut_predicate"),
+        (CUT, "offer_answer ==", "SYNTAX", "goal_predicate"),
+    ],
+)
+async def test_a_training_that_can_never_be_right_is_refused_at_the_door(
+    world: World, cut: str, goal: str, reason: str, field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await world.stub.TrainModel(pb.TrainModelRequest(model=MODEL, cut_predicate=cut, goal_predicate=goal))
+    assert (grpc.StatusCode.INVALID_ARGUMENT, reason, field) == refusal(caught.value)
+
+
+async def test_a_refused_training_says_why_and_leaves_the_champion_in_use(world: World, fitted: Trained) -> None:
+    await world.adopt(fitted)
+    constant = await world.train("offer_answer = 'never'")
+    assert (pb.TRAINING_STATE_FAILED, "CONSTANT_LABEL", 0) == (constant.state, constant.reason, constant.model_version)
+
+    world.tags.expressions = {"intent_guess": "lead_score >= 800 OR student", "student": "job = 'student'"}
+    assert "FEATURE_LEAK" == (await world.train("intent_guess")).reason
+
+    world.tags.tags -= {"euribor3m"}
+    assert "FEATURE_MISSING" == (await world.train()).reason
+    world.tags.tags |= {"euribor3m"}
+    for person in world.tags.persons.values():
+        person.pop("euribor3m")
+    assert "FEATURE_MISSING" == (await world.train()).reason
+
+    yes = [p for p in world.tags.persons.values() if p.get("offer_answer") == "yes"]
+    for person in yes[49:]:
+        person["offer_answer"] = "no"
+    assert "TOO_FEW_POSITIVES" == (await world.train()).reason
+    assert 1 == (await world.stub.GetModel(pb.GetModelRequest(model=MODEL))).model.version
+
+
+async def test_the_same_training_asked_twice_runs_once_while_the_door_answers_and_another_one_is_refused(world: World) -> None:
+    asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL)
+    first, second = await asyncio.gather(world.stub.TrainModel(asked), world.stub.TrainModel(asked))
+    assert first.training.training_id == second.training.training_id
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await world.stub.TrainModel(
+            pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate="offer_answer = 'never'")
+        )
+    assert (grpc.StatusCode.FAILED_PRECONDITION, "TRAINING_RUNNING", "") == refusal(caught.value)
+    seen: list[float] = []
+
+    async def over() -> bool:
+        training = (
+            await world.stub.GetTraining(pb.GetTrainingRequest(training_id=first.training.training_id), timeout=1)
+        ).training
+        seen.append(training.progress)
+        return training.state != pb.TRAINING_STATE_RUNNING
+
+    await eventually(over)
+    assert sorted(seen) == seen
+    assert len(set(seen)) > 4
+
+
+async def test_a_training_whose_process_died_is_taken_over_after_its_lease(world: World) -> None:
+    async with world.database.transaction() as uow:
+        training = await trainings.start(uow, MODEL, CUT, GOAL)
+        # Somebody claimed it and was never heard of again.
+        assert await trainings.claim(uow, "dead", 1.0)
+    assert pb.TRAINING_STATE_SUCCEEDED == (await world.ended(training.training_id)).state
+
+
+async def test_a_takeover_after_the_model_was_stored_only_scores(world: World, fitted: Trained) -> None:
+    done = await world.adopt(fitted)
+    async with world.database.transaction() as uow:
+        await uow.execute("DELETE FROM score")
+        await uow.execute("UPDATE training SET state = 'RUNNING', owner = 'dead', lease_until = now(), persons_scored = 0")
+    again = await world.ended(done.training_id)
+    assert (pb.TRAINING_STATE_SUCCEEDED, 1, len(world.tags.persons)) == (
+        again.state,
+        again.model_version,
+        again.persons_scored,
+    )
+    person = min(world.tags.persons)
+    assert 0 < (await world.scores(person))[0]
