@@ -24,6 +24,15 @@ def cell(text: object) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
+def shown(default: object) -> str:
+    """A default as a reader may write it: sets in order, paths from the project's root."""
+    if isinstance(default, (set, frozenset)):
+        return ", ".join(sorted(map(str, default)))
+    if isinstance(default, Path):
+        return default.relative_to(ROOT).as_posix()
+    return str(default)
+
+
 def table(titles: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
@@ -43,7 +52,7 @@ def settings_page() -> str:
         fields = {n: f for n, f in model.model_fields.items() if (n in shared if names else n not in shared)}
         rows: list[list[object]] = []
         for name, field in fields.items():
-            default = "required" if field.is_required() else f"**{field.get_default(call_default_factory=True)}**"
+            default = "required" if field.is_required() else f"**{shown(field.get_default(call_default_factory=True))}**"
             rows.append([f"`TROIKA_{name.upper()}`", default, field.description or "MISSING"])
         page += f"\n## {title}\n\n" + (table(["variable", "default", "meaning"], rows) if rows else "None of its own.\n")
     return page
