@@ -84,7 +84,8 @@ def _guarded(text: str, kind: Kind, catalogue: Catalogue, read: Callable[[_Reade
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         position = _offset(text, first.get("line"), first.get("col"))
-        raise LanguageError("SYNTAX", first.get("description") or "not a predicate", position) from None
+        # Its own texts quote its classes; the position says more.
+        raise LanguageError("SYNTAX", "this is not a predicate", position) from None
     except TokenError:
         raise LanguageError("SYNTAX", "a quotation or character that does not end") from None
     except RecursionError:
@@ -190,6 +191,8 @@ class _Reader:
     def _equals(self, tree: exp.Expression, left: exp.Expression, right: exp.Expression, depth: int) -> Term:
         if not isinstance(left.unnest(), exp.Column):
             left, right = right, left
+        if not isinstance(left.unnest(), exp.Column):
+            raise _error("SYNTAX", "compare a tag with a constant", tree)
         tag = self._tag(left)
         if tag.type is TagType.BOOLEAN:
             if not isinstance(right, exp.Boolean):
@@ -201,7 +204,9 @@ class _Reader:
         straight, mirrored = _ORDER[type(tree)]
         if isinstance(tree.this.unnest(), exp.Column):
             return self._ordered(tree.this, straight, tree.expression)
-        return self._ordered(tree.expression, mirrored, tree.this)
+        if isinstance(tree.expression.unnest(), exp.Column):
+            return self._ordered(tree.expression, mirrored, tree.this)
+        raise _error("SYNTAX", "compare a tag with a constant", tree)
 
     def _ordered(self, left: exp.Expression, operator: Operator, right: exp.Expression) -> Compares:
         tag = self._tag(left)

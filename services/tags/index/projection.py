@@ -65,7 +65,7 @@ class Projection:
         last = (0, 0, "")
         while relations := await self._relations(last):
             for relation in relations:
-                self._relate(relation)
+                _relate(self.index, relation)
             last = (relations[-1].person_id, relations[-1].vehicle_id, relations[-1].kind)
 
     async def _entities(self, kind: Kind, after: int) -> list[store.EntityRow]:
@@ -78,20 +78,29 @@ class Projection:
 
     async def _apply(self, message: Message) -> None:
         changed = pb.TagsChanged.FromString(message.data)
-        index, timed, moments = self.index, self._timed, set()
-        for change in changed.changes:
-            kind, tag, received = change.entity_kind, change.tag, change.received_at_us
-            value = events.from_value(change.value) if change.HasField("value") else None
-            index.set_tag(Kind(kind), change.entity_id, tag, value, change.version)
-            if received and (kind, tag) in timed:
-                moments.add((received, change.entity_id))
-        for presence in changed.presence_changes:
-            index.set_present(Kind(presence.entity_kind), presence.entity_id, presence.present, presence.version)
-        for relation in changed.relation_changes:
-            self._relate(relation)
+        project(self.index, changed)
+        timed = self._timed
+        # Several tags of one event are one observation.
+        moments = {
+            (change.entity_kind, change.entity_id, change.received_at_us)
+            for change in changed.changes
+            if change.received_at_us and (change.entity_kind, change.tag) in timed
+        }
         now = time.time()
-        for received, _ in moments:
+        for _, _, received in moments:
             VISIBLE.observe(max(0.0, now - received / 1e6))
 
-    def _relate(self, change: store.RelationRow | pb.RelationChange) -> None:
-        self.index.edges.set(change.person_id, change.vehicle_id, change.kind, change.removed, change.version)
+
+def project(index: AudienceIndex, changed: pb.TagsChanged) -> None:
+    """Applies one bus message to an index."""
+    for change in changed.changes:
+        value = events.from_value(change.value) if change.HasField("value") else None
+        index.set_tag(Kind(change.entity_kind), change.entity_id, change.tag, value, change.version)
+    for presence in changed.presence_changes:
+        index.set_present(Kind(presence.entity_kind), presence.entity_id, presence.present, presence.version)
+    for relation in changed.relation_changes:
+        _relate(index, relation)
+
+
+def _relate(index: AudienceIndex, change: store.RelationRow | pb.RelationChange) -> None:
+    index.edges.set(change.person_id, change.vehicle_id, change.kind, change.removed, change.version)
