@@ -89,15 +89,16 @@ class FeedbackOutbox:
     async def run(self) -> None:
         while True:
             await self._filled.wait()
-            await asyncio.sleep(self._linger)
-            while self._events:
-                batch = list(islice(self._events, self._batch))
-                await self._deliver(batch)
-                for event in batch:
-                    self._events.popleft()
-                    answer = event["data"].get("answer")
-                    self._sent[f"{event['type']}:{answer}" if answer else event["type"]] += 1
-            self._filled.clear()
+            if len(self._events) < self._batch:
+                await asyncio.sleep(self._linger)
+            batch = list(islice(self._events, self._batch))
+            await self._deliver(batch)
+            for event in batch:
+                self._events.popleft()
+                answer = event["data"].get("answer")
+                self._sent[f"{event['type']}:{answer}" if answer else event["type"]] += 1
+            if not self._events:
+                self._filled.clear()
 
     async def _deliver(self, batch: list[dict[str, Any]]) -> None:
         webhook_id = f"fb_{uuid.uuid4().hex}"
@@ -156,7 +157,9 @@ class WebhookReceiver(Receiver, Generic[Message]):
         self.plan = FailurePlan[WebhookFailure](config.seed, config.failure_rates)
         self.keys = {endpoint: [Webhook(secret) for secret in secrets] for endpoint, secrets in config.secrets.items()}
         self.outboxes = {
-            endpoint: FeedbackOutbox(self.session, config.feedback_url.format(code=endpoint), keys, config, self.ledger)
+            endpoint: FeedbackOutbox(
+                self.session, config.feedback_url.format(code=endpoint, lower=endpoint.lower()), keys, config, self.ledger
+            )
             for endpoint, keys in self.keys.items()
         }
 

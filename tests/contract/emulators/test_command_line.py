@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+
+from tests.emulators.app_backend import AppConfig
+from tests.emulators.dealer_backend import DealerConfig
+from tests.emulators.ledger import COUNTS
+from tests.emulators.webhooks import WebhookControl
+from tests.emulators.wechat import WechatConfig, WechatControl
 
 ROOT = Path(__file__).parents[3]
 RECEIVERS: dict[str, dict[str, Any]] = {
@@ -53,3 +60,9 @@ def test_a_wrong_configuration_ends_at_once_with_the_reason(
         out, err = process.communicate(timeout=15)
     assert (2, "") == (process.returncode, out)
     assert reason in err
+
+
+@pytest.mark.parametrize("model", [AppConfig, DealerConfig, WechatConfig, WebhookControl, WechatControl])
+def test_the_readme_tells_every_key_and_every_count(model: type[BaseModel]) -> None:
+    readme = (ROOT / "tests/emulators/README.md").read_text()
+    assert [] == [name for name in [*model.model_fields, *COUNTS] if f"`{name}`" not in readme]

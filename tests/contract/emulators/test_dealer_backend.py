@@ -107,6 +107,14 @@ def test_each_dealer_has_its_own_path_secret_and_feedback_endpoint(dealers: Star
     assert [] == listener.at("/webhooks/dealer-D001")
 
 
+def test_the_feedback_endpoint_may_carry_the_code_in_lower_case(dealers: Start, listener: Listener) -> None:
+    listener.respond = contacts(wei=("+8613800138000", "张伟"))
+    running = dealers(feedback_url=listener.url + "/webhooks/dealer-{lower}")
+    send(running, lead(listener, "wei"))
+    running.settled()
+    assert ["/webhooks/dealer-d001"] == [heard.path for heard in listener.heard if heard.method == "POST"]
+
+
 def test_the_contact_is_asked_for_until_the_door_answers(dealers: Start, listener: Listener) -> None:
     answers = iter([(500, b""), (503, b""), (302, b"")])
     reveal = contacts(wei=("+8613800138000", "张伟"))

@@ -27,7 +27,7 @@ def test_a_token_request_is_refused_for_what_is_wrong_in_it(wechat: Start) -> No
 
 
 def test_a_stable_token_stays_and_old_and_new_overlap(wechat: Start) -> None:
-    running = wechat(token_expires_in=2.0, token_overlap=1.0)
+    running = wechat(token_expires_in=3.0, token_overlap=2.0)
     first = ask_token(running)["access_token"]
     assert first == ask_token(running)["access_token"]
     second = until(lambda: ask_token(running)["access_token"], lambda token: token != first)

@@ -87,6 +87,8 @@ def listening() -> Iterator[Listener]:
                 self.close_connection = True
                 return
             self.send_response(answer[0])
+            if 300 <= answer[0] < 400:
+                self.send_header("location", self.path)
             self.send_header("content-length", str(len(answer[1])))
             self.end_headers()
             self.wfile.write(answer[1])
