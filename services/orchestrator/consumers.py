@@ -21,6 +21,8 @@ from services.orchestrator.store.themes import ThemeStore
 DELIVERIES = "orchestrator-deliveries"
 RESOLVED = "orchestrator-resolved"
 ENTITIES = "orchestrator-entities"
+# Events may be as late as the bus keeps them; older themes need not be looked at.
+LATE = timedelta(days=7)
 CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "all"})
 
 
@@ -60,7 +62,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
 
 async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window: timedelta, /) -> None:
     """Remembers the first goal event of each anchor in each theme under way."""
-    themes = await ThemeStore(uow).launched()
+    themes = await ThemeStore(uow).launched_since(datetime.now(UTC) - goal_window - LATE)
     by_event: dict[str, list[Theme]] = {}
     for theme in themes:
         by_event.setdefault(theme.draft.goal.event, []).append(theme)

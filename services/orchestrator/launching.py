@@ -111,7 +111,7 @@ class Launcher:
             now = datetime.now(UTC)
             window = room.settings.frequency_window()
             decided = await planning.decide_for(uow, audience, theme, now, frequency_cap=held.frequency_cap, window=window)
-            await launches.keep_plan(theme.theme_id, planning.records(theme, decided, now))
+            await launches.keep_plan(theme.theme_id, await asyncio.to_thread(planning.records, theme, decided, now))
         return True
 
     async def _give_up(self, claim: Claim, theme: Theme, reason: str) -> None:

@@ -34,6 +34,8 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:  # noqa: N802
         """See the contract."""
+        if "\0" in request.request_id:
+            raise InvalidArgument("must not contain U+0000", field="request_id")
         theme = await handlers.create_theme(self._room, _draft(request.theme), request.request_id)
         return pb.CreateThemeResponse(theme=_theme(theme))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -76,9 +77,10 @@ class ThemeStore:
         )
         return [_theme(row) for row in rows]
 
-    async def launched(self) -> list[Theme]:
-        """Themes whose goal events count: launching and running ones."""
-        return [_theme(row) for row in await self._uow.rows(_SELECT + " WHERE state > 1 ORDER BY theme_id")]
+    async def launched_since(self, moment: datetime) -> list[Theme]:
+        """Launching and running themes launched after a moment."""
+        rows = await self._uow.rows(_SELECT + " WHERE state > 1 AND launched_at >= :moment ORDER BY theme_id", moment=moment)
+        return [_theme(row) for row in rows]
 
     async def set_state(self, theme_id: ThemeId, state: ThemeState, launch_failure: str = "") -> None:
         """Moves a theme; `launched_at` is the first moment it left DRAFT and empties when it goes back."""
