@@ -38,8 +38,8 @@ async def train(
 ) -> Fitted:
     """Trains in a process of its own, which is killed when this call is cancelled."""
     data = await asyncio.to_thread(fit.pack, training_module, frame, labels)
-    # No secrets for a process that only computes; one thread, for the same reason as in serving.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TROIKA_")} | {"OMP_NUM_THREADS": "1"}
+    # No secrets for a process that only computes.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TROIKA_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from services.scoring.artefact import Calibration, metadata
 from services.scoring.domain import Floats, TrainingRefused
@@ -40,7 +41,9 @@ def fit_trees(matrix: Matrix, labels: Labels, seed: int) -> HistGradientBoosting
         early_stopping=False,
         random_state=seed,
     )
-    return trees.fit(matrix, labels)
+    # One thread: on a machine with other work to do, threads that wait for each other take many times as long.
+    with threadpool_limits(1):
+        return trees.fit(matrix, labels)
 
 
 def train(frame: Frame, labels: Labels, progress: Progress) -> Trained:
