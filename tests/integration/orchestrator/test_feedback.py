@@ -55,26 +55,37 @@ async def split(house: House, name: str) -> tuple[list[int], list[int]]:
 async def test_the_funnel_is_the_same_in_whatever_order_updates_come(house: House) -> None:
     name = await house.launch(budget=EVERYBODY, holdout_share=0.0)
     pushes = await house.pushes()
-    [first, second, third, *_] = [p.delivery_id for p in pushes if p.channel == "app"]
+    [first, second, third, fourth, *_] = [p.delivery_id for p in pushes if p.channel == "app"]
     updates = [
         *(update(first, state) for state in (1, 2, 3, 4, 5)),
         update(first, 6, answer="yes"),
         *(update(second, state) for state in (1, 2, 3)),
         update(third, 7, reason="no_address"),
+        # Withdrawn by the provider after the person had answered.
+        update(fourth, 6, answer="no"),
+        update(fourth, 7, reason="withdrawn"),
         update("of somebody else", 3),
     ]
     draw = random.Random(3)
-    for _ in range(4):
+    for _ in range(6):
+        async with house.transaction() as uow:
+            await uow.execute("TRUNCATE delivery")
         draw.shuffle(updates)
         cut = draw.randrange(len(updates))
         for part in (updates[:cut], updates[cut:]):
             await house.hear(DELIVERIES, touchpoints_pb2.DeliveriesUpdated(updates=part))
         [app] = [f for f in (await house.report(name)).channels if f.channel == "app"]
-        assert (2, 1, 1, 1) == (app.accepted, app.delivered, app.answered, app.failed)
+        assert (2, 1, 1, 2) == (app.accepted, app.delivered, app.answered, app.failed)
         assert sum(p.channel == "app" for p in pushes) == app.requested
     assert 2 == (await house.report(name)).cost_fen
     stored = {row.delivery_id: (row.state, row.answer, row.reason) for row in await house.rows("SELECT * FROM delivery")}
-    assert {first: (6, "yes", ""), second: (3, "", ""), third: (7, "", "no_address")} == stored
+    expected = {
+        first: (6, "yes", ""),
+        second: (3, "", ""),
+        third: (7, "", "no_address"),
+        fourth: (7, "no", "withdrawn"),
+    }
+    assert expected == stored
 
 
 async def test_goals_count_for_pushed_and_holdout_once_each(house: House) -> None:

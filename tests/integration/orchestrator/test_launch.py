@@ -7,10 +7,14 @@ import random
 from collections import Counter
 
 import pytest
+from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 
 from chassis.testing import DatabaseFactory
-from services.orchestrator.launching import Launcher
+from services.orchestrator.domain.themes import id_of
+from services.orchestrator.handlers import get_theme
+from services.orchestrator.launching import Launcher, LeaseLost
+from services.orchestrator.store.launches import LaunchStore
 from tests.integration.orchestrator.conftest import House, open_house
 from tests.integration.orchestrator.world import People
 
@@ -99,6 +103,27 @@ async def test_two_workers_at_once_push_everybody_once(databases: DatabaseFactor
         assert (await house.report(name)).decisions["push"] == len(pushed)
 
 
+async def test_a_worker_that_lost_its_lease_stores_nothing(house: House) -> None:
+    name = await house.make()
+    await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
+    theme = await get_theme(house.room, id_of(name))
+    async with house.transaction() as uow:
+        slow = await LaunchStore(uow).claim("slow", -1)
+    async with house.transaction() as uow:
+        quick = await LaunchStore(uow).claim("quick", 60)
+    assert slow and quick
+    launcher = Launcher(house.room)
+    with pytest.raises(LeaseLost):
+        await launcher._plan(slow, theme)
+    assert [] == await house.decisions(name)
+    assert await launcher._plan(quick, theme)
+    with pytest.raises(LeaseLost):
+        await launcher._plan(quick, theme)
+    with pytest.raises(LeaseLost):
+        await launcher._hand_over(slow, theme)
+    assert [] == await house.pushes()
+
+
 async def test_a_launch_that_can_never_be_planned_gives_the_theme_back_with_the_reason(house: House) -> None:
     name = await house.make()
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
@@ -134,18 +159,12 @@ async def test_in_quiet_hours_pushes_wait_for_the_morning(databases: DatabaseFac
 
 @pytest.mark.parametrize("merge_before_handover", [True, False])
 async def test_people_who_turn_out_to_be_one_are_pushed_once(house: House, merge_before_handover: bool) -> None:
-    from troika.identity.v1 import events_pb2 as identity_pb2
-
     name = await house.make(holdout_share=0.0, budget=pb.Budget(max_contacts=500, max_calls=10))
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     launcher = Launcher(house.room)
     async with house.transaction() as uow:
-        from services.orchestrator.store.launches import LaunchStore
-
         claim = await LaunchStore(uow).claim("w", 60)
     assert claim
-    from services.orchestrator.handlers import get_theme
-
     theme = await get_theme(house.room, claim.theme_id)
     assert await launcher._plan(claim, theme)
     first, second = sorted(d.person_id for d in await house.decisions(name) if d.outcome == "push")[:2]

@@ -34,8 +34,8 @@ async def test_statements_of_every_batch_read_by_index(house: House) -> None:
     now = datetime.now(UTC)
     async with house.transaction() as uow:
         await uow.execute(
-            "INSERT INTO decision SELECT t, p, CASE WHEN p % 3 = 0 THEN 'push' ELSE 'budget' END, 'app', 500, 0.1, p, 0, 1, 0, 0,"
-            " '', CASE WHEN p % 3 = 0 THEN t || '-' || p END, now() - t * interval '1 day', CASE WHEN t < 40 THEN now() END"
+            "INSERT INTO decision SELECT t, p, CASE WHEN p % 3 = 0 THEN 'push' ELSE 'budget' END, 'app', 500, 0.1, p, 0, 1, 0,"
+            " 0, '', CASE WHEN p % 3 = 0 THEN t || '-' || p END, now() - t * interval '1 day', CASE WHEN t < 40 THEN now() END"
             " FROM generate_series(1, 40) t, generate_series(1, 1000) p"
         )
         await uow.execute(

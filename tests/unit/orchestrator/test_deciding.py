@@ -73,8 +73,8 @@ def crowds(draw: st.DrawFn) -> Candidates:
 
 rules = st.builds(
     Rules,
-    max_contacts=st.integers(1, 40),
-    max_calls=st.integers(0, 15),
+    max_contacts=st.integers(1, 8),
+    max_calls=st.integers(0, 3),
     call_score=st.sampled_from([0.0, 500.0, 800.0, 1000.0]),
     purpose=st.sampled_from(["marketing", "service"]),
     holdout_share=st.sampled_from([0.0, 0.1, 0.5]),
@@ -173,6 +173,14 @@ def test_each_rule_decides_its_own_case(
 ) -> None:
     plan = decide(people(row), given)
     assert (outcome, channel) == (plan.outcome[0], plan.channel[0])
+
+
+def test_budgets_are_used_up_to_the_last_contact() -> None:
+    crowd = people(*((person, 0.5, APP_BIT | DEALER_BIT, 0, 0, 0) for person in range(1, 101)))
+    plan = decide(crowd, replace(ANYBODY, max_contacts=30, max_calls=7, holdout_share=0.2))
+    assert 30 == np.isin(plan.outcome, [PUSH, HOLDOUT]).sum()
+    assert 7 == (plan.channel == DEALER).sum()
+    assert 70 == (plan.outcome == BUDGET).sum()
 
 
 def test_a_person_kept_out_spends_no_call() -> None:
