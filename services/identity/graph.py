@@ -28,14 +28,13 @@ async def recompute(uow: UnitOfWork, space: Space, touched: Iterable[int], regis
     nodes = {at: node._replace(blocked=Reason.REGISTERED) if at in registered else node for at, node in near.nodes.items()}
     partition = cluster(space, nodes, near.links)
     anchors = {at: near.owners[at][0] for at, node in near.nodes.items() if node.anchor and node.kind.space is space}
-    fresh = await graph_store.next_ids(uow, space, len(newcomers(partition.groups, anchors)))
+    version, fresh = await graph_store.draw(uow, space, len(newcomers(partition.groups, anchors)))
     assignment = assign(partition.groups, anchors, fresh)
     moved = {at: entity for at, entity in assignment.owners.items() if near.owners[at][0] != entity}
     blocked = {at: STORED_REASONS[reason] for at, reason in partition.shared.items() if near.nodes[at].blocked is None}
     await graph_store.write_guards(uow, space, blocked)
     if not moved:
         return
-    version = await graph_store.next_version(uow)
     await graph_store.write_owners(uow, moved, version)
     entries = await graph_store.write_ledger(
         uow,

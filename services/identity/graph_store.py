@@ -13,6 +13,8 @@ from services.identity.domain.kinds import REASON_OF, Kind, Reason, Space
 from services.identity.events import LedgerEntry
 from services.identity.vault import Vault
 
+_KINDS = {int(kind): kind for kind in Kind}
+
 # One writer of the graph at a time, over all replicas; the hot path does not take it.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('identity graph'))"
 
@@ -153,55 +155,43 @@ async def add_relations(uow: UnitOfWork, relations: Mapping[tuple[int, int, str]
 
 
 async def neighbourhood(uow: UnitOfWork, space: Space, start: Iterable[int]) -> Neighbourhood:
-    """Everything that hangs together with `start` over values that are not shared, one query per ring."""
+    """Everything that hangs together with `start` over values that are not shared."""
     guard = "person_guard" if space is Space.PERSON else "vehicle_guard"
-    nodes: dict[int, Node] = {}
-    owners: dict[int, tuple[int, int]] = {}
-    links: set[Link] = set()
-    ring = set(start)
-    while ring:
-        rows = await uow.rows(
-            f"SELECT id, kind, token, anchor, {guard} AS guard, entity_id, version FROM identifier"  # noqa: S608
-            " WHERE id = ANY(CAST(:ids AS bigint[]))",
-            ids=list(ring),
-        )
-        open_ids = []
-        for id_, kind, token, anchor, blocked, entity_id, version in rows:
-            nodes[id_] = Node(Kind(kind), token, anchor, REASON_OF.get(blocked))
-            owners[id_] = (entity_id, version)
-            if not blocked:
-                open_ids.append(id_)
-        found = await uow.rows(
-            "SELECT l.anchor_id, l.value_id, l.name_token, s.name FROM ("
-            " SELECT anchor_id, value_id, name_token, source_id FROM link"
-            " WHERE space = :space AND anchor_id = ANY(CAST(:ids AS bigint[]))"
-            " UNION SELECT anchor_id, value_id, name_token, source_id FROM link"
-            " WHERE space = :space AND value_id = ANY(CAST(:ids AS bigint[]))"
-            ") l JOIN source s ON s.id = l.source_id",
-            space=int(space),
-            ids=open_ids,
-        )
-        ring = set()
-        for anchor_id, value_id, name, source in found:
-            links.add(Link(anchor_id, value_id, name, source))
-            ring.add(anchor_id)
-            ring.add(value_id)
-        ring -= nodes.keys()
-    return Neighbourhood(nodes, frozenset(links), owners)
+    # The recursion walks by index only: for each identifier found, the links at either end. Shared ones are not passed.
+    rows = await uow.rows(
+        "WITH RECURSIVE near(id) AS (SELECT unnest(CAST(:ids AS bigint[])) UNION SELECT far.id FROM near"  # noqa: S608
+        f" JOIN identifier i ON i.id = near.id AND i.{guard} = 0 CROSS JOIN LATERAL ("
+        " SELECT value_id AS id FROM link WHERE space = :space AND anchor_id = near.id UNION ALL"
+        " SELECT anchor_id FROM link WHERE space = :space AND value_id = near.id) far)"
+        f" SELECT i.id, i.kind, i.token, i.anchor, i.{guard} AS guard, i.entity_id, i.version"
+        " FROM near JOIN identifier i USING (id)",
+        ids=list(start),
+        space=int(space),
+    )
+    nodes = {id_: Node(_KINDS[kind], token, anchor, REASON_OF.get(shared)) for id_, kind, token, anchor, shared, _, _ in rows}
+    owners = {id_: (entity_id, version) for id_, _, _, _, _, entity_id, version in rows}
+    # A link of an open node has its anchor among the nodes, so one end is enough to look it up by.
+    found = await uow.rows(
+        "SELECT l.anchor_id, l.value_id, l.name_token, s.name FROM link l JOIN source s ON s.id = l.source_id"
+        " WHERE l.space = :space AND l.anchor_id = ANY(CAST(:ids AS bigint[]))",
+        space=int(space),
+        ids=list(nodes),
+    )
+    return Neighbourhood(nodes, frozenset(link for link in map(Link._make, found) if link.value in nodes), owners)
 
 
-async def next_ids(uow: UnitOfWork, space: Space, count: int) -> list[int]:
-    """New entity ids, never used before."""
-    if not count:
-        return []
+async def draw(uow: UnitOfWork, space: Space, newcomers: int) -> tuple[int, list[int]]:
+    """The next version of the graph and new entity ids, never used before.
+
+    Drawn under the lock, so that versions grow in the order of commits.
+    """
     sequence = "person_id_seq" if space is Space.PERSON else "vehicle_id_seq"
-    rows = await uow.rows(f"SELECT nextval('{sequence}') AS id FROM generate_series(1, :count)", count=count)  # noqa: S608
-    return [row.id for row in rows]
-
-
-async def next_version(uow: UnitOfWork) -> int:
-    """The next version of the graph; drawn under the lock, so that versions grow in the order of commits."""
-    return int((await uow.rows("SELECT nextval('graph_version_seq') AS version"))[0].version)
+    rows = await uow.rows(
+        "SELECT nextval('graph_version_seq') AS version,"  # noqa: S608
+        f" ARRAY(SELECT nextval('{sequence}') FROM generate_series(1, :newcomers)) AS ids",
+        newcomers=newcomers,
+    )
+    return int(rows[0].version), list(rows[0].ids)
 
 
 async def write_owners(uow: UnitOfWork, owners: Mapping[int, int], version: int) -> None:

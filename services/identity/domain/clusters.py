@@ -153,10 +153,9 @@ def _place(names: Names, link: Link, leading: bytes | None) -> Place | Reason:
         return link.value, NAMELESS
     if names is Names.REQUIRED:
         return (link.value, link.name) if link.name else Reason.NAME_MISSING
-    if link.name:
-        # The leading name's place is the value itself, so that nameless links and the value as an anchor meet it there.
-        return link.value, NAMELESS if link.name == leading else link.name
-    return Reason.NAME_AMBIGUOUS if leading is None else (link.value, NAMELESS)
+    # The leading name's place is the value itself: there it meets nameless links and the value as an anchor. Where no name
+    # leads, nameless links meet one another only.
+    return link.value, NAMELESS if link.name == leading else link.name
 
 
 def _join(

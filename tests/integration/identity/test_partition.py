@@ -1,0 +1,84 @@
+"""Whatever the order and batching of what is seen, the tables end in the same partition, which is that of the pure rules."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from chassis.testing import DatabaseFactory
+from services.identity.domain.clusters import Link, Node, cluster
+from services.identity.domain.kinds import Kind, Space
+from tests.integration.identity.world import World
+
+NAMES = ("", "", "张伟", "章伟", "王芳", "李娜", "刘洋", "陈静")
+SOURCES = ("app", "call_center", "dealer:D001", "dealer:D002")
+
+
+def seen(rng: random.Random, prefix: str, size: int) -> list[tuple[object, ...]]:
+    """Events over few values, so that they collide: shared phones, family phones, devices and cards of several people."""
+    values = [
+        *(("mobile", f"139{prefix}{i:04d}") for i in range(4)),
+        *(("device", f"device-{prefix}-{i}") for i in range(3)),
+        *(("unionid", f"oUnion{prefix}UnionUnion{i}") for i in range(3)),
+        *(("vin", f"WBA{prefix}ABCDEFGHJK"[:16] + str(i)) for i in range(2)),
+        *(("id_card", card) for card in ("11010519491231002X", "440524188001010014")),
+        ("plate", f"粤B{prefix}1"),
+    ]
+    return [
+        (
+            source := rng.choice(SOURCES),
+            ("crm_id", source, f"R{prefix}{rng.randrange(9)}"),
+            *rng.sample(values, rng.choice((1, 1, 2, 3))),
+            {"who": rng.choice(NAMES)},
+        )
+        for _ in range(size)
+    ]
+
+
+async def partition(world: World) -> tuple[set[frozenset[str]], set[str]]:
+    """Groups of anchors and shared values, by tokens: ids depend on the order, what belongs together must not."""
+    rows = await world.rows("SELECT token, kind, anchor, entity_id, person_guard, vehicle_guard FROM identifier")
+    groups: dict[tuple[bool, int], set[str]] = {}
+    for row in rows:
+        if row.anchor:
+            groups.setdefault((row.kind >= Kind.VIN, row.entity_id), set()).add(row.token.hex())
+    return {frozenset(group) for group in groups.values()}, {r.token.hex() for r in rows if r.person_guard or r.vehicle_guard}
+
+
+async def pure_partition(world: World) -> set[frozenset[str]]:
+    """The rules over the whole graph at once, knowing nothing of what the tables say about owners and guards."""
+    nodes = {r.id: r for r in await world.rows("SELECT id, kind, token, anchor FROM identifier")}
+    groups = set()
+    for space in Space:
+        rows = await world.rows(
+            "SELECT anchor_id, value_id, name_token, s.name FROM link l JOIN source s ON s.id = source_id WHERE space = :space",
+            space=int(space),
+        )
+        graph = {i: Node(Kind(r.kind), r.token, r.anchor, None) for i, r in nodes.items()}
+        if space is Space.VEHICLE:
+            graph = {i: node for i, node in graph.items() if node.kind.space is space}
+        found = cluster(space, graph, [Link(*row) for row in rows])
+        for group in found.groups:
+            if anchors := frozenset(nodes[i].token.hex() for i in group if nodes[i].anchor):
+                groups.add(anchors)
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_order_and_batching_do_not_matter(databases: DatabaseFactory, seed: int) -> None:
+    rng = random.Random(seed)
+    events = seen(rng, f"{seed}77", 70)
+    results = []
+    for batches in (1, 70, 9):
+        async with databases.database("identity") as database:
+            other = World(database)
+            order = rng.sample(events, len(events))
+            for start in range(batches):
+                if batch := order[start::batches]:
+                    await other.see(*(tuple(event) for event in batch))
+            groups, shared = await partition(other)
+            assert await pure_partition(other) == groups
+            results.append((groups, shared))
+    assert results[0] == results[1] == results[2]
+    assert any(len(group) > 1 for group in results[0][0])
