@@ -97,8 +97,10 @@ class Runtime:
         log.info("serving", extra={"grpc_port": grpc_port, "http_port": settings.http_port})
         stopped = asyncio.create_task(stopping.wait())
         ends: set[asyncio.Future[Any]] = {stopped, serving, self._failed}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
         log.info("stopping")
         if self._failed.done():
             self._failed.result()

@@ -65,7 +65,8 @@ _SUSPICIOUS = re.compile(
 _FULL_WIDTH = re.compile(rb"(?:\xef\xbc[\x90-\x99]){4}")
 
 _MOBILE = re.compile(r"(?<!\d)(?:(?:\+|00)?86[\s-]?)?1[3-9]\d(?:[\s-]?\d){8}(?!\d)")
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+# One character before the @ is enough, and keeps the search linear on long texts without any.
+_EMAIL = re.compile(r"[\w.+-]@[\w-]+(?:\.[\w-]+)+")
 _ID_CARD = re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?![\dA-Za-z])")
 _VIN = re.compile(
     r"(?<![A-Z0-9])(?=[A-Z0-9]*\d{4}(?![A-Z0-9]))(?=[A-Z0-9]*[A-Z])[A-HJ-NPR-Z0-9]{17}(?![A-Z0-9])", re.IGNORECASE

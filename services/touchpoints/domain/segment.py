@@ -41,7 +41,7 @@ def observe(raw: Any, index: int, arrival: Arrival) -> Observed:
     if not isinstance(raw, dict):
         raise Invalid("", "NOT_AN_OBJECT", "must be an object")
     kind = raw.get("type") or arrival.implied_type
-    if kind != "track" and kind not in _NAMES:
+    if not isinstance(kind, str) or (kind != "track" and kind not in _NAMES):
         raise Invalid("type", "UNKNOWN_TYPE", "must be track, identify, page, screen, group or alias")
     context = _object(raw, "context")
     traits = _object(raw, "traits") or _object(context, "traits", "context.traits")
@@ -113,7 +113,10 @@ def _event_id(raw: dict[str, Any], index: int, arrival: Arrival) -> bytes:
     if isinstance(message_id, str) and message_id:
         return event_id(arrival.source.name, message_id)
     # Never rejected for a missing id; the same bytes sent again are the same event.
-    content = orjson.dumps([raw, arrival.sent_at, index])
+    try:
+        content = orjson.dumps([raw, arrival.sent_at, index])
+    except (TypeError, RecursionError) as error:
+        raise Invalid("", "UNWRITABLE", "is nested too deeply or holds a number out of range") from error
     return event_id(arrival.source.name, hashlib.sha256(content).hexdigest())
 
 

@@ -26,10 +26,10 @@ class Identity(IdentityServiceServicer):
     reveals: list[pb.RevealAddressesRequest] = field(default_factory=list)
     target: str = ""
 
-    async def GetSealingKey(self, request: pb.GetSealingKeyRequest, context: Any) -> pb.GetSealingKeyResponse:
+    async def GetSealingKey(self, request: pb.GetSealingKeyRequest, context: Any) -> pb.GetSealingKeyResponse:  # noqa: N802
         return pb.GetSealingKeyResponse(key_id="k1", public_key=self.private.public_key().public_bytes_raw())
 
-    async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Any) -> pb.RevealAddressesResponse:
+    async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Any) -> pb.RevealAddressesResponse:  # noqa: N802
         self.reveals.append(request)
         found = []
         for person in request.person_ids:

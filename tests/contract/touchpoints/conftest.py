@@ -1,0 +1,3 @@
+from tests.integration.touchpoints.conftest import identity, room
+
+__all__ = ["identity", "room"]

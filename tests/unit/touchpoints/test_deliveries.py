@@ -1,0 +1,126 @@
+"""The life of a push: an order-free state, and when to try again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.touchpoints.channels.http import Answer, forbidden, is_public, webhook_outcome
+from services.touchpoints.channels.wechat.errors import RULES, Action, outcome, rule
+from services.touchpoints.domain.deliveries import (
+    LADDER_S,
+    Accepted,
+    Outcome,
+    Refused,
+    Retry,
+    State,
+    after_attempt,
+    furthest,
+    retry_delay_s,
+)
+
+STATES = st.lists(st.sampled_from(State), min_size=1)
+
+
+@given(STATES, st.randoms())
+def test_updates_in_any_order_end_in_the_same_state(states: list[State], random: object) -> None:
+    shuffled = list(states)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert furthest(states) == furthest(shuffled)
+
+
+@given(STATES, STATES, STATES)
+def test_updates_may_be_joined_in_any_grouping_and_repeated(a: list[State], b: list[State], c: list[State]) -> None:
+    assert furthest([furthest(a + b), furthest(c)]) == furthest([furthest(a), furthest(b + c), furthest(a)])
+
+
+@given(st.integers(1, 50), st.floats(0, 1, exclude_max=True))
+def test_retries_wait_longer_and_longer_with_a_fifth_of_jitter(attempts: int, luck: float) -> None:
+    step = LADDER_S[min(attempts, len(LADDER_S)) - 1]
+    assert step <= retry_delay_s(attempts, 0, luck) <= step * 1.2
+
+
+@given(st.integers(1, 50), st.floats(0, 10**5), st.floats(0, 1, exclude_max=True))
+def test_retry_after_is_never_undercut(attempts: int, after_s: float, luck: float) -> None:
+    assert after_s <= retry_delay_s(attempts, after_s, luck)
+
+
+@pytest.mark.parametrize(
+    ("given_outcome", "attempts", "state", "reason"),
+    [
+        (Accepted("7"), 1, State.ACCEPTED, ""),
+        (Refused("http_400"), 1, State.FAILED, "http_400"),
+        (Retry("http_500"), 1, State.SENDING, "http_500"),
+        (Retry("http_500"), 3, State.FAILED, "retries_exhausted"),
+    ],
+)
+def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state: State, reason: str) -> None:
+    change = after_attempt("d", attempts, given_outcome, most_attempts=3, luck=0)
+    assert (state, reason) == (change.state, change.reason)
+    assert (change.due_in_s is not None) == (state is State.SENDING)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, Accepted()),
+        (204, Accepted()),
+        (301, Retry("http_301", 9)),
+        (400, Refused("http_400")),
+        (401, Retry("http_401", 9)),
+        (410, Refused("endpoint_gone", disables_endpoint=True)),
+        (422, Refused("http_422")),
+        (429, Retry("http_429", 9)),
+        (500, Retry("http_500", 9)),
+    ],
+)
+def test_a_webhooks_answer_is_read_by_the_rules(status: int, expected: Outcome) -> None:
+    assert expected == webhook_outcome(Answer(status, 9.0, b""))
+
+
+NIGHT = datetime(2026, 3, 1, 15, 59, 0, tzinfo=UTC)  # 23:59 in Shanghai
+
+
+@pytest.mark.parametrize(
+    ("errcode", "expected"),
+    [
+        (0, Accepted()),
+        (45065, Accepted()),
+        (-1, Retry("wechat_busy", 1, sent_perhaps=False)),
+        (40003, Refused("bad_address")),
+        (43004, Refused("unreachable")),
+        (43101, Refused("no_permission")),
+        (47003, Refused("content_refused")),
+        (43117, Retry("wechat_too_frequent", 3600, sent_perhaps=False)),
+        (45009, Retry("wechat_daily_quota", 60, sent_perhaps=False, pauses_endpoint=True)),
+        (45011, Retry("wechat_minute_quota", 60, sent_perhaps=False, pauses_endpoint=True)),
+        (40125, Retry("wechat_credentials", 300, sent_perhaps=False, pauses_endpoint=True)),
+        (99999, Retry("wechat_99999", sent_perhaps=False)),
+    ],
+)
+def test_wechats_error_codes_are_data(errcode: int, expected: Outcome) -> None:
+    assert expected == outcome(rule(errcode), NIGHT)
+
+
+def test_every_code_of_the_table_has_an_outcome() -> None:
+    assert all(isinstance(outcome(found, NIGHT), Accepted | Retry | Refused) for found in RULES.values())
+    assert {40001, 40014, 41001, 42001} == {c for c, r in RULES.items() if r.action is Action.REFRESH_TOKEN}
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1", "x", "0.0.0.0"]
+)
+def test_private_addresses_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.example", "https://", "http://a.example/", "https://10.0.0.1/", "https://[::1]/", "https://u:p@a.example/"],
+)
+def test_endpoints_outside_of_the_open_internet_are_refused(url: str) -> None:
+    assert forbidden(url, allow_private=False)
+    assert "" == forbidden("https://a.example/hook", allow_private=False)
