@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
@@ -86,18 +86,36 @@ class TagRules:
             d.origin.model: name for name, d in catalogue.of(Kind.PERSON).items() if isinstance(d.origin, FromScore)
         }
 
-    def derive(self, kind: Kind, base: dict[str, Value], entity: EntityRow, incremental: bool) -> dict[str, Value]:
-        """All values of an entity that exists, from its base values and its scores. Takes `base` over."""
-        values, old = base, entity.tags
-        for name, score in entity.scores.items():
+    def derive(self, kind: Kind, base: dict[str, Value], scores: Mapping[str, Sequence[Any]]) -> dict[str, Value]:
+        """All values of an entity that exists, from its base values, which it takes over, and its scores."""
+        for name, score in scores.items():
             if name in self.catalogue.of(kind):
-                values[name] = score[0]
-        changed = None
-        if incremental:
-            changed = {name for name, value in values.items() if old.get(name) != value}
-            changed |= {name for name in old if name not in values and name not in self.business.inputs[kind]}
-        self.business.complete(kind, values, old, changed)
-        return values
+                base[name] = score[0]
+        self.business.complete(kind, base)
+        return base
+
+    def renew(self, kind: Kind, entity: EntityRow, base: dict[str, Value] | None, received_at_us: int) -> EntityChange | None:
+        """Derives an entity anew from its base values (None: it has no anchor), in place."""
+        present = base is not None
+        old, new = entity.tags, {} if base is None else self.derive(kind, base, entity.scores)
+        changed: dict[str, Value | None] = {name: value for name, value in new.items() if old.get(name) != value}
+        changed.update((name, None) for name in old if name not in new)
+        appeared = None if present == entity.present else present
+        if not changed and appeared is None:
+            return None
+        entity.tags, entity.present, entity.version = new, present, entity.version + 1
+        return EntityChange(kind, entity.entity_id, entity.version, changed, appeared, received_at_us)
+
+    def advance(self, kind: Kind, entity: EntityRow, fresh: dict[str, Value], received_at_us: int) -> EntityChange | None:
+        """Lets some values of an entity that exists be these, in place; what else it has stays or follows."""
+        old = entity.tags
+        changed: dict[str, Value | None] = {name: value for name, value in fresh.items() if old.get(name) != value}
+        if not changed:
+            return None
+        old.update(fresh)
+        self.business.follow(kind, old, changed)
+        entity.version += 1
+        return EntityChange(kind, entity.entity_id, entity.version, changed, None, received_at_us)
 
 
 # Another transaction moved an anchor between our look and our lock: we look again, keeping the locks we have.
@@ -180,13 +198,17 @@ class _Work:
         """Folds, moves, derives, writes; adds what changed."""
         if touched := self._fold():
             await store.update_anchors(uow, self.kind, [self._anchors[anchor_id] for anchor_id in touched])
-        by_entity: dict[int, list[Facts]] = defaultdict(list)
-        for row in self._anchors.values():
-            by_entity[row.entity_id].append(row.facts)
+        by_entity = _by_entity(self._anchors.values())
         written = []
-        for entity in self._entities.values():
-            base = rules.facts.combined(self.kind, anchors) if (anchors := by_entity.get(entity.entity_id)) else None
-            if change := _change(rules, self.kind, entity, base, self._received.get(entity.entity_id, 0)):
+        for entity_id, entity in self._entities.items():
+            anchors, received = by_entity.get(entity_id, ()), self._received.get(entity_id, 0)
+            if entity_id in self._regrouped or not entity.present:
+                base = rules.facts.combined(self.kind, anchors) if anchors else None
+                change = rules.renew(self.kind, entity, base, received)
+            else:
+                fresh = rules.facts.combined_some(self.kind, anchors, self._stated.get(entity_id, ()))
+                change = rules.advance(self.kind, entity, fresh, received)
+            if change:
                 changes.entities.append(change)
                 written.append(entity)
         if written:
@@ -195,8 +217,11 @@ class _Work:
     def _fold(self) -> set[int]:
         """Applies claims and sightings to the anchors in memory; returns the anchors that changed."""
         touched = set(self.moving)
+        # Entities that gain or lose an anchor: everything they have is to be derived anew.
+        self._regrouped = set(self._joined)
         for anchor_id in self.moving:
             row = self._anchors[anchor_id]
+            self._regrouped.add(row.entity_id)
             row.entity_id, row.version = self.claims[anchor_id]
         for anchor_id in self._explicit:
             # A move back to where the anchor is stored must still outdate older moves that come later.
@@ -205,13 +230,14 @@ class _Work:
                 row.version = version
                 touched.add(anchor_id)
         self._received: dict[int, int] = {}
-        received = self._received
+        self._stated: dict[int, set[str]] = defaultdict(set)
         for sighting in self._sightings:
             row = self._anchors[sighting.anchor_id]
             touched.add(row.anchor_id)
             fold(row.facts, sighting.event, sighting.statements)
-            if sighting.event.received_at_us > received.get(row.entity_id, 0):
-                received[row.entity_id] = sighting.event.received_at_us
+            self._stated[row.entity_id].update(name for name, _, _ in sighting.statements)
+            if sighting.event.received_at_us > self._received.get(row.entity_id, 0):
+                self._received[row.entity_id] = sighting.event.received_at_us
         return touched
 
 
@@ -229,9 +255,7 @@ async def apply_scores(uow: UnitOfWork, rules: TagRules, tag: str, scores: Itera
             continue
         entity.scores[tag] = [score.value, score.scored_at_us, score.received_at_us]
         written.append(entity)
-        business = rules.business.inputs[Kind.PERSON]
-        base = {name: value for name, value in entity.tags.items() if name not in business} if entity.present else None
-        if change := _change(rules, Kind.PERSON, entity, base, score.received_at_us):
+        if entity.present and (change := rules.advance(Kind.PERSON, entity, {tag: score.value}, score.received_at_us)):
             changes.entities.append(change)
     if written:
         await store.update_entities(uow, Kind.PERSON, written)
@@ -241,13 +265,12 @@ async def apply_scores(uow: UnitOfWork, rules: TagRules, tag: str, scores: Itera
 async def rederive(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Sequence[int]) -> Changes:
     """Derives entities anew, all tags: for use after the catalogue changed."""
     entities = await store.lock_entities(uow, kind, entity_ids)
-    by_entity: dict[int, list[Facts]] = defaultdict(list)
-    for row in (await store.anchors_of(uow, kind, entity_ids)).values():
-        by_entity[row.entity_id].append(row.facts)
+    by_entity = _by_entity((await store.anchors_of(uow, kind, entity_ids)).values())
     changes, written = Changes(), []
     for entity in entities.values():
-        base = rules.facts.combined(kind, by_entity[entity.entity_id]) if entity.entity_id in by_entity else None
-        if change := _change(rules, kind, entity, base, 0, incremental=False):
+        anchors = by_entity.get(entity.entity_id)
+        base = rules.facts.combined(kind, anchors) if anchors else None
+        if change := rules.renew(kind, entity, base, 0):
             changes.entities.append(change)
             written.append(entity)
     if written:
@@ -255,23 +278,8 @@ async def rederive(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Seq
     return changes
 
 
-def _change(
-    rules: TagRules,
-    kind: Kind,
-    entity: EntityRow,
-    base: dict[str, Value] | None,
-    received_at_us: int,
-    *,
-    incremental: bool = True,
-) -> EntityChange | None:
-    """Derives one entity in place (`base` None: it has no anchor) and says what changed, None when nothing did."""
-    present = base is not None
-    new = {} if base is None else rules.derive(kind, base, entity, incremental and entity.present)
-    old = entity.tags
-    different: dict[str, Value | None] = {name: value for name, value in new.items() if old.get(name) != value}
-    different.update((name, None) for name in old if name not in new)
-    appeared = None if present == entity.present else present
-    if not different and appeared is None:
-        return None
-    entity.tags, entity.present, entity.version = new, present, entity.version + 1
-    return EntityChange(kind, entity.entity_id, entity.version, different, appeared, received_at_us)
+def _by_entity(anchors: Iterable[AnchorRow]) -> dict[int, list[Facts]]:
+    grouped: dict[int, list[Facts]] = defaultdict(list)
+    for row in anchors:
+        grouped[row.entity_id].append(row.facts)
+    return grouped

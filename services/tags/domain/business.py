@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -30,21 +30,24 @@ class BusinessRules:
             kind: {d.name: d.inputs for d in definitions} for kind, definitions in self._definitions.items()
         }
 
-    def complete(self, kind: Kind, values: dict[str, Value], old: Tags, changed: Iterable[str] | None = None) -> None:
-        """Adds the business tags to an entity's other values, in place.
-
-        With `changed` (names whose value differs from `old`) a tag whose inputs did not change keeps its old value.
-        """
-        dirty = None if changed is None else set(changed)
+    def complete(self, kind: Kind, values: dict[str, Value]) -> None:
+        """Adds all business tags to an entity's other values, in place."""
         for definition in self._definitions[kind]:
-            name = definition.name
-            if dirty is not None and dirty.isdisjoint(definition.inputs):
-                value = old.get(name)
+            if (value := definition.evaluate(values)) is not None:
+                values[definition.name] = value
+
+    def follow(self, kind: Kind, values: dict[str, Value], changed: dict[str, Value | None]) -> None:
+        """Brings business tags up to date after some values changed; adds those that change to `values` and `changed`."""
+        for definition in self._definitions[kind]:
+            if definition.inputs.isdisjoint(changed):
+                continue
+            name, value = definition.name, definition.evaluate(values)
+            if value == values.get(name):
+                continue
+            changed[name] = value
+            if value is None:
+                del values[name]
             else:
-                value = definition.evaluate(values)
-                if dirty is not None and value != old.get(name):
-                    dirty.add(name)
-            if value is not None:
                 values[name] = value
 
 

@@ -7,7 +7,7 @@ An entity's values are a pure function of the facts of its present anchors: that
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,10 +83,18 @@ class FactRules:
 
     def combined(self, kind: Kind, anchors: Sequence[Facts]) -> dict[str, Value]:
         """An entity's base values over the facts of all its anchors, whatever their order."""
+        values: dict[str, Value] = {}
+        for name, aggregate in self._aggregates[kind].items():
+            if having := [facts[name] for facts in anchors if name in facts]:
+                values[name] = having[0][0] if len(having) == 1 else _combined(aggregate, having)
+        return values
+
+    def combined_some(self, kind: Kind, anchors: Sequence[Facts], names: Iterable[str]) -> dict[str, Value]:
+        """Like `combined`, for tags that at least one of the anchors has."""
         if len(anchors) == 1:
-            known = self._aggregates[kind]
-            return {name: fact[0] for name, fact in anchors[0].items() if name in known}
-        return {name: fact[0] for name, (fact, _) in self.explained(kind, dict(enumerate(anchors))).items()}
+            return {name: anchors[0][name][0] for name in names}
+        aggregates = self._aggregates[kind]
+        return {name: _combined(aggregates[name], [facts[name] for facts in anchors if name in facts]) for name in names}
 
     def explained(self, kind: Kind, anchors: Mapping[int, Facts]) -> dict[str, tuple[Fact, list[int]]]:
         """For each base tag its combined fact and the anchors behind it: the winning one for `last`, else all that count."""
@@ -99,10 +107,8 @@ class FactRules:
             if aggregate is Aggregate.LAST:
                 combined[name] = newest[1], [newest[0]]
                 continue
-            value = having[0][1][0]
-            for _, fact in having[1:]:
-                value = _joined(aggregate, value, fact[0])
-            received = max(fact[3] for _, fact in having)
+            facts_only = [fact for _, fact in having]
+            value, received = _combined(aggregate, facts_only), max(fact[3] for fact in facts_only)
             combined[name] = [value, newest[1][1], newest[1][2], received], [anchor for anchor, _ in having]
         return combined
 
@@ -161,6 +167,20 @@ def _rule(definition: TagDefinition, origin: FromEvents, source: str) -> _Rule:
     elif field is None:
         constant = True
     return _Rule(definition.name, origin.aggregate, definition.type, field, constant)
+
+
+def _combined(aggregate: Aggregate, having: Sequence[Fact]) -> Any:
+    """One value of the same tag over several anchors."""
+    best = having[0]
+    if aggregate is Aggregate.LAST:
+        for fact in having:
+            if (fact[1], fact[2]) > (best[1], best[2]):
+                best = fact
+        return best[0]
+    value = best[0]
+    for fact in having[1:]:
+        value = _joined(aggregate, value, fact[0])
+    return value
 
 
 def _joined(aggregate: Aggregate, old: Any, new: Any) -> Any:

@@ -25,6 +25,7 @@ VISIBLE = Histogram(
 )
 _PAGE = 5_000
 _RETRY_S = 1.0
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Projection:
@@ -95,9 +96,9 @@ def project(index: AudienceIndex, changed: pb.TagsChanged) -> None:
     """Applies one bus message to an index."""
     for change in changed.changes:
         value = events.from_value(change.value) if change.HasField("value") else None
-        index.set_tag(Kind(change.entity_kind), change.entity_id, change.tag, value, change.version)
+        index.set_tag(_KINDS[change.entity_kind], change.entity_id, change.tag, value, change.version)
     for presence in changed.presence_changes:
-        index.set_present(Kind(presence.entity_kind), presence.entity_id, presence.present, presence.version)
+        index.set_present(_KINDS[presence.entity_kind], presence.entity_id, presence.present, presence.version)
     for relation in changed.relation_changes:
         _relate(index, relation)
 

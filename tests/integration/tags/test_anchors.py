@@ -18,7 +18,6 @@ from services.tags.domain.facts import Facts, Occurrence, fold
 from services.tags.index.columns import BooleanColumn, CategoryColumn, Column
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import project
-from services.tags.store import EntityRow
 from tests.integration.tags import world
 from tests.integration.tags.world import RULES, event, move
 
@@ -164,8 +163,7 @@ def _derived(kind: Kind, owners: Any, stated: Any) -> dict[int, dict[str, Any]]:
     for (k, anchor), (entity, _) in sorted(owners.items()):
         if k is kind:
             anchors[entity].append(stated[kind, anchor])
-    blank = EntityRow(0, 0, False, {}, {})
-    return {e: RULES.derive(kind, RULES.facts.combined(kind, f), blank, incremental=False) for e, f in anchors.items()}
+    return {e: RULES.derive(kind, RULES.facts.combined(kind, f), {}) for e, f in anchors.items()}
 
 
 def _in(index: AudienceIndex, kind: Kind) -> dict[int, dict[str, Any]]:

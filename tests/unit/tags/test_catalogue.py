@@ -50,18 +50,18 @@ def test_business_tags_are_evaluated_in_the_order_of_their_inputs() -> None:
         f"  a: {{{BOOLEAN}, from: {{source: app}}, aggregate: any}}"
     )
     values: dict[str, Value] = {"a": True}
-    BusinessRules(catalogue).complete(Kind.PERSON, values, {})
+    BusinessRules(catalogue).complete(Kind.PERSON, values)
     assert {"a": True, "b": True, "c": True} == values
 
 
 @pytest.mark.parametrize(("score", "band"), [(800.0, "A"), (799.9, "B"), (400.0, "C"), (0.0, "D"), (None, None)])
 def test_the_band_follows_the_score(score: float | None, band: str | None) -> None:
     values: dict[str, Value] = {} if score is None else {"lead_score": score}
-    BusinessRules(catalogue_file.load()).complete(Kind.PERSON, values, {})
+    BusinessRules(catalogue_file.load()).complete(Kind.PERSON, values)
     assert band == values.get("score_band")
 
 
 def test_who_has_no_channel_is_known_not_to_be_reachable() -> None:
     values: dict[str, Value] = {}
-    BusinessRules(catalogue_file.load()).complete(Kind.PERSON, values, {})
+    BusinessRules(catalogue_file.load()).complete(Kind.PERSON, values)
     assert values["reachable"] is False
