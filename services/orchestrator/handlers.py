@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,7 +85,8 @@ async def suggest_audience(
     for row, term in zip(membership, terms, strict=True):
         having = await room.tags.person_ids(suggesting.combine(eligible, [term.predicate]), "eligible")
         row[:] = np.isin(persons, having, assume_unique=True)
-    kept = suggesting.cover(membership, np.maximum(probability, 0), room.settings.suggest_keep_share)
+    keep_share = room.settings.suggest_keep_share
+    kept = await asyncio.to_thread(suggesting.cover, membership, np.maximum(probability, 0), keep_share)
     inside = membership[kept].any(axis=0) if kept else np.ones(len(persons), np.bool_)
     audience = suggesting.combine(eligible, [terms[row].predicate for row in kept])
     return Suggestion(

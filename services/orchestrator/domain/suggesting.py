@@ -16,6 +16,8 @@ MIN_SUPPORT = 20
 # A term has to bring this share of the expected responses, or the predicate grows longer than anybody reads.
 MIN_GAIN_SHARE = 0.01
 MAX_TERMS = 12
+# Each candidate costs one look at the whole of the eligible; further down the list terms only repeat stronger ones.
+MAX_CANDIDATES = 60
 
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -60,7 +62,7 @@ def significant(terms: Sequence[Term], leaks: Collection[str]) -> list[Term]:
         and term.support >= MIN_SUPPORT
         and term.tag.lower() not in leaks
     ]
-    return sorted(kept, key=lambda term: (-term.z_score, term.predicate))
+    return sorted(kept, key=lambda term: (-term.z_score, term.predicate))[:MAX_CANDIDATES]
 
 
 def cover(membership: NDArray[np.bool_], probability: NDArray[np.float64], keep_share: float) -> list[int]:
@@ -73,8 +75,9 @@ def cover(membership: NDArray[np.bool_], probability: NDArray[np.float64], keep_
     covered = np.zeros(membership.shape[1], np.bool_)
     chosen: list[int] = []
     while probability[covered].sum() < wanted and len(chosen) < MAX_TERMS:
-        fresh = membership & ~covered
-        gain, size = fresh @ probability, fresh.sum(axis=1)
+        # Row by row: the matrix as floats would take eight times its memory.
+        fresh = [np.flatnonzero(row & ~covered) for row in membership]
+        gain, size = np.array([probability[new].sum() for new in fresh]), np.array([len(new) for new in fresh])
         density = np.where((gain >= least_gain) & (size > 0), gain / np.maximum(size, 1), -1.0)
         best = int(np.argmax(density)) if len(density) else -1
         if best < 0 or density[best] <= 0:
