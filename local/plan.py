@@ -60,9 +60,6 @@ def settings_of(service: str, ports: Ports, postgres_dsn: str, nats_url: str, ke
 
 
 def _particular(service: str, ports: Ports) -> dict[str, str]:
-    if service == "orchestrator":
-        # Whoever tries the suite at night wants to see pushes go out.
-        return {"quiet_hours": ""}
     if service == "touchpoints":
         # Receivers live on this machine; links that dealers follow lead back to it.
         return {
