@@ -23,7 +23,7 @@ from troika.touchpoints.v1.touchpoints_service_pb2 import USER_ID_KIND_CRM_ID, C
 from local.demo import report
 from local.demo.console import Screen
 from local.demo.operator import Operator, until
-from local.demo.run import ENVIRONMENT, Result, run
+from local.demo.run import Result, run
 from local.plan import SERVICES
 from local.supervisor import Suite
 from tests.e2e.otlp import Collector, Seen, collecting
@@ -54,7 +54,7 @@ async def loop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loop]:
             # Only what arrives with a sampled trace is recorded: the test's own request.
             "OTEL_TRACES_SAMPLER_ARG": "0",
         }
-        async with Suite(tmp_path_factory.mktemp("suite"), environment=ENVIRONMENT | tracing) as suite:
+        async with Suite(tmp_path_factory.mktemp("suite"), environment=tracing) as suite:
             yield Loop(suite, await run(screen, suite, PERSONS, SEED), collector, screen.seconds)
 
 
