@@ -71,7 +71,7 @@ async def test_the_run_completes_whoever_is_killed(tmp_path: Path, deaths: Death
         result = await run(reaper, suite, PERSONS, SEED)
         await reaper.done()
         assert Counter(name for names in deaths.values() for name, _ in names) == reaper.killed
-        assert reaper.killed == Counter({name: child.restarts for name, child in suite.children.items()})
+        assert reaper.killed <= Counter({name: child.restarts for name, child in suite.children.items()})
         assert [] == [check for check in result.checks if not check.holds]
         if "Import" in deaths:
             assert 0 < result.retries, "touchpoints was not killed while records came in"
