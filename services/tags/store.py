@@ -114,7 +114,9 @@ async def update_anchors(uow: UnitOfWork, kind: Kind, anchors: Sequence[AnchorRo
         "UPDATE anchor AS a SET entity_id = n.entity_id, version = n.version, facts = CAST(n.facts AS json)"
         " FROM unnest(CAST(:anchors AS bigint[]), CAST(:entities AS bigint[]), CAST(:versions AS bigint[]),"
         " CAST(:facts AS text[]))"
-        " AS n(anchor_id, entity_id, version, facts) WHERE a.entity_kind = :kind AND a.anchor_id = n.anchor_id",
+        " AS n(anchor_id, entity_id, version, facts) WHERE a.entity_kind = :kind AND a.anchor_id = n.anchor_id"
+        # Said twice, so that the planner finds the rows by index however large the table is.
+        " AND a.anchor_id = ANY(CAST(:anchors AS bigint[]))",
         **_anchor_arrays(kind, anchors),
     )
 
@@ -137,7 +139,7 @@ async def update_entities(uow: UnitOfWork, kind: Kind, entities: Sequence[Entity
         " scores = CAST(n.scores AS json)"
         " FROM unnest(CAST(:ids AS bigint[]), CAST(:versions AS bigint[]), CAST(:presents AS boolean[]), CAST(:tags AS text[]),"
         " CAST(:scores AS text[])) AS n(entity_id, version, present, tags, scores)"
-        " WHERE e.entity_kind = :kind AND e.entity_id = n.entity_id",
+        " WHERE e.entity_kind = :kind AND e.entity_id = n.entity_id AND e.entity_id = ANY(CAST(:ids AS bigint[]))",
         kind=int(kind),
         ids=[row.entity_id for row in entities],
         versions=[row.version for row in entities],

@@ -1,0 +1,23 @@
+"""A changed catalogue reaches entities that no event touches."""
+
+from chassis.db import Database
+from services.tags import catalogue_file, rederivation
+from services.tags.handlers import TagRules
+from tests.integration.tags import world
+from tests.integration.tags.world import RULES, event
+
+TEXT = catalogue_file.DEFAULT.read_text(encoding="utf-8")
+MORE = TEXT.replace("vehicle:", "  often:\n    type: boolean\n    description: d\n    expression: app_opens >= 2\nvehicle:")
+
+
+async def test_a_new_business_tag_is_derived_for_all_and_published(database: Database) -> None:
+    await rederivation.run(database, RULES)
+    await world.resolved(database, *(event(n, person=(n, n // 2 + 1, 1)) for n in range(1, 1101)))
+    await world.empty_outbox(database)
+    await rederivation.run(database, RULES)
+    assert [] == await world.published(database)
+    await rederivation.run(database, TagRules(catalogue_file.parse(MORE)))
+    changes = [c for m in await world.published(database) for c in m.changes]
+    assert {"often"} == {c.tag for c in changes}
+    assert 551 == len(changes) == len(await world.tags(database))
+    assert 549 == sum(c.value.boolean for c in changes)
