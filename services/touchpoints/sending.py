@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import grpc
 from prometheus_client import Counter, Histogram
 
 from chassis.db import Database, UnitOfWork
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 PUSHES = Counter("touchpoints_pushes_total", "Pushes by what became of them.", ["channel", "outcome"])
 CALL_SECONDS = Histogram("touchpoints_call_seconds", "Time of one provider call.", ["channel"])
 IDLE_S = 0.2
+ADDRESSES_RETRY_S = 2.0
 # Outcomes are noted in groups: the first ones do not wait for the slowest receiver.
 NOTE_EVERY_S = 0.25
 
@@ -73,7 +75,11 @@ class Sender:
         by_channel: dict[domain.Channel, list[Delivery]] = defaultdict(list)
         for delivery in due:
             by_channel[delivery.channel].append(delivery)
-        await asyncio.gather(*(self._send_all(channel, batch) for channel, batch in by_channel.items()))
+        sends = [self._send_all(channel, batch) for channel, batch in by_channel.items()]
+        # One channel's fault must not leave the others running behind our back.
+        for result in await asyncio.gather(*sends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
         return len(due) + len(expired)
 
     async def _send_all(self, number: domain.Channel, batch: Sequence[Delivery]) -> None:
@@ -83,7 +89,14 @@ class Sender:
         wanted = [d for d in batch if d.delivery_id not in forbidden and d.delivery_id not in lost]
         enabled = [e for e in await self._endpoints.all() if e.channel is number and not e.disabled]
         plan = channel.plan(wanted, enabled) if wanted else Plan()
-        found = await self._addresses.find(plan)
+        try:
+            found = await self._addresses.find(plan)
+        except grpc.aio.AioRpcError as error:
+            # Nothing was sent: no need to let the lease run out.
+            log.warning("no addresses now", extra={"code": error.code().name, "pushes": len(wanted)})
+            async with self._database.transaction() as uow:
+                await deliveries.defer(uow, dict.fromkeys((d.delivery_id for d in batch), ADDRESSES_RETRY_S))
+            return
         pushes = [Push(d, *found[d.delivery_id][:2]) for d in wanted if d.delivery_id in found]
         anchors = {name: place.anchor_id for name, place in found.items()}
         nowhere = {
@@ -93,11 +106,15 @@ class Sender:
         nowhere |= dict.fromkeys(lost, "outcome_unknown")
         ready = await self._begin(batch, forbidden, nowhere, pushes, anchors)
         calls = {asyncio.create_task(self._call(channel, push, attempts)) for push, attempts in ready}
-        while calls:
-            done, calls = await asyncio.wait(calls, timeout=NOTE_EVERY_S)
-            if done:
-                async with self._database.transaction() as uow:
-                    await self._conclude(uow, [task.result() for task in done])
+        try:
+            while calls:
+                done, calls = await asyncio.wait(calls, timeout=NOTE_EVERY_S)
+                if done:
+                    async with self._database.transaction() as uow:
+                        await self._conclude(uow, [task.result() for task in done])
+        finally:
+            for call in calls:
+                call.cancel()
 
     async def _begin(
         self,

@@ -145,4 +145,6 @@ def _after_s(value: str) -> float:
 
 
 def _fault(error: Any) -> str:
-    return "timeout" if isinstance(error, (httpx.TimeoutException, TimeoutError)) else "connection_failed"
+    # The transport calls every connection that does not come about a ConnectTimeout.
+    slow = isinstance(error, (httpx.TimeoutException, TimeoutError)) and not isinstance(error, httpx.ConnectTimeout)
+    return "timeout" if slow else "connection_failed"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+import orjson
 from fastapi import FastAPI, Response
-from fastapi.responses import ORJSONResponse
 
 from chassis.db import Database
 from chassis.errors import NotFound
@@ -43,4 +43,5 @@ def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: 
         found = await addresses.contact(row.person_id)
         if found is None:
             raise NotFound("the person has no number any more", reason="CONTACT_NOT_FOUND", field="token")
-        return ORJSONResponse({"mobile": found.mobile, "name": found.name or None}, headers={"Cache-Control": "no-store"})
+        body = orjson.dumps({"mobile": found.mobile, "name": found.name or None})
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})

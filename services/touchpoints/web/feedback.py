@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import ORJSONResponse
 
 from chassis.db import Database
 from chassis.errors import InvalidArgument, Unauthenticated
@@ -49,7 +48,8 @@ def add_feedback_door(app: FastAPI, database: Database, endpoints: Endpoints, ap
         for index in sorted(strange):
             field = "data.delivery_id" if single else f"events[{index}].data.delivery_id"
             rejected.append({"index": index, "field": field, "reason": "no such delivery was sent to this endpoint"})
-        return ORJSONResponse({"accepted": len(raws) - len(rejected), "rejected": rejected})
+        answer = orjson.dumps({"accepted": len(raws) - len(rejected), "rejected": rejected})
+        return Response(answer, media_type="application/json")
 
 
 def _events(body: bytes) -> tuple[list[Any], bool]:

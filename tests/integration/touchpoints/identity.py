@@ -25,11 +25,16 @@ class Identity(IdentityServiceServicer):
     names: dict[int, str] = field(default_factory=dict)
     reveals: list[pb.RevealAddressesRequest] = field(default_factory=list)
     target: str = ""
+    # What a test puts in the place of the usual answer.
+    reveal: Any = None
 
     async def GetSealingKey(self, request: pb.GetSealingKeyRequest, context: Any) -> pb.GetSealingKeyResponse:  # noqa: N802
         return pb.GetSealingKeyResponse(key_id="k1", public_key=self.private.public_key().public_bytes_raw())
 
     async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Any) -> pb.RevealAddressesResponse:  # noqa: N802
+        if answer := self.reveal:
+            self.reveal = None
+            return await answer(request, context)
         self.reveals.append(request)
         found = []
         for person in request.person_ids:
@@ -48,10 +53,10 @@ class Identity(IdentityServiceServicer):
 
 
 @asynccontextmanager
-async def serving(identity: Identity) -> AsyncIterator[Identity]:
+async def serving(identity: Identity, port: int = 0) -> AsyncIterator[Identity]:
     server = grpc.aio.server()
     add_IdentityServiceServicer_to_server(identity, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     identity.target = f"127.0.0.1:{port}"
     try:

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.integration.touchpoints.room import Room, basic, eventually
 
@@ -97,34 +96,32 @@ async def test_gzip_any_content_type_and_a_key_in_the_body_are_understood(room: 
     assert 3 == len(await room.observed())
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "status", "code", "field"),
-    [
-        (b"{", {}, 400, "invalid_request", "body"),
-        (b"[]", {}, 400, "invalid_request", "body"),
-        (b"\xff\xfe", {}, 400, "invalid_request", "body"),
-        (b"[" * 100_000, {}, 400, "invalid_request", "body"),
-        (b'{"batch": 3}', {}, 400, "invalid_request", "batch"),
-        (b'{"batch": [' + b"1," * 2500 + b"1]}", {}, 400, "payload_too_large", "batch"),
-        (b" " * (1024 * 1024 + 1), {}, 400, "payload_too_large", "body"),
-        (gzip.compress(b" " * (6 * 1024 * 1024)), {"Content-Encoding": "gzip"}, 400, "payload_too_large", "body"),
-        (b"not gzip", {"Content-Encoding": "gzip"}, 400, "invalid_request", "body"),
-        (gzip.compress(b"{}" * 500)[:-9], {"Content-Encoding": "gzip"}, 400, "invalid_request", "body"),
-        (b"{}", {"Content-Encoding": "br"}, 400, "invalid_request", "content-encoding"),
-        (b"{}", {"Authorization": "Basic bm9ib2R5Og=="}, 401, "unauthorized", "authorization"),
-        (b"{}", {"Authorization": "Basic ***"}, 401, "unauthorized", "authorization"),
-        (b"{}", {"Authorization": "Token x"}, 401, "unauthorized", "authorization"),
-        (b'{"writeKey": 5, "batch": []}', {"Authorization": ""}, 401, "unauthorized", "authorization"),
-    ],
-)
-async def test_unreadable_requests_get_an_error_that_names_the_field(
-    room: Room, body: bytes, headers: dict[str, str], status: int, code: str, field: str
-) -> None:
+HOSTILE: list[tuple[bytes, dict[str, str], int, str, str]] = [
+    (b"{", {}, 400, "invalid_request", "body"),
+    (b"[]", {}, 400, "invalid_request", "body"),
+    (b"\xff\xfe", {}, 400, "invalid_request", "body"),
+    (b"[" * 100_000, {}, 400, "invalid_request", "body"),
+    (b'{"batch": 3}', {}, 400, "invalid_request", "batch"),
+    (b'{"batch": [' + b"1," * 2500 + b"1]}", {}, 400, "payload_too_large", "batch"),
+    (b" " * (1024 * 1024 + 1), {}, 400, "payload_too_large", "body"),
+    (gzip.compress(b" " * (6 * 1024 * 1024)), {"Content-Encoding": "gzip"}, 400, "payload_too_large", "body"),
+    (b"not gzip", {"Content-Encoding": "gzip"}, 400, "invalid_request", "body"),
+    (gzip.compress(b"{}" * 500)[:-9], {"Content-Encoding": "gzip"}, 400, "invalid_request", "body"),
+    (b"{}", {"Content-Encoding": "br"}, 400, "invalid_request", "content-encoding"),
+    (b"{}", {"Authorization": "Basic bm9ib2R5Og=="}, 401, "unauthorized", "authorization"),
+    (b"{}", {"Authorization": "Basic ***"}, 401, "unauthorized", "authorization"),
+    (b"{}", {"Authorization": "Token x"}, 401, "unauthorized", "authorization"),
+    (b'{"writeKey": 5, "batch": []}', {"Authorization": ""}, 401, "unauthorized", "authorization"),
+]
+
+
+async def test_unreadable_requests_get_an_error_that_names_the_field(room: Room) -> None:
     await room.source("app")
-    answer = await post(room, body, **headers)
-    given = answer.json()
-    assert (status, code, field) == (answer.status_code, given["code"], given["field"])
-    assert isinstance(given["message"], str)
+    for body, headers, *expected in HOSTILE:
+        answer = await post(room, body, **headers)
+        given = answer.json()
+        assert expected == [answer.status_code, given["code"], given["field"]], body[:40]
+        assert isinstance(given["message"], str)
     assert [] == await room.observed()
 
 
