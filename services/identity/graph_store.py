@@ -157,14 +157,16 @@ async def add_relations(uow: UnitOfWork, relations: Mapping[tuple[int, int, str]
 async def neighbourhood(uow: UnitOfWork, space: Space, start: Iterable[int]) -> Neighbourhood:
     """Everything that hangs together with `start` over values that are not shared."""
     guard = "person_guard" if space is Space.PERSON else "vehicle_guard"
-    # The recursion walks by index only: for each identifier found, the links at either end. Shared ones are not passed.
+    # For each identifier found, the links at either end. Shared ones are not passed. The planner cannot know how far a walk
+    # goes and would rather read whole tables: OFFSET 0 keeps each look-up a look-up by index.
     rows = await uow.rows(
         "WITH RECURSIVE near(id) AS (SELECT unnest(CAST(:ids AS bigint[])) UNION SELECT far.id FROM near"  # noqa: S608
-        f" JOIN identifier i ON i.id = near.id AND i.{guard} = 0 CROSS JOIN LATERAL ("
-        " SELECT value_id AS id FROM link WHERE space = :space AND anchor_id = near.id UNION ALL"
-        " SELECT anchor_id FROM link WHERE space = :space AND value_id = near.id) far)"
-        f" SELECT i.id, i.kind, i.token, i.anchor, i.{guard} AS guard, i.entity_id, i.version"
-        " FROM near JOIN identifier i USING (id)",
+        f" CROSS JOIN LATERAL (SELECT 1 FROM identifier WHERE id = near.id AND {guard} = 0 OFFSET 0) passable"
+        " CROSS JOIN LATERAL ((SELECT value_id AS id FROM link WHERE space = :space AND anchor_id = near.id OFFSET 0)"
+        " UNION ALL (SELECT anchor_id FROM link WHERE space = :space AND value_id = near.id OFFSET 0)) far)"
+        " SELECT i.* FROM near CROSS JOIN LATERAL"
+        f" (SELECT id, kind, token, anchor, {guard} AS guard, entity_id, version FROM identifier"
+        " WHERE id = near.id OFFSET 0) i",
         ids=list(start),
         space=int(space),
     )
@@ -172,8 +174,9 @@ async def neighbourhood(uow: UnitOfWork, space: Space, start: Iterable[int]) -> 
     owners = {id_: (entity_id, version) for id_, _, _, _, _, entity_id, version in rows}
     # A link of an open node has its anchor among the nodes, so one end is enough to look it up by.
     found = await uow.rows(
-        "SELECT l.anchor_id, l.value_id, l.name_token, s.name FROM link l JOIN source s ON s.id = l.source_id"
-        " WHERE l.space = :space AND l.anchor_id = ANY(CAST(:ids AS bigint[]))",
+        "SELECT l.anchor_id, l.value_id, l.name_token, s.name FROM unnest(CAST(:ids AS bigint[])) AS n(id) CROSS JOIN LATERAL"
+        " (SELECT anchor_id, value_id, name_token, source_id FROM link WHERE space = :space AND anchor_id = n.id OFFSET 0) l"
+        " JOIN source s ON s.id = l.source_id",
         space=int(space),
         ids=list(nodes),
     )

@@ -20,8 +20,8 @@ from services.identity.vault import Vault
 
 Observed = Callable[[UnitOfWork, Sequence[Message]], Coroutine[Any, Any, None]]
 
-# A known claim is noted again at most this often: a chatty app must not cost a write per event.
-NOTED_EVERY_US = 3_600_000_000
+# A known claim is noted again once a day: a chatty app must not cost a write per event.
+NOTED_EVERY_US = 86_400_000_000
 CONSENT_EVENTS = {"Unsubscribed": True, "Consent Given": False}
 CHANNELS = frozenset({"app", "wechat", "dealer", "all"})
 

@@ -73,7 +73,8 @@ claim = Table(
     Column("last_seen_us", BigInteger, nullable=False),
 )
 
-# The evidence. An anchor's link to itself carries the name it was seen under. `observations` counts at most one an hour.
+# The evidence. An anchor's link to itself carries the name it was seen under. `observations` counts each claim at most once
+# a day.
 link = Table(
     "link",
     metadata,
