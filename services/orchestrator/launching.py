@@ -62,14 +62,19 @@ class Launcher:
         beat = asyncio.create_task(self._keep_alive(claim))
         try:
             await self._launch(claim)
-        except Exception:
-            with suppress(Exception):
-                async with self._room.database.transaction() as uow:
-                    await LaunchStore(uow).release(claim)
+        except (Exception, asyncio.CancelledError) as error:
+            # A launch that fails by itself keeps its lease for a while, so that those behind it get their turn.
+            if is_operational(error) or isinstance(error, asyncio.CancelledError):
+                await self._let_go(claim)
             raise
         finally:
             beat.cancel()
         return True
+
+    async def _let_go(self, claim: Claim) -> None:
+        with suppress(Exception):
+            async with self._room.database.transaction() as uow:
+                await LaunchStore(uow).release(claim)
 
     async def _keep_alive(self, claim: Claim) -> None:
         """Renews the lease; a database that is away is no reason to stop trying."""

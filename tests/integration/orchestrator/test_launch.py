@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 
+import grpc
 import pytest
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
@@ -136,6 +137,19 @@ async def test_a_launch_that_can_never_be_planned_gives_the_theme_back_with_the_
     assert await Launcher(house.room).work_once()
     theme = (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme
     assert (pb.THEME_STATE_RUNNING, "") == (theme.state, theme.launch_failure)
+
+
+async def test_a_launch_that_fails_in_an_unknown_way_does_not_hold_up_the_next(house: House) -> None:
+    bad, good = await house.make(audience="job = 'student'"), await house.make(audience="job = 'retired'")
+    for name in (bad, good):
+        await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
+    house.people.poison = "student"
+    launcher = Launcher(house.room)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await launcher.work_once()
+    assert await launcher.work_once()
+    states = [(await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.state for name in (bad, good)]
+    assert [pb.THEME_STATE_LAUNCHING, pb.THEME_STATE_RUNNING] == states
 
 
 async def test_nobody_gets_more_pushes_than_the_cap_over_all_themes(databases: DatabaseFactory) -> None:

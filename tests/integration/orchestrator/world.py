@@ -38,6 +38,7 @@ class People:
     chunk: int = 100
     has_model: bool = True
     broken: bool = False
+    poison: str = ""
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,6 +69,8 @@ class People:
 
     def select(self, columns: str, predicate: str) -> list[tuple[Any, ...]]:
         self.asked.append(predicate)
+        if self.poison and self.poison in predicate:
+            raise ZeroDivisionError
         if self.broken:
             raise InvalidArgument("no such tag: job", reason="UNKNOWN_TAG", field="predicate")
         try:
