@@ -11,6 +11,7 @@ import numpy as np
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
+from chassis.telemetry import trace_headers
 from services.orchestrator import planning
 from services.orchestrator.domain import suggesting
 from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
@@ -153,7 +154,7 @@ async def launch_theme(room: Room, theme_id: ThemeId) -> Theme:
         themes = ThemeStore(uow)
         if (theme := _found(await themes.lock(theme_id), theme_id)).state is ThemeState.DRAFT:
             await themes.set_state(theme_id, ThemeState.LAUNCHING)
-            await LaunchStore(uow).queue(theme_id, room.settings.frequency_cap)
+            await LaunchStore(uow).queue(theme_id, room.settings.frequency_cap, trace_headers().get("traceparent", ""))
         return _found(await themes.get(theme_id), theme_id)
 
 

@@ -12,6 +12,7 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from chassis import telemetry
 from chassis.errors import TroikaError, Unavailable, is_operational
 from services.orchestrator import planning
 from services.orchestrator.domain.deciding import CHANNELS, DEALER, fallbacks
@@ -61,7 +62,8 @@ class Launcher:
             return False
         beat = asyncio.create_task(self._keep_alive(claim))
         try:
-            await self._launch(claim)
+            with telemetry.span("launch", carriers=[{"traceparent": claim.traceparent}], attributes={"theme": claim.theme_id}):
+                await self._launch(claim)
         except (Exception, asyncio.CancelledError) as error:
             # A launch that fails by itself keeps its lease for a while, so that those behind it get their turn.
             if is_operational(error) or isinstance(error, asyncio.CancelledError):

@@ -61,6 +61,7 @@ Table(
     Column("worker", Text),
     Column("lease_until", MOMENT, nullable=False),
     Column("frequency_cap", Integer, nullable=False),
+    Column("traceparent", Text, nullable=False),
     Column("planned_at", MOMENT),
     Column("finished_at", MOMENT),
 )

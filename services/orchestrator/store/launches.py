@@ -20,11 +20,15 @@ DECISION_COLUMNS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A launch that this worker holds until its lease runs out; `planned` when the decisions are stored already."""
+    """A launch that this worker holds until its lease runs out; `planned` when the decisions are stored already.
+
+    `traceparent` is that of the request that asked for it.
+    """
 
     theme_id: ThemeId
     worker: str
     planned: bool
+    traceparent: str
 
 
 class LaunchStore:
@@ -33,12 +37,14 @@ class LaunchStore:
     def __init__(self, uow: UnitOfWork) -> None:
         self._uow = uow
 
-    async def queue(self, theme_id: ThemeId, frequency_cap: int) -> None:
+    async def queue(self, theme_id: ThemeId, frequency_cap: int, traceparent: str) -> None:
         """Makes a launch free for any worker; a launch that is there already stays as it is."""
         await self._uow.execute(
-            "INSERT INTO launch (theme_id, lease_until, frequency_cap) VALUES (:id, now(), :cap) ON CONFLICT DO NOTHING",
+            "INSERT INTO launch (theme_id, lease_until, frequency_cap, traceparent) VALUES (:id, now(), :cap, :traceparent)"
+            " ON CONFLICT DO NOTHING",
             id=theme_id,
             cap=frequency_cap,
+            traceparent=traceparent,
         )
 
     async def claim(self, worker: str, lease_s: float) -> Claim | None:
@@ -46,11 +52,11 @@ class LaunchStore:
         rows = await self._uow.rows(
             "UPDATE launch SET worker = :worker, lease_until = now() + :lease * interval '1 second' WHERE theme_id ="
             " (SELECT theme_id FROM launch WHERE finished_at IS NULL AND lease_until <= now() ORDER BY theme_id LIMIT 1"
-            " FOR UPDATE SKIP LOCKED) RETURNING theme_id, planned_at",
+            " FOR UPDATE SKIP LOCKED) RETURNING theme_id, planned_at, traceparent",
             worker=worker,
             lease=lease_s,
         )
-        return Claim(ThemeId(rows[0].theme_id), worker, rows[0].planned_at is not None) if rows else None
+        return Claim(ThemeId(rows[0].theme_id), worker, rows[0].planned_at is not None, rows[0].traceparent) if rows else None
 
     async def renew(self, claim: Claim, lease_s: float) -> bool:
         """A sign of life; False when somebody else has taken the launch over."""

@@ -8,9 +8,13 @@ from collections import Counter
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 
+from chassis import telemetry
 from chassis.testing import DatabaseFactory
 from services.orchestrator.domain.themes import id_of
 from services.orchestrator.handlers import get_theme
@@ -62,6 +66,19 @@ async def test_every_push_says_all_that_touchpoints_needs(house: House) -> None:
         assert push.expires_at_us > push.decided_at_us > 0 == push.not_before_us
         assert push.channel not in push.fallback_channels and "dealer" not in push.fallback_channels
         assert (push.rank > 0) == (push.channel == "dealer") == bool(push.dealer_code)
+
+
+async def test_pushes_carry_the_trace_of_whoever_launched_the_theme(house: House) -> None:
+    # Never recorded, but real ids; only the first call in a process counts.
+    trace.set_tracer_provider(TracerProvider(sampler=ALWAYS_OFF))
+    name = await house.make()
+    with telemetry.span("operator") as caller:
+        await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
+    assert await Launcher(house.room).work_once()
+    trace_id = f"{caller.get_span_context().trace_id:032x}"
+    headers = [row.headers for row in await house.rows("SELECT headers FROM outbox")]
+    assert headers
+    assert {trace_id} == {h["traceparent"].split("-")[1] for h in headers}
 
 
 async def test_a_launch_killed_anywhere_and_restarted_pushes_everybody_once(databases: DatabaseFactory) -> None:

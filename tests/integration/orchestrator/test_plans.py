@@ -41,7 +41,7 @@ async def test_statements_of_every_batch_read_by_index(house: House) -> None:
         await uow.execute(
             "INSERT INTO person_alias SELECT p, p + 1, p, now() - interval '1 day' FROM generate_series(1, 20000) p"
         )
-        await uow.execute("INSERT INTO launch SELECT t, NULL, now(), 3, now(), now() FROM generate_series(1, 40) t")
+        await uow.execute("INSERT INTO launch SELECT t, NULL, now(), 3, '', now(), now() FROM generate_series(1, 40) t")
         for table in ("decision", "person_alias", "launch"):
             await uow.execute(f"ANALYZE {table}")
     async with house.transaction() as uow:

@@ -18,7 +18,7 @@ STATEMENTS = (
     "CREATE UNIQUE INDEX ix_theme_request_id ON theme (request_id)",
     "CREATE INDEX ix_theme_launched ON theme (state) WHERE state > 1",
     "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, frequency_cap integer NOT NULL,"
-    " planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
+    " traceparent text NOT NULL, planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
     "CREATE TABLE decision (theme_id bigint, person_id bigint, outcome text NOT NULL, channel text NOT NULL,"
     " score double precision NOT NULL, probability double precision NOT NULL, position bigint NOT NULL,"
     " call_rank bigint NOT NULL, channels smallint NOT NULL, opted_out smallint NOT NULL, recent_pushes integer NOT NULL,"
