@@ -15,7 +15,7 @@ from chassis.bus import Message
 from chassis.db import UnitOfWork
 from chassis.sealing import CannotOpen, DataKey, open_sealed, recover
 from services.identity.domain import names
-from services.identity.domain.kinds import Space
+from services.identity.domain.kinds import KINDS, Space
 from services.identity.domain.observations import DRIVES, OWNS, Observation, in_order, signature
 from services.identity.handlers import Observed, Resolver
 from services.identity.store import Store
@@ -24,6 +24,8 @@ from services.identity.vault import Vault
 NAME = "identity-observed"
 SUBJECT = "troika.events.observed.v1"
 EVENT_ID_BYTES = 16
+# The end of the year 9999: what lies behind is no time but a broken clock.
+LATEST_US = 253_402_300_799_000_000
 
 _RELATIONS: Mapping[int, str] = {
     events_pb2.VEHICLE_RELATION_OWNS: OWNS,
@@ -79,8 +81,10 @@ class Opener:
 
     def _observation(self, event: events_pb2.ObservedEvent, key: DataKey | None, reading: Reading) -> Observation | str:
         event_id, source = event.event_id, event.source
-        if len(event_id) != EVENT_ID_BYTES or not source:
+        if len(event_id) != EVENT_ID_BYTES or not source or "\0" in source:
             return "MALFORMED_EVENT"
+        if not (0 <= event.occurred_at_us <= LATEST_US and 0 <= event.received_at_us <= LATEST_US):
+            return "TIME_OUT_OF_RANGE"
         identifiers, name, relation = [], "", ""
         if event.sealed_identifiers:
             try:
@@ -92,7 +96,7 @@ class Opener:
             for raw in opened.identifiers:
                 known = self._vault.known(raw.kind, raw.scope, raw.value)
                 if isinstance(known, str):
-                    reading.refused[source, raw.kind, known] += 1
+                    reading.refused[source, raw.kind if raw.kind in KINDS else "unknown", known] += 1
                 else:
                     identifiers.append(known)
             if opened.person_name and not (name := names.clean(opened.person_name)):
@@ -125,6 +129,7 @@ def observed(opener: Opener, store: Store, resolver: Resolver) -> Observed:
 
     async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
         reading = opener.read([message.data for message in messages])
+        await store.source_ids(uow, {o.source for o in reading.observations} | {source for source, _, _ in reading.refused})
         unknown = await resolver.resolve(uow, reading.observations)
         await store.count_refused(uow, reading.refused)
         for observation in unknown:

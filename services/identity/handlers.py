@@ -69,7 +69,7 @@ class Resolver:
                     anchor = place == 0 or (before is not None and before[1])
                     seen[known.token] = (known, anchor, max(o.occurred_us, before[2] if before else o.occurred_us))
         ids, became_anchors = await graph_store.ensure_identifiers(uow, vault, seen)
-        sources = await store.source_ids({o.source for o in news})
+        sources = await store.source_ids(uow, {o.source for o in news})
         links = await graph_store.add_links(uow, vault, _links(news, ids, sources))
         claims = {
             o.signature: (

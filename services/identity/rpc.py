@@ -106,6 +106,8 @@ class IdentityRpc(IdentityServiceServicer):
         self, request: pb.RegisterSharedIdentifiersRequest, context: Context
     ) -> pb.RegisterSharedIdentifiersResponse:
         """Clusters that only these values held together come apart at once."""
+        if "\0" in request.reason:
+            raise InvalidArgument("must not hold NUL", reason="CONTROL_CHARACTER", field="reason")
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         good = [k for k in known if isinstance(k, Known)]
         async with self._database.transaction() as uow:
@@ -142,6 +144,8 @@ class IdentityRpc(IdentityServiceServicer):
         kind = KINDS[request.kind]
         if (kind in SCOPED) != bool(request.scope):
             raise InvalidArgument("openid and crm_id need a scope, mobile has none", reason="INVALID_SCOPE", field="scope")
+        if "\0" in request.scope:
+            raise InvalidArgument("must not hold NUL", reason="CONTROL_CHARACTER", field="scope")
         if any(person <= 0 for person in request.person_ids):
             raise InvalidArgument("person ids are positive", field="person_ids")
         with_name = request.purpose == "dealer_contact"

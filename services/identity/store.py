@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from chassis.db import Database, UnitOfWork
+from chassis.db import UnitOfWork
 from services.identity.domain.kinds import Kind
 from services.identity.domain.observations import Observation
 
@@ -35,21 +35,24 @@ class Claim(NamedTuple):
 class Store:
     """Set-based statements; what it remembers between them is only the numbers of sources, which never change."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self) -> None:
         self._source_ids: dict[str, int] = {}
 
-    async def source_ids(self, names: Iterable[str]) -> Mapping[str, int]:
-        """Numbers of sources. New ones are committed at once, so that what is remembered here is true for ever."""
-        if missing := sorted(set(names) - self._source_ids.keys()):
-            async with self._database.transaction() as own:
-                await own.execute(
-                    "INSERT INTO source (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT (name) DO NOTHING",
-                    names=missing,
-                )
-                rows = await own.rows("SELECT id, name FROM source")
-            self._source_ids = {row.name: row.id for row in rows}
-        return self._source_ids
+    async def source_ids(self, uow: UnitOfWork, names: Iterable[str]) -> Mapping[str, int]:
+        """Numbers of sources, new ones included. Call it before taking the graph's lock, or two writers may deadlock."""
+        missing = sorted(set(names) - self._source_ids.keys())
+        if not missing:
+            return self._source_ids
+        # Only names that are not there yet: each attempt to insert uses up a number, and numbers are small.
+        await uow.execute(
+            "INSERT INTO source (name) SELECT name FROM unnest(CAST(:names AS text[])) AS new(name)"
+            " WHERE NOT EXISTS (SELECT 1 FROM source s WHERE s.name = new.name) ON CONFLICT (name) DO NOTHING",
+            names=missing,
+        )
+        rows = await uow.rows("SELECT id, name, xmin = pg_current_xact_id()::xid AS own FROM source")
+        # Our own may yet be rolled back; only what somebody committed is true for ever.
+        self._source_ids |= {row.name: row.id for row in rows if not row.own}
+        return {row.name: row.id for row in rows}
 
     async def claims(self, uow: UnitOfWork, signatures: Sequence[bytes]) -> dict[bytes, Claim]:
         """The known ones among claims, with the present owners of their anchors: the one query of the hot path."""
@@ -98,7 +101,7 @@ class Store:
 
     async def add_observations(self, uow: UnitOfWork, seen: Sequence[tuple[Observation, int, int]]) -> set[bytes]:
         """Stores events with their person and vehicle anchor; returns the ids of those that were not there before."""
-        ids = await self.source_ids({observation.source for observation, _, _ in seen})
+        ids = await self.source_ids(uow, {observation.source for observation, _, _ in seen})
         rows = await uow.rows(
             "INSERT INTO observation (event_id, source_id, person_anchor, vehicle_anchor, occurred_us, received_us)"
             " SELECT * FROM unnest(CAST(:events AS bytea[]), CAST(:sources AS smallint[]), CAST(:persons AS bigint[]),"
@@ -117,7 +120,7 @@ class Store:
         """Adds refused identifiers to their counters."""
         if not refused:
             return
-        ids = await self.source_ids({source for source, _, _ in refused})
+        ids = await self.source_ids(uow, {source for source, _, _ in refused})
         keys = sorted(refused)
         await uow.execute(
             "INSERT INTO rejected (source_id, kind, reason, identifiers) SELECT * FROM unnest(CAST(:sources AS smallint[]),"

@@ -16,7 +16,7 @@ from services.identity.domain.kinds import Kind
 
 TOKEN_BYTES = 16
 # Values met lately; a cached one costs a dictionary look-up instead of a normalisation and an HMAC.
-CACHED_VALUES = 200_000
+CACHED_VALUES = 50_000
 
 
 class Vault:

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import phonenumbers
@@ -203,17 +202,18 @@ def normalise(kind: str, scope: str, value: str) -> Identifier:
         raise Rejected("UNKNOWN_KIND")
     if known in SCOPED and not scope:
         raise Rejected("SCOPE_MISSING")
-    if len(value) > _LONGEST or "\0" in value:
-        raise Rejected("TOO_LONG" if len(value) > _LONGEST else "CONTROL_CHARACTER")
+    if len(value) > _LONGEST or len(scope) > _LONGEST:
+        raise Rejected("TOO_LONG")
+    if "\0" in value or "\0" in scope:
+        raise Rejected("CONTROL_CHARACTER")
     normal = _RULES[known](value if value.isascii() else unicodedata.normalize("NFKC", value))
     if not normal:
         raise Rejected("EMPTY")
     return Identifier(known, scope if known in SCOPED else "", normal)
 
 
-@lru_cache(65_536)
 def normal_or_reason(kind: str, scope: str, value: str) -> Identifier | str:
-    """Like `normalise`, with the reason as a value: the hot path meets the same identifiers again and again."""
+    """Like `normalise`, with the reason as a value."""
     try:
         return normalise(kind, scope, value)
     except Rejected as refusal:

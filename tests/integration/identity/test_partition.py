@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -82,3 +83,30 @@ async def test_order_and_batching_do_not_matter(databases: DatabaseFactory, seed
             results.append((groups, shared))
     assert results[0] == results[1] == results[2]
     assert any(len(group) > 1 for group in results[0][0])
+
+
+async def test_replicas_that_work_at_once_end_where_one_alone_would(world: World) -> None:
+    rng = random.Random(5)
+    other = World(world.database)
+    events = seen(rng, "5577", 120)
+    key = world.key()
+    batches = [world.batch(key, [world.event(key, *e[:-1], **e[-1]) for e in events[i::12]]) for i in range(12)]
+
+    # Every batch is taken twice, by two replicas in a different order.
+    async def work(replica: World, mine: list[bytes]) -> None:
+        for batch in mine:
+            await replica.take(batch)
+
+    await asyncio.gather(work(world, batches), work(other, batches[::-1]), work(other, batches[6:]))
+    groups, _ = await partition(world)
+    assert await pure_partition(world) == groups
+    resolved, changed, _ = await world.published()
+    assert len(events) == len(resolved) == len({event.event_id for event in resolved})
+    # A reader that applies owners and moves by version ends where the tables are.
+    owner: dict[int, tuple[int, int]] = {}
+    told = [o for e in resolved for o in (e.person, e.vehicle) if o.anchor_id]
+    told += [move.owner for batch in changed for move in batch.anchor_moves]
+    for o in rng.sample(told, len(told)):
+        owner[o.anchor_id] = max(owner.get(o.anchor_id, (0, 0)), (o.version, o.entity_id))
+    rows = await world.rows("SELECT id, version, entity_id FROM identifier WHERE anchor")
+    assert {row.id: (row.version, row.entity_id) for row in rows} == owner

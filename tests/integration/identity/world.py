@@ -32,7 +32,7 @@ class World:
         self.private_key = X25519PrivateKey.from_private_bytes(bytes(range(32)))
         self.public_key = self.private_key.public_key().public_bytes_raw()
         self.vault = Vault(b"t" * 32, b"v" * 32)
-        self.store = Store(database)
+        self.store = Store()
         self.opener = Opener({"k1": self.private_key}, self.vault)
         self.handle = observed(self.opener, self.store, Resolver(self.store, self.vault))
         self._numbers = itertools.count(1)
