@@ -7,6 +7,9 @@ PYTEST := $(BIN)/python -m pytest -q
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
 	--generate-hashes --no-emit-index-url --no-header --no-annotate
 
+# Thirty processes start in a test run; compiling every import anew would cost each of them seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test check bench proto lock clean
 
