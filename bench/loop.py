@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 import uuid
@@ -211,6 +212,11 @@ async def bare_publish_rate(url: str) -> float:
     return rate
 
 
+def say(what: str) -> None:
+    """Progress, beside the figures and not among them."""
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {what}\n")
+
+
 def bound_by(step: Step) -> str:
     """Who burned the cores at the highest rate, largest first."""
     ranked = sorted(step.cores.items(), key=lambda item: -item[1])
@@ -233,15 +239,19 @@ async def measure(quick: bool) -> dict[str, object]:
                     touchpoints.CreateSourceRequest(source=source)
                 )
             loop = Loop(suite, client, made.write_key)
+            say("importing persons")
             await loop.import_persons()
             await loop.hold(500, 2.0)
             steps = []
             for rate in rates:
+                say(f"{rate} events/s for {seconds:.0f} s")
                 steps.append(await loop.hold(rate, seconds))
                 if not steps[-1].held:
                     break
             best = max((step for step in steps if step.held), key=lambda step: step.rate, default=steps[0])
+            say("pushing")
             pushes = await loop.push(PUSHES // 10 if quick else PUSHES)
+            say("publishing to JetStream alone")
             bare = await bare_publish_rate(suite.nats_url)
     return {
         "events_per_s": best.rate if best.held else best.achieved,
