@@ -81,8 +81,9 @@ def cluster(space: Space, nodes: Mapping[int, Node], links: Iterable[Link]) -> P
     edges, idle = _edges(guards, nodes, links, shared, leading)
     parent, joined, refused = _join(guards, nodes, edges)
     members: defaultdict[Place, set[int]] = defaultdict(set)
+    vehicle = space is Space.VEHICLE
     for at, node in nodes.items():
-        if node.kind.space is space:
+        if (node.kind >= Kind.VIN) is vehicle:
             members[_root(parent, (at, NAMELESS))].add(at)
     return Partition([frozenset(group) for group in members.values()], shared, joined, idle, refused)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from services.identity.domain.identifiers import Known
-from services.identity.domain.kinds import ANCHOR_ORDER, Space
+from services.identity.domain.kinds import ANCHOR_ORDER, Kind, Space
 
 OWNS, DRIVES = "owns", "drives"
 
@@ -35,7 +35,9 @@ class Observation:
 
 def in_order(identifiers: Sequence[Known], space: Space) -> tuple[Known, ...]:
     """Those of one space without repeats, the anchor first."""
-    mine = {known.token: known for known in identifiers if known.kind.space is space}
+    vehicle = space is Space.VEHICLE
+    # Numbers of kinds are ordered by space; asking each for its space would cost more than the rest of this.
+    mine = {known.token: known for known in identifiers if (known.kind >= Kind.VIN) is vehicle}
     return tuple(sorted(mine.values(), key=_rank)) if len(mine) > 1 else tuple(mine.values())
 
 

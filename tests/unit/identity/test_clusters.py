@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 
@@ -155,3 +156,13 @@ def test_groups_that_share_no_link_do_not_know_of_each_other(claims: list[Claim]
     # What is true of a component alone is true of it beside others: recomputing a neighbourhood equals recomputing all.
     other = [(f"{a}x", f"{v}x", name, source) for a, v, name, source in claims[::-1]]
     assert groups(claims) | groups(other) == groups([*claims, *other])
+
+
+def test_a_tie_between_two_card_holders_is_not_decided_by_who_came_first() -> None:
+    claims = [
+        *(("rec1", "idc1", "", "app"), ("rec2", "idc2", "", "app")),
+        *(("rec1", "mob", "", "app"), ("rec2", "mob", "", "app"), ("rec3", "mob", "", "app")),
+    ]
+    orders = [groups(list(order)) for order in itertools.permutations(claims)]
+    assert all(orders[0] == found for found in orders)
+    assert 2 == len(orders[0])
