@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 from troika.identity.v1.identity_service_pb2 import GetStatisticsRequest
 from troika.orchestrator.v1.orchestrator_service_pb2 import GetThemeReportResponse
 
@@ -53,8 +54,9 @@ async def demo(persons: int, seed: int, folder: Path) -> int:
         finally:
             with screen.step("Stop everything"):
                 await suite.__aexit__(None, None, None)
-    except NeverCameError as error:
-        screen.say(f"[red]✗[/] {error}\n  logs: {folder / 'logs'}")
+    except (NeverCameError, grpc.aio.AioRpcError) as error:
+        what = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        screen.say(f"[red]✗[/] {what}\n  logs: {folder / 'logs'}")
         return 1
     await asyncio.to_thread(report.write, folder, result.outcome, result.figures, result.checks, screen.seconds)
     report.show(screen.console, folder, result.figures, result.checks)
