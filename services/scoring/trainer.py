@@ -163,10 +163,10 @@ class Trainer:
         if leaking_features((cut, goal), await self._tags.expressions(), specification.tags):
             raise TrainingRefused("FEATURE_LEAK")
         frame = joined([chunk async for chunk in self._tags.values(cut, specification.tags)])
-        # Before a process is started for it: what cannot be encoded cannot be learnt.
-        fit_encodings(specification.features, frame)
         labels = np.isin(frame.persons, await self._tags.audience(f"({goal}) AND ({cut})"))
         check_labels(labels)
+        # Before a process is started for it: what cannot be encoded cannot be learnt.
+        fit_encodings(specification.features, frame)
         return frame, labels
 
     async def _train(self, training: Training, specification: Specification, frame: Frame, labels: NDArray[np.bool_]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -85,6 +85,17 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def stop(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancels until they end: nats-py waits by asyncio.wait_for, which in Python 3.11 may swallow a cancellation."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=2)
+        for task in running:
+            task.print_stack()
+
+
 @asynccontextmanager
 async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
@@ -109,7 +120,7 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
             published.extend((batch.model_version, score) for score in batch.scores)
 
         tasks = [
-            asyncio.create_task(work)
+            asyncio.create_task(work, name=work.__qualname__)
             for work in (
                 Relay(database, bus).run(),
                 bus.consume(consumers.tags_changed(scorer), database),
@@ -121,9 +132,7 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
         try:
             yield World(database, bus, tags, scorer, trainer, ScoringServiceStub(own), published)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop(tasks)
 
 
 @pytest.fixture(scope="session")
