@@ -60,6 +60,9 @@ def settings_of(service: str, ports: Ports, postgres_dsn: str, nats_url: str, ke
 
 
 def _particular(service: str, ports: Ports) -> dict[str, str]:
+    if service == "orchestrator":
+        # A suite that is tried, or a demo that runs, at night would wait for the morning with every push.
+        return {"quiet_hours": ""}
     if service == "touchpoints":
         # Receivers live on this machine; links that dealers follow lead back to it.
         return {
