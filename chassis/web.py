@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from opentelemetry.trace import SpanKind
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import telemetry
@@ -39,6 +40,9 @@ def translate(error: Exception, path: str) -> Response:
     """Any error as a response: known ones as they are, a world that is down as 503, a bug as 500 with a log line."""
     if isinstance(error, TroikaError):
         return error_response(error)
+    if isinstance(error, ClientDisconnect):
+        # Nobody is left to read it; the number (nginx's) is for the metrics.
+        return Response(status_code=499)
     if is_operational(error):
         return error_response(Unavailable("something this service needs is down, try again"))
     log.error("request failed", exc_info=error, extra={"path": path})
@@ -108,6 +112,8 @@ def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]]) -> Fas
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
         return json_response({"code": code, "message": str(error.detail)}, error.status_code, error.headers)
 
+    # Named beside Exception: what is caught by its own name is not raised again behind the answer.
+    @app.exception_handler(ClientDisconnect)
     @app.exception_handler(Exception)
     async def other(request: Request, error: Exception) -> Response:
         return translate(error, request.url.path)

@@ -169,3 +169,23 @@ async def test_a_body_over_the_limit_is_refused_by_name(site: httpx.AsyncClient)
 async def test_an_unknown_path_is_a_typed_404(site: httpx.AsyncClient) -> None:
     answer = await site.get("/nowhere")
     assert (404, "not_found") == (answer.status_code, answer.json()["code"])
+
+
+async def test_a_client_that_hangs_up_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    app = web.new_app("test", {})
+    sent: list[Any] = []
+
+    @app.post("/slow")
+    async def slow(request: Request) -> dict[str, int]:
+        return {"size": len(await web.read_body(request, 100))}
+
+    async def hang_up() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/slow", "headers": [], "query_string": b"", "http_version": "1.1"}
+    await app(scope, hang_up, collect)
+    assert 499 == sent[0]["status"]
+    assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
