@@ -48,7 +48,8 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
     servers: Servers, databases: DatabaseFactory, bus: Bus, contacts: Contacts
 ) -> None:
     dsn, _ = await databases.address("scoring")
-    port = TagsPort.of(contacts, range(3000), range(2000))
+    first_row = len(contacts) - 3000
+    port = TagsPort.of(contacts, range(first_row, len(contacts)), range(first_row, first_row + 2000))
     async with serving(port) as tags_target:
         grpc_port = free_port()
         environment = {
@@ -71,15 +72,17 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
         asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL)
         async with process(environment) as first:
             training = (await stub.TrainModel(asked, timeout=60, wait_for_ready=True)).training
-            while (await state(stub, training.training_id)).progress < 0.1:
+            while training.progress < 0.1:
+                assert pb.TRAINING_STATE_RUNNING == training.state
                 await asyncio.sleep(0.02)
+                training = await state(stub, training.training_id)
             first.send_signal(signal.SIGKILL)
         async with process(environment) as second:
             async with asyncio.timeout(120):
                 while pb.TRAINING_STATE_RUNNING == (training := await state(stub, training.training_id)).state:
                     await asyncio.sleep(0.1)
             assert (pb.TRAINING_STATE_SUCCEEDED, 1, 3000) == (training.state, training.model_version, training.persons_scored)
-            answer = await stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL, person_ids=range(1, 3001)))
+            answer = await stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL, person_ids=list(port.persons)))
             assert min(answer.scores) > 0
             second.send_signal(signal.SIGTERM)
             async with asyncio.timeout(30):
