@@ -19,7 +19,8 @@ from services.tags.settings import Settings
 
 async def serve(settings: Settings) -> None:
     """Runs the service."""
-    # Batches make and drop tens of thousands of acyclic documents; the default collector walks them all, for half the CPU.
+    # Batches make and drop tens of thousands of acyclic documents; with default thresholds walking them cost more than
+    # parsing them.
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     rules = TagRules(catalogue_file.load(settings.catalogue))

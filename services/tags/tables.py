@@ -1,6 +1,7 @@
 """Tables of tags. Facts and values are documents: one row per anchor and per entity, however many tags it has.
 
-Measured against one row per fact: an event touches 2 rows instead of 6, and a merge is a read, a pure function and a write.
+An event touches 2 rows where one row per fact would touch some 6, and a merge is a read, a pure function and a write. The
+price is that a document is rewritten whole; with hundreds of tags per anchor that would have to be looked at again.
 """
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, SmallInteger, Table, Text
