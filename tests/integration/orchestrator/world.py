@@ -75,7 +75,7 @@ class People:
             raise InvalidArgument("no such tag: job", reason="UNKNOWN_TAG", field="predicate")
         try:
             return self.table.execute(f"SELECT {columns} FROM person WHERE {predicate or 'TRUE'} ORDER BY id").fetchall()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise InvalidArgument(str(error), reason="UNKNOWN_TAG", field="predicate") from error
 
 
