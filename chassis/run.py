@@ -107,8 +107,10 @@ class Runtime:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    """Cancels until it works: on Python 3.11 `wait_for`, which nats-py uses, may swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
 
 
 S = TypeVar("S", bound=ChassisSettings)
