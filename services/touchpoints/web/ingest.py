@@ -92,7 +92,7 @@ def add_ingest_doors(app: FastAPI, ingest: Ingest, sources: Sources) -> None:
         raw = await read_body(request, MOST_DECOMPRESSED)
         source = await sources.of(_write_key(request.headers) or _bearer(request.headers) or "")
         accepted, rejected = await ingest.records(decompress(raw, _encoding(request.headers)), source)
-        lines = [{"line": r.line, "field": r.error.field, "reason": r.error.message} for r in rejected]
+        lines = [{"line": r.line, "field": r.error.field or "line", "reason": r.error.message} for r in rejected]
         return Response(orjson.dumps({"accepted": accepted, "rejected": lines}), media_type="application/json")
 
     for name, implied_type in SEGMENT_PATHS.items():

@@ -169,7 +169,7 @@ async def test_records_are_taken_line_by_line(room: Room) -> None:
     answer = await room.http.post("/v1/records", content="\n".join(lines), headers=basic(key))
     assert 200 == answer.status_code
     assert 2 == answer.json()["accepted"]
-    assert [(2, ""), (3, "record_id"), (4, "updated_at"), (5, "identifiers.mobile"), (6, "vehicle.relation")] == [
+    assert [(2, "line"), (3, "record_id"), (4, "updated_at"), (5, "identifiers.mobile"), (6, "vehicle.relation")] == [
         (r["line"], r["field"]) for r in answer.json()["rejected"]
     ]
     (batch, first), _ = await room.observed()
