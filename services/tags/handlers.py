@@ -157,7 +157,6 @@ class _Work:
 
     def __init__(self, kind: Kind, sightings: Sequence[Sighting], moves: Sequence[Move]) -> None:
         self.kind, self._sightings = kind, sightings
-        self._explicit = {move.anchor_id for move in moves}
         self.claims: dict[int, tuple[int, int]] = {}
         self._claim(sightings)
         self._claim(moves)
@@ -223,9 +222,9 @@ class _Work:
             row = self._anchors[anchor_id]
             self._regrouped.add(row.entity_id)
             row.entity_id, row.version = self.claims[anchor_id]
-        for anchor_id in self._explicit:
-            # A move back to where the anchor is stored must still outdate older moves that come later.
-            row, version = self._anchors[anchor_id], self.claims[anchor_id][1]
+        for anchor_id, (_, version) in self.claims.items():
+            # Who confirms the owner that is stored must still outdate older moves that come later.
+            row = self._anchors[anchor_id]
             if version > row.version:
                 row.version = version
                 touched.add(anchor_id)

@@ -51,6 +51,13 @@ async def test_an_older_move_never_overrides_a_newer_one(database: Database) -> 
     assert [(30, 2.0)] == [(id_, tags["app_opens"]) for id_, tags in (await world.tags(database)).items()]
 
 
+async def test_an_event_that_confirms_the_owner_outdates_older_moves(database: Database) -> None:
+    await world.resolved(database, event(1, person=(1, 10, 1)))
+    await world.resolved(database, event(2, person=(1, 10, 3)))
+    await world.moved(database, move(PERSON, (1, 20, 2)))
+    assert {10} == (await world.tags(database)).keys()
+
+
 async def test_a_score_belongs_to_the_entity_and_the_newest_wins(database: Database) -> None:
     await world.scored(database, [(10, 900.0, 5)])
     assert {} == await world.tags(database)
