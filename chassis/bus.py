@@ -32,7 +32,8 @@ KEEP = timedelta(days=7)
 # The relay may publish a row twice (crash between publish and delete); JetStream drops the copy within this window,
 # the consumers' inboxes drop it after.
 DUPLICATE_WINDOW = timedelta(minutes=10)
-ACK_WAIT = timedelta(seconds=60)
+# What a killed replica held comes back after this; a batch takes far less, and a slow one is guarded by the inbox.
+ACK_WAIT = timedelta(seconds=10)
 FETCH_WAIT_S = 1.0
 RETRY_S = 0.5
 PUBLISH_TIMEOUT_S = 10.0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ChassisSettings(BaseSettings):
     """Base of each service's settings. Variables are `TROIKA_<NAME>`; the local runner sets them per process."""
+
+    # Full name of the RPC service that `callers` may call.
+    rpc_service: ClassVar[str]
 
     model_config = SettingsConfigDict(env_prefix="TROIKA_", extra="ignore", frozen=True)
 
@@ -21,9 +26,15 @@ class ChassisSettings(BaseSettings):
     caller_token_sha256: dict[str, str] = Field(
         description='Who may call in: caller name to the SHA-256 of its token, hexadecimal, as JSON {"tags": "ab12…"}.'
     )
+    # Each service's settings say who needs it; nobody else comes in.
+    callers: frozenset[str] = Field(frozenset({"operator"}), description="Who may call this service's RPCs, as JSON list.")
     # 4 connections feed 2 cores: doors, consumers and relay each hold one only during a transaction.
     postgres_pool_size: int = Field(8, ge=1, le=100, description="Connections this process may hold.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     grpc_reflection: bool = Field(True, description="Serve gRPC reflection; switch it off at production edges.")
     shutdown_grace_s: float = Field(10.0, ge=0, description="Seconds that running requests get after SIGTERM.")
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 in production survives a lost machine.")
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return {self.rpc_service: self.callers}

@@ -49,7 +49,10 @@ def settings_page() -> str:
         ("every service", ChassisSettings, shared),
         *((s, importlib.import_module(f"services.{s}.settings").Settings, None) for s in SERVICES),
     ]:
-        fields = {n: f for n, f in model.model_fields.items() if (n in shared if names else n not in shared)}
+        # Of the shared ones a service shows those that it gives a default of its own.
+        common = ChassisSettings.model_fields
+        own = {n: f for n, f in model.model_fields.items() if n not in common or f.default != common[n].default}
+        fields = common if names else own
         rows: list[list[object]] = []
         for name, field in fields.items():
             default = "required" if field.is_required() else f"**{shown(field.get_default(call_default_factory=True))}**"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -39,14 +38,10 @@ class Settings(ChassisSettings):
     sealing_private_key: Key = Field(description="X25519 private key that opens what the doors sealed; 32 bytes, base64.")
     token_key: Key = Field(description="Key of the tokens that stand for values in the tables; 32 bytes, base64.")
     vault_key: Key = Field(description="Key that seals values and names at rest; 32 bytes, base64.")
-    identity_callers: frozenset[str] = Field(
-        frozenset({"tags", "scoring", "orchestrator", "touchpoints", "operator"}),
-        description="Who may call troika.identity.v1.IdentityService.",
+    rpc_service = "troika.identity.v1.IdentityService"
+    callers: frozenset[str] = Field(
+        frozenset({"touchpoints", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
     reveal_callers: frozenset[str] = Field(
         frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
     )
-
-    def allowed_callers(self) -> Mapping[str, frozenset[str]]:
-        """RPC service → callers."""
-        return {"troika.identity.v1.IdentityService": self.identity_callers}

@@ -9,17 +9,13 @@ from pydantic import Field, field_validator
 from chassis.settings import ChassisSettings
 from services.orchestrator.domain.quiet_hours import QuietHours
 
-RPC_SERVICE = "troika.orchestrator.v1.OrchestratorService"
-
 
 class Settings(ChassisSettings):
     """Variables are `TROIKA_<NAME>`."""
 
     tags_target: str = Field("127.0.0.1:7002", description="host:port of the gRPC door of tags.")
     scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring.")
-    orchestrator_callers: frozenset[str] = Field(
-        frozenset({"operator"}), description="Who may call the orchestrator, as JSON list of caller names."
-    )
+    rpc_service = "troika.orchestrator.v1.OrchestratorService"
     frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
     frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
     # Providers accept marketing 08:00 to 22:00 at best (CONVENTIONS 6); we keep an hour's distance on both sides.
@@ -50,7 +46,3 @@ class Settings(ChassisSettings):
     def frequency_window(self) -> timedelta:
         """How far back pushes count for the cap."""
         return timedelta(days=self.frequency_window_days)
-
-    def allowed_callers(self) -> dict[str, frozenset[str]]:
-        """RPC service → callers."""
-        return {RPC_SERVICE: self.orchestrator_callers}

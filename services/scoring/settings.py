@@ -6,8 +6,6 @@ from pydantic import Field, SecretStr
 
 from chassis.settings import ChassisSettings
 
-SCORING_SERVICE = "troika.scoring.v1.ScoringService"
-
 
 class Settings(ChassisSettings):
     """The chassis' settings, the address of tags, the signing key of models, and the clock of the background work."""
@@ -16,14 +14,11 @@ class Settings(ChassisSettings):
     model_signing_key: SecretStr = Field(
         min_length=32, description="Key of the HMAC over stored models; a model signed with another key is never loaded."
     )
-    scoring_callers: frozenset[str] = Field(
-        frozenset({"operator", "orchestrator", "touchpoints"}), description="Who may call ScoringService."
+    rpc_service = "troika.scoring.v1.ScoringService"
+    callers: frozenset[str] = Field(
+        frozenset({"orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
     # Three missed heartbeats: shorter, and a busy machine loses its own training; longer, and a takeover waits.
     training_lease_s: float = Field(15.0, gt=0, description="A training whose process is silent for so long is taken over.")
     # The tags index promises to show a change within one second (DESIGN promise 5); twice that is past any doubt.
     rescore_delay_s: float = Field(2.0, ge=0, description="How long after a change that tags did not show yet to look again.")
-
-    def allowed_callers(self) -> dict[str, frozenset[str]]:
-        """RPC service to its callers."""
-        return {SCORING_SERVICE: self.scoring_callers}

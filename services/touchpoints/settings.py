@@ -8,8 +8,6 @@ from pydantic import Field, SecretStr, field_validator
 
 from chassis.settings import ChassisSettings
 
-RPC_SERVICE = "troika.touchpoints.v1.TouchpointsService"
-
 
 class Settings(ChassisSettings):
     """Settings of touchpoints; variables are `TROIKA_<NAME>`."""
@@ -27,7 +25,7 @@ class Settings(ChassisSettings):
     allow_private_endpoints: bool = Field(
         False, description="Push to loopback and private addresses and over plain http: for one machine, never in production."
     )
-    callers: tuple[str, ...] = Field(("operator", "orchestrator"), description="Who may call TouchpointsService, as JSON.")
+    rpc_service = "troika.touchpoints.v1.TouchpointsService"
     # 3 × 64 calls in flight keep two cores busy even when a receiver takes 50 ms per push.
     sender_workers: int = Field(3, ge=0, le=32, description="Sending loops of this process; 0 only listens.")
     sender_batch: int = Field(64, ge=1, le=500, description="Pushes that one loop claims and sends at once.")
@@ -46,7 +44,3 @@ class Settings(ChassisSettings):
         if not re.fullmatch("[0-9a-fA-F]{64}", key.get_secret_value()):
             raise ValueError("must be 64 hexadecimal digits")
         return key
-
-    def allowed_callers(self) -> dict[str, frozenset[str]]:
-        """RPC service → callers."""
-        return {RPC_SERVICE: frozenset(self.callers)}

@@ -27,7 +27,7 @@ from services.scoring.models.purchase_intent.training import train
 from services.scoring.models.trees import Trained
 from services.scoring.registry import Registry
 from services.scoring.rpc import ScoringRpc
-from services.scoring.settings import SCORING_SERVICE
+from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
 from services.scoring.trainer import Trainer
 from tests.integration.scoring.tags_port import CUT, GOAL, HASHES, TOKEN, TagsPort, serving
@@ -106,7 +106,7 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
         door, registry = TagDoor(channel), Registry(KEY)
         scorer = Scorer(database, door, registry, 0.2)
         trainer = Trainer(database, door, registry, MODELS, signing_key=KEY, lease_s=3, settle_s=0)
-        server = rpc.Server(HASHES, {SCORING_SERVICE: frozenset({"scoring"})}, with_reflection=False)
+        server = rpc.Server(HASHES, {Settings.rpc_service: frozenset({"scoring"})}, with_reflection=False)
         add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, trainer, MODELS), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)

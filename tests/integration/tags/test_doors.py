@@ -19,7 +19,7 @@ from services.tags import events
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
 from services.tags.rpc import TagsRpc
-from services.tags.settings import TAGS_SERVICE
+from services.tags.settings import Settings
 from tests.integration.tags.world import RULES
 
 PERSON, VEHICLE = identity.ENTITY_KIND_PERSON, identity.ENTITY_KIND_VEHICLE
@@ -35,7 +35,7 @@ async def projection(database: Database, bus: Bus) -> Projection:
 @pytest.fixture
 async def stub(database: Database, projection: Projection) -> AsyncIterator[TagsServiceStub]:
     hashes = {"operator": hashlib.sha256(TOKEN.encode()).hexdigest()}
-    server = rpc.Server(hashes, {TAGS_SERVICE: frozenset({"operator"})}, with_reflection=False)
+    server = rpc.Server(hashes, {Settings.rpc_service: frozenset({"operator"})}, with_reflection=False)
     add_TagsServiceServicer_to_server(TagsRpc(RULES, projection, database), server.aio)
     port = await server.start("127.0.0.1:0")
     channel = rpc.connect(f"127.0.0.1:{port}", "operator", TOKEN)
