@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -58,6 +58,26 @@ def validate(request: Message) -> None:
         elements = first.field.elements if first.field else []
         path = ".".join(e.field_name + (f"[{e.subscript.value}]" if e.subscript else "") for e in elements)
         raise InvalidArgument(first.message or first.rule_id, field=path or "request")
+    # PostgreSQL stores no NUL, and no text of ours has one. Most requests have no zero byte at all.
+    if b"\0" in request.SerializeToString() and (path := _nul_in(request)):
+        raise InvalidArgument("text must not contain NUL", reason="NUL_CHARACTER", field=path)
+
+
+def _nul_in(message: Message, prefix: str = "") -> str:
+    """Path of the first text with a NUL in it; empty when there is none."""
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        parts: Iterable[tuple[str, Any]] = [(path, value)]
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            parts = [(f"{path}[{key}]", part) for key, found in value.items() for part in (key, found)]
+        elif field.is_repeated:
+            parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+        for at, part in parts:
+            if isinstance(part, str) and "\0" in part:
+                return at
+            if isinstance(part, Message) and (found_at := _nul_in(part, f"{at}.")):
+                return found_at
+    return ""
 
 
 class Gate(grpc.aio.ServerInterceptor):

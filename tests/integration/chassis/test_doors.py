@@ -13,11 +13,12 @@ from fastapi import FastAPI, Request
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from troika.orchestrator.v1 import orchestrator_service_pb2 as orchestrator
 from troika.tags.v1 import tags_service_pb2 as pb
 from troika.tags.v1 import tags_service_pb2_grpc as stubs
 
 from chassis import rpc, web
-from chassis.errors import NotFound, ResourceExhausted, Unavailable
+from chassis.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 SERVICE = "troika.tags.v1.TagsService"
 SECRET = "a secret that is long enough"
@@ -98,6 +99,20 @@ async def test_a_field_at_fault_is_named_with_rich_details(address: str) -> None
 async def test_rules_of_the_proto_are_checked_before_the_handler(address: str) -> None:
     error = await refused(address, entity_kind=0)
     assert (grpc.StatusCode.INVALID_ARGUMENT, "entity_kind") == (error.code(), rpc.reason_of(error)[1])
+
+
+def test_text_with_a_nul_is_refused_wherever_it_stands() -> None:
+    theme = orchestrator.Theme(
+        title="t",
+        audience="x",
+        goal=orchestrator.Goal(event="e"),
+        offer=orchestrator.Offer(name="n\0", title="t", purpose="service"),
+        budget=orchestrator.Budget(max_contacts=1),
+        model="m",
+    )
+    with pytest.raises(InvalidArgument) as caught:
+        rpc.validate(orchestrator.CreateThemeRequest(theme=theme))
+    assert ("NUL_CHARACTER", "theme.offer.name") == (caught.value.reason, caught.value.field)
 
 
 async def test_a_bug_shows_nothing_of_itself(address: str) -> None:
