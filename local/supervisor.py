@@ -112,8 +112,13 @@ class Suite:
         self._note_pids()
 
     async def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Sends a signal to a service, "postgres" or "nats" and waits for its death; the supervisor brings it back."""
+        """Sends a signal to a service, "postgres" or "nats" and waits for its death; the supervisor brings it back.
+
+        One that is just being brought back is waited for: it dies too.
+        """
         child = self.children[name]
+        while not child.alive:
+            await asyncio.sleep(0.01)
         process = child.process
         child.send(number)
         while process is not None and process.poll() is None:
