@@ -33,11 +33,13 @@ def draw(path: Path, figures: dict[str, Any], report: GetThemeReportResponse) ->
     for at, channel in enumerate(report.channels):
         counts = [getattr(channel, stage) for stage in STAGES]
         bars = right.bar([place + at * width for place in range(len(STAGES))], counts, width, label=channel.channel)
-        right.bar_label(bars, fontsize=7)
+        right.bar_label(bars, fontsize=7, fmt="{:,.0f}")
     right.set_xticks([place + width * (len(report.channels) - 1) / 2 for place in range(len(STAGES))], STAGES)
-    right.set_yscale("symlog")
-    right.set_title("Funnel by channel (people, log scale)")
-    right.legend(frameon=False)
+    # Room above the tallest bars for their numbers and the legend.
+    right.margins(y=0.2)
+    right.set_ylabel("people")
+    right.set_title("Funnel by channel")
+    right.legend(frameon=False, loc="upper center", ncols=3)
     effect, group = figures["effect_vs_holdout"], figures["random_group_of_same_size"]
     figure.suptitle(
         f"Said yes: targeted {figures['targeted']['value']:.1%}, random {group['value']:.1%};"
