@@ -24,7 +24,7 @@ LEASES = {"TROIKA_TRAINING_LEASE_S": "3", "TROIKA_LEASE_S": "3", "TROIKA_SEND_LE
 Deaths = Mapping[str, Sequence[tuple[str, float]]]
 EACH_IN_ITS_WORK: Deaths = {
     "Import": (("touchpoints", 0.2), ("nats", 0.2)),
-    "Send": (("postgres", 0.1), ("identity", 0.2)),
+    "Send": (("postgres", 0.1),),
     "Resolve": (("identity", 0.2), ("tags", 0.2)),
     "Train,": (("scoring", 0.5),),
     "Launch:": (("orchestrator", 0.05),),
