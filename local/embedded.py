@@ -153,25 +153,6 @@ class Nats:
                     return
 
 
-def start(command: Command, log: Path) -> subprocess.Popen[bytes]:
-    """Starts a server in a process group of its own (our Ctrl-C must not reach it before its clients stop)."""
-    with log.open("ab") as out:
-        return subprocess.Popen(
-            command.argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, user=command.uid, cwd="/", start_new_session=True
-        )
-
-
-def stop(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
-    """SIGINT (for PostgreSQL: fast shutdown), then SIGKILL."""
-    if process.poll() is None:
-        process.send_signal(2)
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _open_to_all(path: Path) -> bool:
     """Whether any user may enter the folder and all those above it."""
     path = path.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from chassis.bus import DEAD_LETTERS, Bus
 from chassis.testing import DatabaseFactory
-from local.embedded import Nats, Postgres, start, stop
+from local.embedded import Nats, Postgres
+from local.processes import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,14 +29,20 @@ class Servers:
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     postgres, nats = Postgres(folder / "postgres", fast_and_loose=True), Nats(folder / "nats")
-    processes = [start(postgres.command(), folder / "postgres.log"), start(nats.command(), folder / "nats.log")]
+    # Children die with us, even when the run is killed.
+    children = [
+        Child(name, command.argv, folder / f"{name}.log", {}, Path("/"), signal.SIGINT, command.uid)
+        for name, command in (("postgres", postgres.command()), ("nats", nats.command()))
+    ]
+    for child in children:
+        child.start()
     try:
         await postgres.ready()
         await nats.ready()
         yield Servers(postgres.dsn, nats.url)
     finally:
-        for process in processes:
-            stop(process)
+        for child in children:
+            await child.stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import pytest
 
 from chassis.bus import DEAD_LETTERS, Bus
 from chassis.testing import DatabaseFactory, drop_database
-from local.embedded import Nats, start, stop
+from local.embedded import Nats
+from local.processes import Child
 from services.touchpoints.channels.http import Caller, PublicOnly
 from services.touchpoints.domain.deliveries import Refused, Retry
 from tests.conftest import Servers
@@ -28,7 +29,8 @@ async def test_without_the_bus_nothing_is_accepted_and_the_repeat_is_in_the_stre
     servers: Servers, databases: DatabaseFactory, identity: Identity, tmp_path: Path
 ) -> None:
     nats = Nats(tmp_path / "nats")
-    process = start(nats.command(), tmp_path / "nats.log")
+    server = Child("nats", nats.command().argv, tmp_path / "nats.log", {}, tmp_path)
+    server.start()
     await nats.ready()
     bus = Bus(nats.url, "test")
     await bus.connect()
@@ -45,14 +47,14 @@ async def test_without_the_bus_nothing_is_accepted_and_the_repeat_is_in_the_stre
                 assert int(answer.headers["Retry-After"]) >= 1
             return answer.status_code
 
-        stop(process)
+        await server.stop()
         assert [503, 503] == [await post(), await post()]
-        process = start(nats.command(), tmp_path / "nats.log")
+        server.start()
         await nats.ready()
         await eventually(post, lambda status: status == 200)
         assert 1 == len(await room.observed())
     await bus.close()
-    stop(process)
+    await server.stop()
     await drop_database(servers.postgres_dsn, name)
 
 
