@@ -38,6 +38,7 @@ async def serve(settings: Settings) -> None:
         identity: Any = IdentityServiceStub(runtime.client(settings.identity_target))
         vault = Vault(bytes.fromhex(settings.secrets_key.get_secret_value()))
         sealer, sources, endpoints = Sealer(identity), Sources(database), Endpoints(database, vault)
+        runtime.checks["sealing key"] = sealer.check
         runtime.spawn(sealer.run(), "sealing key")
         runtime.spawn(sources.run(), "sources")
         ingest = Ingest(sealer, Publisher(runtime.bus, settings.publish_timeout_s), settings.oldest_event_days)

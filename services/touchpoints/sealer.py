@@ -42,6 +42,10 @@ class Sealer:
             self._until = now + DATA_KEY_LIFE_S
         return self._current
 
+    async def check(self) -> None:
+        """Raises until there is a key: a door that refuses every event is not ready."""
+        self.key()
+
     async def run(self) -> None:
         """Fetches the public key now and then; runs until cancelled."""
         while True:

@@ -65,7 +65,9 @@ async def test_the_door_waits_for_its_first_key_and_then_needs_identity_no_more(
     identity = Identity(target=f"127.0.0.1:{port}")
     await bus.declare(*NEIGHBOURS)
     dsn, name = await databases.address("touchpoints")
-    async with running(settings_for(dsn, servers.nats_url, identity), identity, bus, servers.nats_url) as room:
+    settings = settings_for(dsn, servers.nats_url, identity)
+    async with running(settings, identity, bus, servers.nats_url, keyless=True) as room:
+        assert {"sealing key": "Unavailable"} == (await room.http.get("/readyz")).json()["down"]
         key = await room.source("app")
 
         async def post(message: str) -> tuple[int, str]:
