@@ -22,6 +22,11 @@ QUESTIONS: Mapping[str, str] = {
     "pushes": "SELECT count(*) FROM touchpoints.delivery",
     "pushed_persons": "SELECT count(DISTINCT person_id) FROM touchpoints.delivery",
     "acknowledged": "SELECT count(*) FROM touchpoints.delivery WHERE state BETWEEN 3 AND 6",
+    # What came back as failed had arrived before.
+    "arrived": (
+        "SELECT count(*) FROM touchpoints.delivery d WHERE state BETWEEN 3 AND 6"
+        " OR EXISTS (SELECT FROM touchpoints.feedback f WHERE f.delivery_id = d.delivery_id)"
+    ),
     "feedback": "SELECT count(*) FROM touchpoints.feedback",
     # Only what says something about the person becomes an event; the rest moves the push alone.
     "feedback_about_persons": (
@@ -73,6 +78,7 @@ def check(
         agree("vehicles", doors=statistics.vehicles, database=in_database["vehicles"], tags=in_database["tagged_vehicles"]),
         agree("merges", doors=statistics.merges, database=in_database["merges"]),
         agree("pushes", decided=outcome.report.decisions["push"], sent=sent.total, database=in_database["pushes"]),
+        agree("pushes that arrived", receivers=judgement.pushes, database=in_database["arrived"]),
         agree("acknowledged", doors=sent.acknowledged, database=in_database["acknowledged"]),
         agree("feedback", doors=sent.feedback, database=in_database["feedback"]),
         agree("signatures refused by receivers", refused=judgement.bad_signatures, allowed=0),

@@ -52,7 +52,7 @@ def _lines(f: dict[str, Any]) -> list[tuple[str, str]]:
             "against the truth",
             f"pairwise precision {f['identity_precision']:.4%}, recall {f['identity_recall']:.4%}",
         ),
-        ("pushes", f"{f['pushes']:,}, taken by the receivers {f['acknowledged']:,}, feedback events {f['feedback']:,}"),
+        ("pushes", f"{f['pushes']:,}, acknowledged {f['acknowledged']:,}, feedback events {f['feedback']:,}"),
         ("said yes, targeted", _rate(targeted)),
         ("said yes, random group of that size", _rate(group)),
         (
