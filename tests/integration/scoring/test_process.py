@@ -63,7 +63,7 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
             "TROIKA_CALLER_TOKEN_SHA256": orjson.dumps(HASHES).decode(),
             "TROIKA_TAGS_TARGET": tags_target,
             "TROIKA_MODEL_SIGNING_KEY": "k" * 32,
-            "TROIKA_SCORING_CALLERS": '["scoring"]',
+            "TROIKA_CALLERS": '["scoring"]',
             "TROIKA_TRAINING_LEASE_S": "2",
             "TROIKA_RESCORE_DELAY_S": "0.1",
         }
