@@ -17,4 +17,4 @@ def test_data_goes_when_the_folder_it_belongs_to_is_gone(tmp_path: Path) -> None
     assert first.exists()
     (tmp_path / "run").rmdir()
     second = _lodging(tmp_path / "other" / "postgres", shared)
-    assert {second.with_suffix(".home").name} == {path.name for path in (shared).iterdir()}
+    assert {second.with_suffix(".home").name} == {path.name for path in shared.iterdir()}
