@@ -101,3 +101,56 @@ async def test_rubbish_gets_a_typed_answer(channels: dict[str, grpc.aio.Channel]
 async def test_every_service_is_ready_after_all_that(suite: Suite, service: str) -> None:
     await suite.ready(service)
     assert 0 == suite.children[service].deaths_in_a_row
+
+
+THEME = {
+    "title": "Test drives",
+    "audience": "age > 30",
+    "goal": {"event": "Offer Answered"},
+    "offer": {"name": "n", "title": "t", "purpose": "service"},
+    "budget": {"max_contacts": 1},
+    "model": "purchase_intent",
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "fields", "code", "reason", "field"),
+    [
+        ("orchestrator", "GetTheme", {"name": "themes/999"}, "NOT_FOUND", "THEME_NOT_FOUND", "name"),
+        ("orchestrator", "LaunchTheme", {"name": "themes/999"}, "NOT_FOUND", "THEME_NOT_FOUND", "name"),
+        ("orchestrator", "GetTheme", {"name": "theme 9"}, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "name"),
+        (
+            "orchestrator",
+            "CreateTheme",
+            {"theme": THEME | {"audience": "agee > 30"}},
+            "INVALID_ARGUMENT",
+            "UNKNOWN_TAG",
+            "theme.audience",
+        ),
+        ("orchestrator", "ListThemes", {"page_token": "made up"}, "INVALID_ARGUMENT", "INVALID_PAGE_TOKEN", "page_token"),
+        (
+            "tags",
+            "CountAudience",
+            {"entity_kind": 1, "predicate": "age > 'x'"},
+            "INVALID_ARGUMENT",
+            "TYPE_MISMATCH",
+            "predicate",
+        ),
+        ("tags", "CountAudience", {"entity_kind": 1, "predicate": "age >"}, "INVALID_ARGUMENT", "SYNTAX", "predicate"),
+        ("tags", "CountAudience", {"entity_kind": 7}, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "entity_kind"),
+        ("scoring", "GetModel", {"model": "nosuch"}, "NOT_FOUND", "UNKNOWN_MODEL", "model"),
+        ("touchpoints", "GetDelivery", {"delivery_id": "nosuch"}, "NOT_FOUND", "DELIVERY_NOT_FOUND", "delivery_id"),
+    ],
+)
+async def test_what_is_wrong_is_named(
+    channels: dict[str, grpc.aio.Channel],
+    service: str,
+    method: str,
+    fields: dict[str, Any],
+    code: str,
+    reason: str,
+    field: str,
+) -> None:
+    request = message_factory.GetMessageClass(described(service, method).input_type)(**fields)
+    found, why, where = await call(channels[service], service, method, request)
+    assert (code, reason, field) == (found.name, why, where)
