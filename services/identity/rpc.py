@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from troika.identity.v1 import events_pb2
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 
+from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
 from services.identity import commands, events, queries
@@ -23,7 +23,6 @@ from services.identity.vault import Vault
 Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
-HIGHEST = 2**63 - 1
 
 
 class IdentityRpc(IdentityServiceServicer):
@@ -92,12 +91,12 @@ class IdentityRpc(IdentityServiceServicer):
     async def ListClusterChanges(
         self, request: pb.ListClusterChangesRequest, context: Context
     ) -> pb.ListClusterChangesResponse:
-        """The page token is the number of the last entry shown."""
-        size = _page_size(request.page_size)
-        (before,) = _numbers(request.page_token, 1) or (HIGHEST,)
+        """Goes on behind the number of the last entry shown."""
+        size = paging.size(request.page_size, DEFAULT_PAGE, LARGEST_PAGE)
+        (before,) = paging.read("cluster changes", request.page_token, (paging.BIGINT_MAX,))
         async with self._database.read() as uow:
             entries = await queries.ledger_page(uow, before, size)
-        token = str(entries[-1].op_id) if len(entries) == size else ""
+        token = paging.token("cluster changes", entries[-1].op_id) if len(entries) == size else ""
         return pb.ListClusterChangesResponse(
             cluster_changes=[events.cluster_change(entry) for entry in entries], next_page_token=token
         )
@@ -106,8 +105,6 @@ class IdentityRpc(IdentityServiceServicer):
         self, request: pb.RegisterSharedIdentifiersRequest, context: Context
     ) -> pb.RegisterSharedIdentifiersResponse:
         """Clusters that only these values held together come apart at once."""
-        if "\0" in request.reason:
-            raise InvalidArgument("must not hold NUL", reason="CONTROL_CHARACTER", field="reason")
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         good = [k for k in known if isinstance(k, Known)]
         async with self._database.transaction() as uow:
@@ -118,9 +115,9 @@ class IdentityRpc(IdentityServiceServicer):
     async def ListSharedIdentifiers(
         self, request: pb.ListSharedIdentifiersRequest, context: Context
     ) -> pb.ListSharedIdentifiersResponse:
-        """The page token is the degree and number of the last value shown."""
-        size = _page_size(request.page_size)
-        anchors, last = _numbers(request.page_token, 2) or (HIGHEST, HIGHEST)
+        """Goes on behind the degree and number of the last value shown."""
+        size = paging.size(request.page_size, DEFAULT_PAGE, LARGEST_PAGE)
+        anchors, last = paging.read("shared", request.page_token, (paging.BIGINT_MAX, paging.BIGINT_MAX))
         async with self._database.read() as uow:
             rows = await queries.shared_page(uow, (anchors, last), size)
         return pb.ListSharedIdentifiersResponse(
@@ -133,7 +130,7 @@ class IdentityRpc(IdentityServiceServicer):
                 )
                 for row in rows
             ],
-            next_page_token=f"{rows[-1].anchors}.{rows[-1].id}" if len(rows) == size else "",
+            next_page_token=paging.token("shared", rows[-1].anchors, rows[-1].id) if len(rows) == size else "",
         )
 
     async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Context) -> pb.RevealAddressesResponse:
@@ -144,8 +141,6 @@ class IdentityRpc(IdentityServiceServicer):
         kind = KINDS[request.kind]
         if (kind in SCOPED) != bool(request.scope):
             raise InvalidArgument("openid and crm_id need a scope, mobile has none", reason="INVALID_SCOPE", field="scope")
-        if "\0" in request.scope:
-            raise InvalidArgument("must not hold NUL", reason="CONTROL_CHARACTER", field="scope")
         if any(person <= 0 for person in request.person_ids):
             raise InvalidArgument("person ids are positive", field="person_ids")
         with_name = request.purpose == "dealer_contact"
@@ -188,19 +183,6 @@ def _caller(context: Context) -> str:
     """Who calls; the gate has checked the secret behind the name."""
     metadata = dict(context.invocation_metadata() or ())
     return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]
-
-
-def _page_size(asked: int) -> int:
-    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
-
-
-def _numbers(token: str, count: int) -> Sequence[int]:
-    if not token:
-        return ()
-    parts = token.split(".")
-    if len(parts) != count or not all(part.isascii() and part.isdigit() and int(part) <= HIGHEST for part in parts):
-        raise InvalidArgument("not a page token of this list", reason="INVALID_PAGE_TOKEN", field="page_token")
-    return [int(part) for part in parts]
 
 
 def _timestamp(micros: int) -> Timestamp:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 from typing import Any
 
 import grpc
@@ -12,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceServicer
 
+from chassis import paging
 from chassis.errors import InvalidArgument
 from services.orchestrator import handlers
 from services.orchestrator.domain.explaining import Decision
@@ -23,7 +21,6 @@ from services.orchestrator.handlers import Room
 Context = grpc.aio.ServicerContext[Any, Any]
 THEMES_PAGE, THEMES_MOST = 50, 500
 DECISIONS_PAGE, DECISIONS_MOST = 1_000, 10_000
-BIGINT_MAX = 2**63 - 1
 
 
 class OrchestratorRpc(OrchestratorServiceServicer):
@@ -34,8 +31,6 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:  # noqa: N802
         """See the contract."""
-        if "\0" in request.request_id:
-            raise InvalidArgument("must not contain U+0000", field="request_id")
         theme = await handlers.create_theme(self._room, _draft(request.theme), request.request_id)
         return pb.CreateThemeResponse(theme=_theme(theme))
 
@@ -45,13 +40,13 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def ListThemes(self, request: pb.ListThemesRequest, context: Context) -> pb.ListThemesResponse:  # noqa: N802
         """See the contract."""
-        size = min(request.page_size or THEMES_PAGE, THEMES_MOST)
-        before = read_token("themes", request.page_token) if request.page_token else BIGINT_MAX
+        size = paging.size(request.page_size, THEMES_PAGE, THEMES_MOST)
+        (before,) = paging.read("themes", request.page_token, (paging.BIGINT_MAX,))
         themes = await handlers.list_themes(self._room, before, size + 1)
         more = len(themes) > size
         return pb.ListThemesResponse(
             themes=[_theme(theme) for theme in themes[:size]],
-            next_page_token=page_token("themes", themes[size - 1].theme_id) if more else "",
+            next_page_token=paging.token("themes", themes[size - 1].theme_id) if more else "",
         )
 
     async def SuggestAudience(  # noqa: N802
@@ -123,13 +118,13 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:  # noqa: N802
         """See the contract."""
-        size = min(request.page_size or DECISIONS_PAGE, DECISIONS_MOST)
-        after = read_token(request.name, request.page_token) if request.page_token else 0
+        size = paging.size(request.page_size, DECISIONS_PAGE, DECISIONS_MOST)
+        (after,) = paging.read(request.name, request.page_token, (0,))
         decisions = await handlers.list_decisions(self._room, id_of(request.name), after, size + 1)
         more = len(decisions) > size
         return pb.ListDecisionsResponse(
             decisions=[_decision(decision) for decision in decisions[:size]],
-            next_page_token=page_token(request.name, decisions[size - 1].person_id) if more else "",
+            next_page_token=paging.token(request.name, decisions[size - 1].person_id) if more else "",
         )
 
     async def ExplainDecision(  # noqa: N802
@@ -140,32 +135,10 @@ class OrchestratorRpc(OrchestratorServiceServicer):
         return pb.ExplainDecisionResponse(decision=_decision(decision), reasons=reasons)
 
 
-def page_token(listing: str, last: int) -> str:
-    """Where a listing goes on: opaque to callers, checked when it comes back, good for this listing only."""
-    payload = f"{last}".encode()
-    return base64.urlsafe_b64encode(_check(listing, payload) + payload).decode()
-
-
-def read_token(listing: str, token: str) -> int:
-    """The last id before the page; raises InvalidArgument for what `page_token` did not make for this listing."""
-    try:
-        raw = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
-        if raw[:6] == _check(listing, raw[6:]):
-            return int(raw[6:])
-    except (binascii.Error, UnicodeEncodeError, ValueError):
-        pass
-    raise InvalidArgument("not a token of this listing", reason="INVALID_PAGE_TOKEN", field="page_token")
-
-
-def _check(listing: str, payload: bytes) -> bytes:
-    return hashlib.blake2b(payload, digest_size=6, person=hashlib.blake2b(listing.encode(), digest_size=16).digest()).digest()
-
-
 def _draft(theme: pb.Theme) -> ThemeDraft:
     for name, text in (("title", theme.title), ("audience", theme.audience)):
         if not text.strip():
             raise InvalidArgument(f"{name} is blank", field=f"theme.{name}")
-    _refuse_nul(theme)
     return ThemeDraft(
         theme.title,
         theme.audience,
@@ -176,23 +149,6 @@ def _draft(theme: pb.Theme) -> ThemeDraft:
         theme.model,
         theme.call_score,
     )
-
-
-def _refuse_nul(theme: pb.Theme) -> None:
-    """PostgreSQL cannot store U+0000 in text."""
-    texts = {
-        "theme.title": theme.title,
-        "theme.audience": theme.audience,
-        "theme.goal.event": theme.goal.event,
-        "theme.goal.property": theme.goal.property,
-        "theme.goal.value": theme.goal.value,
-        "theme.offer.name": theme.offer.name,
-        "theme.offer.title": theme.offer.title,
-        "theme.offer.body": theme.offer.body,
-    }
-    for field, text in texts.items():
-        if "\0" in text:
-            raise InvalidArgument("must not contain U+0000", field=field)
 
 
 def _theme(theme: Theme) -> pb.Theme:

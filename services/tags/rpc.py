@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from troika.tags.v1 import tags_service_pb2 as pb
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer
 
+from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound
 from services.tags import events, profile
@@ -48,11 +49,9 @@ class TagsRpc(TagsServiceServicer):
     async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:  # noqa: N802
         """The catalogue by kind and name."""
         ordered = sorted(self._catalogue.definitions, key=lambda d: (d.kind, d.name))
-        token = request.page_token or "0"
-        if not (token.isascii() and token.isdigit() and int(token) <= len(ordered)):
-            raise InvalidArgument("not a token of ListTags", reason="INVALID_PAGE_TOKEN", field="page_token")
-        start, size = int(token), min(request.page_size or 100, 1000)
-        answer = pb.ListTagsResponse(next_page_token=str(start + size) if start + size < len(ordered) else "")
+        (start,) = paging.read("tags", request.page_token, (0,))
+        size = paging.size(request.page_size, 100, 1000)
+        answer = pb.ListTagsResponse(next_page_token=paging.token("tags", start + size) if start + size < len(ordered) else "")
         for definition in ordered[start : start + size]:
             answer.tags.add(
                 name=definition.name,
