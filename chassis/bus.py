@@ -36,6 +36,8 @@ DUPLICATE_WINDOW = timedelta(minutes=10)
 ACK_WAIT = timedelta(seconds=10)
 FETCH_WAIT_S = 1.0
 RETRY_S = 0.5
+# On a replayed message: the consumer it is for. The others of its subject have handled it long ago.
+ONLY = "troika-only"
 PUBLISH_TIMEOUT_S = 10.0
 
 
@@ -177,7 +179,7 @@ class Bus:
                 return
             log.exception("message set aside", extra={"consumer": consumer.name})
             telemetry.MESSAGES.labels(consumer.name, "dead").inc()
-            letter = dead_letter(consumer.name, raws[0].data, f"UNHANDLED_{type(error).__name__}".upper(), raws[0].subject)
+            letter = dead_letter(consumer.name, raws[0].subject, raws[0].data, f"UNHANDLED_{type(error).__name__}".upper())
             await self.publish_all([letter])
         for raw in raws:
             await raw.ack()
@@ -197,7 +199,7 @@ class Bus:
         ):
             async with database.transaction() as uow:
                 fresh = await uow.fresh(consumer.name, [m.id for m in messages])
-                if wanted := [m for m in messages if m.id in fresh]:
+                if wanted := [m for m in messages if m.id in fresh and m.headers.get(ONLY, consumer.name) == consumer.name]:
                     await consumer.handle(uow, wanted)
         telemetry.MESSAGES.labels(consumer.name, "handled").inc(len(messages))
 
@@ -217,8 +219,9 @@ class Bus:
         return found
 
     async def replay(self, letter: Message) -> None:
-        """Publishes a dead letter on its origin again under a new id and takes it off the dead-letter stream."""
-        await self.publish_all([Outgoing.now(letter.headers["troika-origin"], letter.data)])
+        """Publishes a dead letter again for the consumer that set it aside, and only for it, and takes it off the stream."""
+        only = {ONLY: letter.subject.removeprefix(f"{DEAD_LETTER_SUBJECT}.")}
+        await self.publish_all([Outgoing.now(letter.headers["troika-origin"], letter.data, **only)])
         await self._js.delete_msg(DEAD_LETTERS.name, letter.sequence)
 
     async def delete_streams(self) -> None:

@@ -29,9 +29,9 @@ class UnitOfWork:
         """Puts a serialised protobuf message into the outbox of this transaction."""
         self._outgoing.append(Outgoing.now(subject, payload))
 
-    def dead_letter(self, consumer: str, payload: bytes, reason: str, origin: str = "") -> None:
+    def dead_letter(self, consumer: str, origin: str, payload: bytes, reason: str) -> None:
         """Sets one bad fact aside so that the facts behind it go on; see outbox.dead_letter."""
-        self._outgoing.append(outbox.dead_letter(consumer, payload, reason, origin))
+        self._outgoing.append(outbox.dead_letter(consumer, origin, payload, reason))
 
     async def rows(self, statement: str, **parameters: Any) -> Sequence[Any]:
         """Runs a named-parameter statement and returns all rows."""

@@ -46,11 +46,11 @@ class Outgoing:
         return cls(message_id, subject, payload, cloud_event | telemetry.trace_headers() | headers)
 
 
-def dead_letter(consumer: str, payload: bytes, reason: str, origin: str = "") -> Outgoing:
+def dead_letter(consumer: str, origin: str, payload: bytes, reason: str) -> Outgoing:
     """A message for the dead-letter stream. `reason` is UPPER_SNAKE and free of personal data.
 
-    `payload` is a whole bus message (a batch of one fact) for the subject `origin`, so that it can be replayed;
-    without an origin it can only be looked at.
+    `payload` is a whole bus message (a batch of one fact) for the subject `origin`, so that it can be replayed to
+    that consumer; with an empty origin it can only be looked at.
     """
     telemetry.DEAD_LETTERS.labels(consumer, reason).inc()
     return Outgoing.now(f"{DEAD_LETTER_SUBJECT}.{consumer}", payload, **{"troika-reason": reason, "troika-origin": origin})

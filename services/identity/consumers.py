@@ -143,8 +143,9 @@ def observed(opener: Opener, store: Store, resolver: Resolver) -> Observed:
                 anchor_id=observation.anchor_id,
                 properties_json=observation.properties,
             )
-            uow.dead_letter(NAME, events_pb2.ObservedBatch(events=[event]).SerializeToString(), "UNKNOWN_ANCHOR")
+            alone = events_pb2.ObservedBatch(events=[event])
+            uow.dead_letter(NAME, SUBJECT, alone.SerializeToString(), "UNKNOWN_ANCHOR")
         for payload, reason in reading.bad:
-            uow.dead_letter(NAME, payload, reason)
+            uow.dead_letter(NAME, SUBJECT, payload, reason)
 
     return handle

@@ -47,7 +47,8 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
             continue
         for update in batch.updates:
             if not update.delivery_id or not update.state:
-                uow.dead_letter(DELIVERIES, update.SerializeToString(), "INVALID_UPDATE")
+                alone = touchpoints_pb2.DeliveriesUpdated(updates=[update])
+                uow.dead_letter(DELIVERIES, DELIVERIES_UPDATED, alone.SerializeToString(), "INVALID_UPDATE")
                 continue
             known = furthest.get(update.delivery_id)
             answer = update.answer or (known[3] if known else "")
@@ -79,7 +80,8 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window:
                 try:
                     goal = _goal(theme, event, goal_window)
                 except (orjson.JSONDecodeError, OverflowError, ValueError):
-                    uow.dead_letter(RESOLVED, event.SerializeToString(), "INVALID_EVENT")
+                    alone = identity_pb2.ResolvedBatch(events=[event])
+                    uow.dead_letter(RESOLVED, EVENTS_RESOLVED, alone.SerializeToString(), "INVALID_EVENT")
                     break
                 if goal and (goal[:2] not in reached or goal[4] < reached[goal[:2]][4]):
                     reached[goal[:2]] = goal
@@ -126,7 +128,8 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
             if stated.channel in CONSENT_CHANNELS:
                 _keep_consent(consents, stated)
             else:
-                uow.dead_letter(ENTITIES, stated.SerializeToString(), "UNKNOWN_CHANNEL")
+                alone = identity_pb2.EntitiesChanged(consent_changes=[stated])
+                uow.dead_letter(ENTITIES, ENTITIES_CHANGED, alone.SerializeToString(), "UNKNOWN_CHANNEL")
     store = ProjectionStore(uow)
     if moves:
         await store.move_anchors(list(moves.values()))
@@ -163,7 +166,7 @@ def _parse(uow: UnitOfWork, consumer: str, message: Message, kind: type[Any]) ->
     try:
         return kind.FromString(message.data)
     except DecodeError:
-        uow.dead_letter(consumer, message.data, "UNREADABLE")
+        uow.dead_letter(consumer, message.subject, message.data, "UNREADABLE")
         return None
 
 

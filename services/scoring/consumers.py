@@ -23,7 +23,7 @@ def tags_changed(scorer: Scorer) -> Consumer:
             return
         changes, unreadable = events.feature_changes(messages, {tag for model in models for tag in model.tags})
         for message in unreadable:
-            uow.dead_letter(TAGS, message.data, "NOT_A_TAGS_CHANGED")
+            uow.dead_letter(TAGS, message.subject, message.data, "NOT_A_TAGS_CHANGED")
         for model in models:
             await scorer.score_changed(uow, model, changes)
 

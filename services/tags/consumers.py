@@ -50,7 +50,8 @@ class _Resolved:
                     self._add(batch, event)
                     count += 1
                 except BadEvent as error:
-                    uow.dead_letter(RESOLVED, identity.ResolvedBatch(events=[event]).SerializeToString(), error.reason)
+                    alone = identity.ResolvedBatch(events=[event])
+                    uow.dead_letter(RESOLVED, message.subject, alone.SerializeToString(), error.reason)
         events.publish(uow, await handlers.apply(uow, self._rules, batch))
         EVENTS_TAGGED.inc(count)
 
@@ -97,7 +98,7 @@ class _Entities:
                     moves = batch.moves[Kind(move.entity_kind)]
                 except ValueError:
                     bad = identity.EntitiesChanged(anchor_moves=[move])
-                    uow.dead_letter(ENTITIES, bad.SerializeToString(), "UNKNOWN_ENTITY_KIND")
+                    uow.dead_letter(ENTITIES, message.subject, bad.SerializeToString(), "UNKNOWN_ENTITY_KIND")
                     continue
                 moves.append(Move(owner.anchor_id, owner.entity_id, owner.version))
         events.publish(uow, await handlers.apply(uow, self._rules, batch))

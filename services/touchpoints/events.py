@@ -130,6 +130,11 @@ def requests(payload: bytes) -> Iterable[DeliveryRequest]:
     return DeliveriesRequested.FromString(payload).requests
 
 
+def one_request(request: DeliveryRequest) -> bytes:
+    """A bus message with this request alone, to be set aside."""
+    return DeliveriesRequested(requests=[request]).SerializeToString()
+
+
 def delivery(request: DeliveryRequest) -> Delivery:
     """A request as a push; raises ValueError with an UPPER_SNAKE reason when it can never be sent."""
     if not 0 < len(request.delivery_id) <= 100:

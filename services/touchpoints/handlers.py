@@ -28,7 +28,7 @@ async def take_over(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -
                 delivery = events.delivery(request)
                 good[delivery.delivery_id] = delivery
             except ValueError as error:
-                uow.dead_letter(consumer, request.SerializeToString(), str(error))
+                uow.dead_letter(consumer, events.REQUESTED, events.one_request(request), str(error))
     if good:
         await deliveries.add(uow, list(good.values()))
 

@@ -137,6 +137,7 @@ def _letters(bad: Sequence[Quarantined], key: DataKey, received_us: int) -> list
             fact.sealed_identifiers = seal(key, ids[-1], one.raw[: events.MOST_BYTES])
             facts.append(ObservedBatch(events=[fact]).SerializeToString())
         for chunk in _chunks(events.key_prefix(key), facts, ids):
-            letter = dead_letter("touchpoints-ingest", chunk.payload, reason)
+            # No consumer could make more of it than the door did: it can be looked at, not replayed.
+            letter = dead_letter("touchpoints-ingest", "", chunk.payload, reason)
             letters.append(dataclasses.replace(letter, message_id="dead" + chunk.message_id))
     return letters

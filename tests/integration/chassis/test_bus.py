@@ -123,11 +123,20 @@ async def test_a_service_cannot_reach_outside_its_schema(database: Database) -> 
 
 async def test_a_dead_letter_can_be_replayed_once_its_cause_is_gone(database: Database, bus: Bus) -> None:
     await bus.declare(STREAM)
-    await bus.publish_all([dead_letter("toy-numbers", b"9", "WAS_BROKEN", SUBJECT)])
+    await bus.publish_all([dead_letter("toy-numbers", SUBJECT, b"9", "WAS_BROKEN")])
     (letter,) = await bus.dead_letters(10)
     assert ("WAS_BROKEN", SUBJECT) == (letter.headers["troika-reason"], letter.headers["troika-origin"])
     await bus.replay(letter)
-    task = asyncio.create_task(bus.consume(Consumer("toy-numbers", SUBJECT, store_numbers), database))
+    # Had another consumer of the subject handled it as well, the second of them would have failed on the repeated number.
+    names = ("toy-others", "toy-numbers")
+    tasks = [asyncio.create_task(bus.consume(Consumer(name, SUBJECT, store_numbers), database)) for name in names]
     await eventually(lambda: _equal(database, [9]))
+    await eventually(lambda: _handled(database, len(names)))
     assert [] == await bus.dead_letters(10)
-    task.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+async def _handled(database: Database, expected: int) -> bool:
+    async with database.read() as uow:
+        return expected == (await uow.rows("SELECT count(*) AS n FROM inbox"))[0].n

@@ -17,7 +17,6 @@ from services.orchestrator.domain.quiet_hours import QuietHours
 from services.orchestrator.domain.reporting import Cell, fold
 from services.orchestrator.domain.suggesting import Term, combine, cover, leaking, significant, words
 from services.orchestrator.domain.themes import Budget, Goal, Offer, PersonId, ThemeDraft
-from services.orchestrator.rpc import page_token, read_token
 
 CHINA = 8.0
 moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
@@ -179,18 +178,3 @@ def test_a_report_counts_everybody_chosen_and_charges_what_was_accepted() -> Non
     assert 39 == report.cost_fen
     assert [0, 15, 0, 0, 7] == [band.persons for band in report.bands]
     assert 5 / 22 - 1 / 8 == pytest.approx(report.effect.value)
-
-
-@given(st.text(max_size=200))
-def test_a_page_token_that_we_did_not_make_is_refused_with_its_field(token: str) -> None:
-    with pytest.raises(Exception, match="not a token") as caught:
-        read_token("themes", token)
-    assert "page_token" == caught.value.field  # type: ignore[attr-defined]
-
-
-@given(st.integers(1, 2**63 - 1))
-def test_a_page_token_comes_back_as_it_went_and_only_to_its_listing(last: int) -> None:
-    token = page_token("themes/3", last)
-    assert last == read_token("themes/3", token)
-    with pytest.raises(Exception, match="not a token"):
-        read_token("themes/4", token)
