@@ -208,9 +208,10 @@ class Suite:
                 raise StartError(f"migrating {service} failed:\n{child.last_words()}")
 
     def _child(self, name: str, command: Command, stop_signal: signal.Signals) -> Child:
-        environment = self.mark | self._environment
+        settings = {}
         if name in plan.SERVICES:
-            environment |= plan.settings_of(name, self.ports, self.postgres_dsn, self.nats_url, self.keys)
+            settings = plan.settings_of(name, self.ports, self.postgres_dsn, self.nats_url, self.keys)
+        environment = settings | self._environment | self.mark
         # Servers may run as another user, who may not be able to enter our folder.
         folder = ROOT if command.uid is None else Path("/")
         return Child(name, command.argv, self.logs / f"{name}.log", environment, folder, stop_signal, command.uid)
