@@ -33,19 +33,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=f"{__doc__}\n\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHES), help="which one; all when none is named")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     parser.add_argument("--quick", action="store_true", help="a tenth of the load, to see that it runs")
     flags = parser.parse_args()
-    figures = asyncio.run(importlib.import_module(f"bench.{flags.name}").measure(flags.quick))
-    figures |= {"bench": flags.name, **machine()}
-    if flags.json:
-        print(orjson.dumps(figures).decode())
-        return
-    table = Table("figure", "value", title=f"bench {flags.name}")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    for bench in [flags.name] if flags.name else BENCHES:
+        figures = asyncio.run(importlib.import_module(f"bench.{bench}").measure(flags.quick))
+        figures |= {"bench": bench, **machine()}
+        if flags.json:
+            print(orjson.dumps(figures).decode())
+            continue
+        table = Table("figure", "value", title=f"bench {bench}")
+        for name, value in figures.items():
+            table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+        Console().print(table)
 
 
 if __name__ == "__main__":
