@@ -8,6 +8,7 @@ error isolates the message that causes it, and that one alone goes to the dead-l
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -203,8 +204,8 @@ class Bus:
                     await consumer.handle(uow, wanted)
         telemetry.MESSAGES.labels(consumer.name, "handled").inc(len(messages))
 
-    async def dead_letters(self, limit: int) -> list[Message]:
-        """The oldest messages on the dead-letter stream."""
+    async def dead_letters(self, limit: int, wanted: Callable[[Message], bool] = lambda _: True) -> list[Message]:
+        """The oldest wanted messages on the dead-letter stream, at most `limit`."""
         state = (await self._js.stream_info(DEAD_LETTERS.name)).state
         found: list[Message] = []
         for sequence in range(state.first_seq, state.last_seq + 1):
@@ -215,13 +216,14 @@ class Bus:
             except NotFoundError:
                 continue
             headers = {key: str(value) for key, value in (raw.headers or {}).items()}
-            found.append(Message(headers.get("Nats-Msg-Id", ""), raw.subject or "", raw.data or b"", headers, sequence))
+            letter = Message(headers.get("Nats-Msg-Id", ""), raw.subject or "", raw.data or b"", headers, sequence)
+            if wanted(letter):
+                found.append(letter)
         return found
 
     async def replay(self, letter: Message) -> None:
         """Publishes a dead letter again for the consumer that set it aside, and only for it, and takes it off the stream."""
-        only = {ONLY: letter.subject.removeprefix(f"{DEAD_LETTER_SUBJECT}.")}
-        await self.publish_all([Outgoing.now(letter.headers["troika-origin"], letter.data, **only)])
+        await self.publish_all([replayed(letter)])
         await self._js.delete_msg(DEAD_LETTERS.name, letter.sequence)
 
     async def delete_streams(self) -> None:
@@ -236,6 +238,13 @@ class Bus:
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.close()
+
+
+def replayed(letter: Message) -> Outgoing:
+    """A dead letter as the message it was; its id follows from the letter's, so that a repeated replay is a duplicate."""
+    only = {ONLY: letter.subject.removeprefix(f"{DEAD_LETTER_SUBJECT}.")}
+    message = Outgoing.now(letter.headers["troika-origin"], letter.data, **only)
+    return dataclasses.replace(message, message_id=f"replay-{letter.id}")
 
 
 def _durable(consumer: Consumer) -> api.ConsumerConfig:

@@ -33,8 +33,10 @@ async def work(flags: argparse.Namespace) -> int:
     await bus.connect()
     try:
         await bus.declare(DEAD_LETTERS)
-        letters = [m for m in await bus.dead_letters(flags.limit) if flags.sequence in (None, m.sequence)]
-        letters = [m for m in letters if flags.reason in (None, m.headers.get("troika-reason"))]
+        letters = await bus.dead_letters(
+            flags.limit,
+            lambda m: flags.sequence in (None, m.sequence) and flags.reason in (None, m.headers.get("troika-reason")),
+        )
         for letter in letters:
             if flags.verb == "replay":
                 if not letter.headers.get("troika-origin"):
