@@ -39,9 +39,14 @@ class Settings(ChassisSettings):
     token_key: Key = Field(description="Key of the tokens that stand for values in the tables; 32 bytes, base64.")
     vault_key: Key = Field(description="Key that seals values and names at rest; 32 bytes, base64.")
     rpc_service = "troika.identity.v1.IdentityService"
-    callers: frozenset[str] = Field(
-        frozenset({"touchpoints", "operator"}), description="Who may call this service's RPCs, as JSON list."
+    callers: frozenset[str] = Field(frozenset({"touchpoints", "operator"}), description="Who may ask who is who, as JSON list.")
+    stewardship_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may merge, take apart and set values aside by hand."
     )
     reveal_callers: frozenset[str] = Field(
         frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
     )
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return super().allowed_callers() | {"troika.identity.v1.StewardshipService": self.stewardship_callers}

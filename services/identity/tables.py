@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     Column,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -30,25 +32,58 @@ source = Table(
     Index("ix_source_name", "name", unique=True),
 )
 
-# One row per distinct valid value. entity_id is the view: 0 where the value is nobody's; version is that of its last move.
+# Names of scopes (appids, sources of record ids); identifiers carry the number.
+scope = Table(
+    "scope",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Index("ix_scope_name", "name", unique=True),
+)
+
+# One row per distinct valid value. `entity_id` is the view: 0 where the value is nobody's; `version` is that of its last
+# move. `component_id` names all that hangs together over values that are not shared, whatever guards make of it: the
+# neighbourhood that a change may touch; 0 for values that are shared in both spaces or erased.
 identifier = Table(
     "identifier",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", SmallInteger, nullable=False),
-    Column("scope", Text, nullable=False),
+    Column("scope_id", Integer, nullable=False),
+    # HMAC of the normal form; the first byte is the number of the token key. Beside it, while keys rotate, the next one.
     Column("token", LargeBinary, nullable=False),
+    Column("next_token", LargeBinary),
+    # The value under the key of its subject; empty when erased.
     Column("sealed", LargeBinary, nullable=False),
+    Column("subject_key_id", BigInteger, nullable=False),
     Column("anchor", Boolean, nullable=False),
     Column("entity_id", BigInteger, nullable=False),
+    Column("component_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     # Why the value does not link persons (vehicles); 0 when it does.
     Column("person_guard", SmallInteger, nullable=False),
     Column("vehicle_guard", SmallInteger, nullable=False),
+    # An operator says that the value is somebody's: counted guards do not apply.
+    Column("cleared", Boolean, nullable=False),
+    # Operations that were undone and keep this anchor apart from others: +op on one side, -op on the other.
+    Column("apart", ARRAY(BigInteger)),
     Column("first_seen_us", BigInteger, nullable=False),
     Column("last_seen_us", BigInteger, nullable=False),
     Index("ix_identifier_token", "token", unique=True),
-    Index("ix_identifier_entity_id_kind", "entity_id", "kind"),
+    Index("ix_identifier_next_token", "next_token", unique=True, postgresql_where=text("next_token IS NOT NULL")),
+    Index("ix_identifier_entity_id", "entity_id"),
+    Index("ix_identifier_component_id", "component_id"),
+    Index("ix_identifier_subject_key_id", "subject_key_id"),
+)
+
+# Data keys, one per subject (the record under which values came first), wrapped under a key-encryption key. Deleting a row
+# shreds all that was sealed under it, in backups of the other tables, too.
+subject_key = Table(
+    "subject_key",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kek_id", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
 )
 
 # Every event once; also what de-duplicates events that come again in another message.
@@ -73,23 +108,39 @@ claim = Table(
     Column("last_seen_us", BigInteger, nullable=False),
 )
 
-# The evidence. An anchor's link to itself carries the name it was seen under. `observations` counts each claim at most once
-# a day.
+# The evidence: this anchor came with this value under this name (a keyed hash, 0: nameless), says this source. The space is
+# that of the anchor's kind. `strength` is 0 for what was observed (then the kind's rules say it) and stated for operators'
+# and probable links. `observations` counts each claim at most once a day.
 link = Table(
     "link",
     metadata,
-    Column("space", SmallInteger, primary_key=True, autoincrement=False),
     Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
     Column("value_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("name_token", LargeBinary, primary_key=True),
+    Column("name", BigInteger, primary_key=True, autoincrement=False),
     Column("source_id", SmallInteger, primary_key=True, autoincrement=False),
-    Column("sealed_name", LargeBinary, nullable=False),
+    Column("strength", SmallInteger, nullable=False),
     Column("first_seen_us", BigInteger, nullable=False),
     Column("last_seen_us", BigInteger, nullable=False),
     Column("observations", Integer, nullable=False),
-    Index("ix_link_space_value_id", "space", "value_id"),
+    Index("ix_link_value_id", "value_id"),
 )
 
+# What a record says of its person beside identifiers: name, address, birth date, sealed as JSON; the latest replaces older
+# ones. Hashes: `name` of its sound, `address` of its normal form (0: none), for matching without opening.
+profile = Table(
+    "profile",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("subject_key_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("name", BigInteger, nullable=False),
+    Column("address", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Index("ix_profile_address", "address", postgresql_where=text("address <> 0")),
+    Index("ix_profile_subject_key_id", "subject_key_id"),
+)
+
+# Typed, dated relations as sources state them, between anchors (or entities of kinds that have no anchors: households).
 relation = Table(
     "relation",
     metadata,
@@ -101,7 +152,8 @@ relation = Table(
     Index("ix_relation_vehicle_anchor", "vehicle_anchor"),
 )
 
-# Merges and splits; rows are never changed. `evidence`: identifiers that made the difference.
+# Merges and splits; rows are never changed. `evidence`: identifiers that made the difference; `moved`: anchors that changed
+# hands; `cause`: the operation that asked for it, 0 when evidence alone did.
 ledger = Table(
     "ledger",
     metadata,
@@ -112,8 +164,44 @@ ledger = Table(
     Column("other_id", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("evidence", ARRAY(BigInteger), nullable=False),
+    Column("moved", ARRAY(BigInteger), nullable=False),
+    Column("cause", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# What operators asked for: merges and their undoing. `request_id` makes them idempotent: the same request gives `outcome` again.
+operation = Table(
+    "operation",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("request_sha256", LargeBinary, nullable=False),
+    # The answer as it was given, and whether it was undone since.
+    Column("outcome", LargeBinary, nullable=False),
+    Column("undone_by", BigInteger, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_operation_request_id", "request_id", unique=True),
+)
+
+# What linkage supposes: two anchors may be one person. `explanation` is JSON of match weights by comparison, no values.
+suggestion = Table(
+    "suggestion",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("anchor_a", BigInteger, nullable=False),
+    Column("anchor_b", BigInteger, nullable=False),
+    Column("probability", REAL, nullable=False),
+    Column("explanation", LargeBinary, nullable=False),
+    # pending, linked (above the threshold), accepted, rejected
+    Column("state", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_suggestion_anchor_a_anchor_b", "anchor_a", "anchor_b", unique=True),
+    Index("ix_suggestion_state_id", "state", "id"),
 )
 
 rejected = Table(
@@ -125,12 +213,17 @@ rejected = Table(
     Column("identifiers", BigInteger, nullable=False),
 )
 
-registered = Table(
-    "registered",
+# Values that are shared, with their degree: kept up as links come, so that nobody need count twenty thousand links.
+shared = Table(
+    "shared",
     metadata,
     Column("identifier_id", BigInteger, primary_key=True, autoincrement=False),
     Column("reason", Text, nullable=False),
+    # Whose it is, where somebody said so.
+    Column("note", Text, nullable=False),
+    Column("links", BigInteger, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_shared_links_identifier_id", "links", "identifier_id"),
 )
 
 consent = Table(

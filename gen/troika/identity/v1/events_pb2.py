@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftroika/identity/v1/events.proto\x12\x12troika.identity.v1\"B\n\rResolvedBatch\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.troika.identity.v1.ResolvedEvent\"\x9e\x02\n\rResolvedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x12/\n\x06person\x18\x06 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x30\n\x07vehicle\x18\x07 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x10\n\x08relation\x18\x08 \x01(\t\x12\x17\n\x0fproperties_json\x18\t \x01(\x0c\x12\x1f\n\x17vehicle_properties_json\x18\n \x01(\x0c\"D\n\x0b\x41nchorOwner\x12\x11\n\tanchor_id\x18\x01 \x01(\x03\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\xbf\x01\n\x0f\x45ntitiesChanged\x12\x34\n\x0c\x61nchor_moves\x18\x01 \x03(\x0b\x32\x1e.troika.identity.v1.AnchorMove\x12:\n\x0f\x63luster_changes\x18\x02 \x03(\x0b\x32!.troika.identity.v1.ClusterChange\x12:\n\x0f\x63onsent_changes\x18\x03 \x03(\x0b\x32!.troika.identity.v1.ConsentChange\"q\n\nAnchorMove\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12.\n\x05owner\x18\x02 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\"\x9d\x01\n\rClusterChange\x12\r\n\x05op_id\x18\x01 \x01(\x03\x12\x33\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x13\n\x0bsurvivor_id\x18\x04 \x01(\x03\x12\x10\n\x08other_id\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\"o\n\rConsentChange\x12\x11\n\tanchor_id\x18\x01 \x01(\x03\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x11\n\topted_out\x18\x04 \x01(\x08\x12\x14\n\x0cstated_at_us\x18\x05 \x01(\x03*Z\n\nEntityKind\x12\x1b\n\x17\x45NTITY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTITY_KIND_PERSON\x10\x01\x12\x17\n\x13\x45NTITY_KIND_VEHICLE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftroika/identity/v1/events.proto\x12\x12troika.identity.v1\"B\n\rResolvedBatch\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32!.troika.identity.v1.ResolvedEvent\"\x9e\x02\n\rResolvedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x12/\n\x06person\x18\x06 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x30\n\x07vehicle\x18\x07 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x10\n\x08relation\x18\x08 \x01(\t\x12\x17\n\x0fproperties_json\x18\t \x01(\x0c\x12\x1f\n\x17vehicle_properties_json\x18\n \x01(\x0c\"D\n\x0b\x41nchorOwner\x12\x11\n\tanchor_id\x18\x01 \x01(\x03\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\xac\x02\n\x0f\x45ntitiesChanged\x12\x34\n\x0c\x61nchor_moves\x18\x01 \x03(\x0b\x32\x1e.troika.identity.v1.AnchorMove\x12:\n\x0f\x63luster_changes\x18\x02 \x03(\x0b\x32!.troika.identity.v1.ClusterChange\x12:\n\x0f\x63onsent_changes\x18\x03 \x03(\x0b\x32!.troika.identity.v1.ConsentChange\x12-\n\x08\x65rasures\x18\x04 \x03(\x0b\x32\x1b.troika.identity.v1.Erasure\x12<\n\x10relation_changes\x18\x05 \x03(\x0b\x32\".troika.identity.v1.RelationChange\"D\n\x07\x45rasure\x12\x12\n\nerasure_id\x18\x01 \x01(\x03\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12\x12\n\nanchor_ids\x18\x03 \x03(\x03\"\x80\x02\n\x0eRelationChange\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x34\n\x0csubject_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x12\n\nsubject_id\x18\x03 \x01(\x03\x12\x33\n\x0bobject_kind\x18\x04 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tobject_id\x18\x05 \x01(\x03\x12\x15\n\rvalid_from_us\x18\x06 \x01(\x03\x12\x13\n\x0bvalid_to_us\x18\x07 \x01(\x03\x12\x12\n\nconfidence\x18\x08 \x01(\x01\x12\x0e\n\x06stated\x18\t \x01(\x08\"q\n\nAnchorMove\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12.\n\x05owner\x18\x02 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\"\x9d\x01\n\rClusterChange\x12\r\n\x05op_id\x18\x01 \x01(\x03\x12\x33\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x13\n\x0bsurvivor_id\x18\x04 \x01(\x03\x12\x10\n\x08other_id\x18\x05 \x01(\x03\x12\x0e\n\x06reason\x18\x06 \x01(\t\"o\n\rConsentChange\x12\x11\n\tanchor_id\x18\x01 \x01(\x03\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x11\n\topted_out\x18\x04 \x01(\x08\x12\x14\n\x0cstated_at_us\x18\x05 \x01(\x03*\xa5\x01\n\nEntityKind\x12\x1b\n\x17\x45NTITY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTITY_KIND_PERSON\x10\x01\x12\x17\n\x13\x45NTITY_KIND_VEHICLE\x10\x02\x12\x19\n\x15\x45NTITY_KIND_HOUSEHOLD\x10\x03\x12\x16\n\x12\x45NTITY_KIND_DEALER\x10\x04\x12\x16\n\x12\x45NTITY_KIND_DEVICE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.identity.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTITYKIND']._serialized_start=1064
-  _globals['_ENTITYKIND']._serialized_end=1154
+  _globals['_ENTITYKIND']._serialized_start=1503
+  _globals['_ENTITYKIND']._serialized_end=1668
   _globals['_RESOLVEDBATCH']._serialized_start=55
   _globals['_RESOLVEDBATCH']._serialized_end=121
   _globals['_RESOLVEDEVENT']._serialized_start=124
@@ -41,11 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANCHOROWNER']._serialized_start=412
   _globals['_ANCHOROWNER']._serialized_end=480
   _globals['_ENTITIESCHANGED']._serialized_start=483
-  _globals['_ENTITIESCHANGED']._serialized_end=674
-  _globals['_ANCHORMOVE']._serialized_start=676
-  _globals['_ANCHORMOVE']._serialized_end=789
-  _globals['_CLUSTERCHANGE']._serialized_start=792
-  _globals['_CLUSTERCHANGE']._serialized_end=949
-  _globals['_CONSENTCHANGE']._serialized_start=951
-  _globals['_CONSENTCHANGE']._serialized_end=1062
+  _globals['_ENTITIESCHANGED']._serialized_end=783
+  _globals['_ERASURE']._serialized_start=785
+  _globals['_ERASURE']._serialized_end=853
+  _globals['_RELATIONCHANGE']._serialized_start=856
+  _globals['_RELATIONCHANGE']._serialized_end=1112
+  _globals['_ANCHORMOVE']._serialized_start=1114
+  _globals['_ANCHORMOVE']._serialized_end=1227
+  _globals['_CLUSTERCHANGE']._serialized_start=1230
+  _globals['_CLUSTERCHANGE']._serialized_end=1387
+  _globals['_CONSENTCHANGE']._serialized_start=1389
+  _globals['_CONSENTCHANGE']._serialized_end=1500
 # @@protoc_insertion_point(module_scope)

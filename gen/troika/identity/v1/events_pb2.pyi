@@ -32,6 +32,12 @@ class _EntityKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntityKind
     """A natural person."""
     ENTITY_KIND_VEHICLE: _EntityKind.ValueType  # 2
     """A vehicle."""
+    ENTITY_KIND_HOUSEHOLD: _EntityKind.ValueType  # 3
+    """Persons who live together."""
+    ENTITY_KIND_DEALER: _EntityKind.ValueType  # 4
+    """A dealer."""
+    ENTITY_KIND_DEVICE: _EntityKind.ValueType  # 5
+    """A phone, tablet or browser."""
 
 class EntityKind(_EntityKind, metaclass=_EntityKindEnumTypeWrapper):
     """What kind of thing an entity is."""
@@ -42,6 +48,12 @@ ENTITY_KIND_PERSON: EntityKind.ValueType  # 1
 """A natural person."""
 ENTITY_KIND_VEHICLE: EntityKind.ValueType  # 2
 """A vehicle."""
+ENTITY_KIND_HOUSEHOLD: EntityKind.ValueType  # 3
+"""Persons who live together."""
+ENTITY_KIND_DEALER: EntityKind.ValueType  # 4
+"""A dealer."""
+ENTITY_KIND_DEVICE: EntityKind.ValueType  # 5
+"""A phone, tablet or browser."""
 Global___EntityKind: _TypeAlias = EntityKind  # noqa: Y015
 
 @_typing.final
@@ -169,6 +181,8 @@ class EntitiesChanged(_message.Message):
     ANCHOR_MOVES_FIELD_NUMBER: _builtins.int
     CLUSTER_CHANGES_FIELD_NUMBER: _builtins.int
     CONSENT_CHANGES_FIELD_NUMBER: _builtins.int
+    ERASURES_FIELD_NUMBER: _builtins.int
+    RELATION_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def anchor_moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnchorMove]:
         """Anchors that now belong to another entity (merges and splits alike)."""
@@ -181,20 +195,116 @@ class EntitiesChanged(_message.Message):
     def consent_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsentChange]:
         """Consents given and withdrawn."""
 
+    @_builtins.property
+    def erasures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erasure]:
+        """Persons that were erased: forget everything under these anchors."""
+
+    @_builtins.property
+    def relation_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelationChange]:
+        """Relations that came, changed or ended."""
+
     def __init__(
         self,
         *,
         anchor_moves: _abc.Iterable[Global___AnchorMove] | None = ...,
         cluster_changes: _abc.Iterable[Global___ClusterChange] | None = ...,
         consent_changes: _abc.Iterable[Global___ConsentChange] | None = ...,
+        erasures: _abc.Iterable[Global___Erasure] | None = ...,
+        relation_changes: _abc.Iterable[Global___RelationChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_moves", b"anchor_moves", "cluster_changes", b"cluster_changes", "consent_changes", b"consent_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_moves", b"anchor_moves", "cluster_changes", b"cluster_changes", "consent_changes", b"consent_changes", "erasures", b"erasures", "relation_changes", b"relation_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EntitiesChanged: _TypeAlias = EntitiesChanged  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """A person was erased."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    ANCHOR_IDS_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.int
+    """The erasure's number in identity's manifest."""
+    person_id: _builtins.int
+    """The person as it was."""
+    @_builtins.property
+    def anchor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The anchors it consisted of; facts kept under them are to be deleted."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.int = ...,
+        person_id: _builtins.int = ...,
+        anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "erasure_id", b"erasure_id", "person_id", b"person_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
+
+@_typing.final
+class RelationChange(_message.Message):
+    """A relation between two entities came, changed or ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    OBJECT_KIND_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    VALID_FROM_US_FIELD_NUMBER: _builtins.int
+    VALID_TO_US_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """owns, drives, pays_for, member_of, sold_by, serviced_by, advised_by or uses."""
+    subject_kind: Global___EntityKind.ValueType
+    """Which id space the subject lies in."""
+    subject_id: _builtins.int
+    """Who owns, drives, is a member; for sold_by and serviced_by the vehicle."""
+    object_kind: Global___EntityKind.ValueType
+    """Which id space the object lies in."""
+    object_id: _builtins.int
+    """What is owned or driven, the household, the dealer."""
+    valid_from_us: _builtins.int
+    """Since when, microseconds since the epoch, UTC."""
+    valid_to_us: _builtins.int
+    """Until when, microseconds since the epoch, UTC; 0 while it holds."""
+    confidence: _builtins.float
+    """0 to 1."""
+    stated: _builtins.bool
+    """False for what follows from other facts."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        subject_kind: Global___EntityKind.ValueType = ...,
+        subject_id: _builtins.int = ...,
+        object_kind: Global___EntityKind.ValueType = ...,
+        object_id: _builtins.int = ...,
+        valid_from_us: _builtins.int = ...,
+        valid_to_us: _builtins.int = ...,
+        confidence: _builtins.float = ...,
+        stated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "kind", b"kind", "object_id", b"object_id", "object_kind", b"object_kind", "stated", b"stated", "subject_id", b"subject_id", "subject_kind", b"subject_kind", "valid_from_us", b"valid_from_us", "valid_to_us", b"valid_to_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelationChange: _TypeAlias = RelationChange  # noqa: Y015
 
 @_typing.final
 class AnchorMove(_message.Message):

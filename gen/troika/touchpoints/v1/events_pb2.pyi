@@ -32,6 +32,8 @@ class _VehicleRelationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Vehic
     """The registered owner."""
     VEHICLE_RELATION_DRIVES: _VehicleRelation.ValueType  # 2
     """Somebody who drives it without owning it."""
+    VEHICLE_RELATION_PAYS_FOR: _VehicleRelation.ValueType  # 3
+    """Somebody who pays for it."""
 
 class VehicleRelation(_VehicleRelation, metaclass=_VehicleRelationEnumTypeWrapper):
     """How a person relates to a vehicle."""
@@ -42,6 +44,8 @@ VEHICLE_RELATION_OWNS: VehicleRelation.ValueType  # 1
 """The registered owner."""
 VEHICLE_RELATION_DRIVES: VehicleRelation.ValueType  # 2
 """Somebody who drives it without owning it."""
+VEHICLE_RELATION_PAYS_FOR: VehicleRelation.ValueType  # 3
+"""Somebody who pays for it."""
 Global___VehicleRelation: _TypeAlias = VehicleRelation  # noqa: Y015
 
 class _DeliveryState:
@@ -215,10 +219,16 @@ class Identifiers(_message.Message):
     IDENTIFIERS_FIELD_NUMBER: _builtins.int
     PERSON_NAME_FIELD_NUMBER: _builtins.int
     RELATION_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    BIRTH_DATE_FIELD_NUMBER: _builtins.int
     person_name: _builtins.str
     """The person's name as given, empty when unknown."""
     relation: Global___VehicleRelation.ValueType
     """How the person relates to the vehicle."""
+    address: _builtins.str
+    """Postal address as given, empty when unknown."""
+    birth_date: _builtins.str
+    """Date of birth as YYYY-MM-DD, empty when unknown."""
     @_builtins.property
     def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Identifier]:
         """Raw values as the source gave them, anchor first when the source has a record or user id."""
@@ -229,10 +239,12 @@ class Identifiers(_message.Message):
         identifiers: _abc.Iterable[Global___Identifier] | None = ...,
         person_name: _builtins.str = ...,
         relation: Global___VehicleRelation.ValueType = ...,
+        address: _builtins.str = ...,
+        birth_date: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "person_name", b"person_name", "relation", b"relation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "birth_date", b"birth_date", "identifiers", b"identifiers", "person_name", b"person_name", "relation", b"relation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
