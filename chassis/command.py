@@ -18,7 +18,7 @@ def services() -> list[str]:
 
 def main() -> None:
     """Reads only the first word; all others belong to the service."""
-    parser = argparse.ArgumentParser(prog="troika", usage="%(prog)s SERVICE VERB [-h]")
+    parser = argparse.ArgumentParser(prog="troika", epilog="Each service lists its own verbs: troika SERVICE -h")
     parser.add_argument("service", choices=services())
     service = parser.parse_args(sys.argv[1:2]).service
     sys.argv = [f"troika {service}", *sys.argv[2:]]
