@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 OPERATOR = "operator"
-Encoding = Literal["base64", "hex"]
+# A ring is the first of several keys by number or name: JSON {"1": base64} or {"k1": base64}.
+Encoding = Literal["base64", "hex", "numbered ring", "named ring"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,19 @@ def load_or_make(path: Path, services: tuple[str, ...], wanted: Mapping[str, Map
         stored["tokens"].setdefault(caller, secrets.token_urlsafe(32))
     for service, names in wanted.items():
         for name, encoding in names.items():
-            raw = secrets.token_bytes(32)
-            text = raw.hex() if encoding == "hex" else base64.b64encode(raw).decode()
-            stored["settings"].setdefault(service, {}).setdefault(name, text)
+            stored["settings"].setdefault(service, {}).setdefault(name, _secret(encoding))
     scratch = path.with_suffix(".new")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(stored, file, indent=1)
     scratch.replace(path)
     return Keys(stored["tokens"], stored["settings"])
+
+
+def _secret(encoding: Encoding) -> str:
+    raw = secrets.token_bytes(32)
+    if encoding == "hex":
+        return raw.hex()
+    text = base64.b64encode(raw).decode()
+    if encoding == "base64":
+        return text
+    return json.dumps({"1" if encoding == "numbered ring" else "k1": text})

@@ -12,7 +12,12 @@ SERVICES: Final = ("identity", "tags", "scoring", "orchestrator", "touchpoints")
 Door = Literal["grpc", "http"]
 # Settings that are 32 random bytes, and how each service wants them written.
 SECRETS: Final[Mapping[str, Mapping[str, Encoding]]] = {
-    "identity": {"sealing_private_key": "base64", "token_key": "base64", "vault_key": "base64"},
+    "identity": {
+        "sealing_private_keys": "named ring",
+        "token_keys": "numbered ring",
+        "hash_key": "base64",
+        "keks": "named ring",
+    },
     "scoring": {"model_signing_key": "hex"},
     "touchpoints": {"secrets_key": "hex"},
 }

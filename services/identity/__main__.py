@@ -20,9 +20,12 @@ from services.identity.vault import Vault
 
 async def serve(settings: Settings) -> None:
     """Runs until SIGTERM."""
-    private_key = X25519PrivateKey.from_private_bytes(key_bytes(settings.sealing_private_key))
-    vault = Vault(key_bytes(settings.token_key), key_bytes(settings.vault_key))
-    opener = consumers.Opener({settings.sealing_key_id: private_key}, vault)
+    private_keys = {
+        key_id: X25519PrivateKey.from_private_bytes(key_bytes(key)) for key_id, key in settings.sealing_private_keys.items()
+    }
+    private_key = private_keys[settings.sealing_key_id]
+    vault = Vault.of(settings)
+    opener = consumers.Opener(private_keys, vault)
     async with Runtime("identity", settings) as runtime:
         store = Store()
         await runtime.publishes(*events.STREAMS)

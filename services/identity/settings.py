@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from chassis.settings import ChassisSettings
 
 KEY_BYTES = 32
+LARGEST_KEY_NUMBER = 255
 
 
 def _key(secret: SecretStr) -> SecretStr:
@@ -23,7 +27,22 @@ def _key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _json(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        # No cause: it would quote the keys.
+        raise ValueError('must be JSON that names each key, as in {"1": base64}') from None
+
+
 Key = Annotated[SecretStr, AfterValidator(_key)]
+KeyNumber = Annotated[int, Field(ge=1, le=LARGEST_KEY_NUMBER)]
+KeyId = Annotated[str, Field(min_length=1, max_length=64)]
+# Read by us and not by pydantic-settings, whose errors would not name the variable.
+NumberedKeys = Annotated[dict[KeyNumber, Key], NoDecode, BeforeValidator(_json)]
+NamedKeys = Annotated[dict[KeyId, Key], NoDecode, BeforeValidator(_json)]
 
 
 def key_bytes(secret: SecretStr) -> bytes:
@@ -32,12 +51,31 @@ def key_bytes(secret: SecretStr) -> bytes:
 
 
 class Settings(ChassisSettings):
-    """Settings of identity. Losing the token key or the vault key makes the tables unreadable for ever."""
+    """Settings of identity. A lost key makes what it sealed unreadable for ever; docs/howto/rotate-keys.md changes them."""
 
-    sealing_key_id: str = Field("k1", min_length=1, max_length=64, description="Names the sealing key pair to the doors.")
-    sealing_private_key: Key = Field(description="X25519 private key that opens what the doors sealed; 32 bytes, base64.")
-    token_key: Key = Field(description="Key of the tokens that stand for values in the tables; 32 bytes, base64.")
-    vault_key: Key = Field(description="Key that seals values and names at rest; 32 bytes, base64.")
+    sealing_private_keys: NamedKeys = Field(
+        description='X25519 private keys that open what the doors sealed, 32 bytes each, as JSON {"k1": base64}. '
+        "Keep the one before until the stream holds nothing sealed for it."
+    )
+    sealing_key_id: KeyId = Field("k1", validate_default=True, description="The one of them that doors seal for.")
+    token_keys: NumberedKeys = Field(
+        description="Keys of the tokens that stand for values in the tables, 32 bytes each, by number from 1 to 255, "
+        'as JSON {"1": base64}.'
+    )
+    token_key_number: KeyNumber = Field(1, validate_default=True, description="The one of them that tokens are made with.")
+    next_token_key_number: KeyNumber | None = Field(
+        None, description="While token keys rotate: the one that rows get a second token under."
+    )
+    hash_key: Key = Field(
+        description="Key of the hashes that stand for names and addresses; 32 bytes, base64. It does not rotate (ADR 12)."
+    )
+    kek_file: Path | None = Field(
+        None, description='File of key-encryption keys, JSON {"active": id, "keks": {id: base64}}, read again when it changes.'
+    )
+    keks: NamedKeys = Field(
+        {}, description='Without a file: key-encryption keys, 32 bytes each, as JSON {"k1": base64}; they wrap the data keys.'
+    )
+    kek_id: str = Field("k1", validate_default=True, description="The one of TROIKA_KEKS that new data keys are wrapped under.")
     rpc_service = "troika.identity.v1.IdentityService"
     callers: frozenset[str] = Field(frozenset({"touchpoints", "operator"}), description="Who may ask who is who, as JSON list.")
     stewardship_callers: frozenset[str] = Field(
@@ -50,3 +88,18 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {"troika.identity.v1.StewardshipService": self.stewardship_callers}
+
+    @field_validator("sealing_key_id", "token_key_number", "next_token_key_number", "kek_id")
+    @classmethod
+    def _configured(cls, value: Any, info: ValidationInfo) -> Any:
+        """An active key must be among the keys."""
+        others = {
+            "sealing_key_id": "sealing_private_keys",
+            "token_key_number": "token_keys",
+            "next_token_key_number": "token_keys",
+            "kek_id": "keks",
+        }[str(info.field_name)]
+        keys = info.data.get(others)
+        if keys is None or value is None or value in keys or (others == "keks" and info.data.get("kek_file") is not None):
+            return value
+        raise ValueError(f"is not among TROIKA_{others.upper()}")

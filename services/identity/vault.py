@@ -1,35 +1,82 @@
-"""The keys of identity: tokens to match by, and sealing of values at rest so that a stolen table shows nothing."""
+"""The vault: tokens to match by, and envelopes, so that a stolen table shows nothing and a deleted key is an erased person.
+
+A subject's values are sealed under its own data key (AES-256-GCM); the data key is wrapped under a key-encryption key that
+the database never sees. Every seal is bound to its row and column, every wrap to the row of its key.
+"""
 
 from __future__ import annotations
 
-import hmac
 import os
-from collections.abc import Mapping
+from hashlib import blake2b
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from chassis.sealing import NONCE_BYTES
+from chassis.errors import FailedPrecondition
+from chassis.sealing import KEY_BYTES, NONCE_BYTES
 from services.identity.domain.identifiers import Identifier, Known, normal_or_reason
-from services.identity.domain.kinds import Kind
+from services.identity.keks import EnvironmentKeks, FileKeks, KekProvider
+from services.identity.settings import Settings, key_bytes
+from services.identity.tokens import Tokens, derive
 
-TOKEN_BYTES = 16
 # Values met lately; a cached one costs a dictionary look-up instead of a normalisation and an HMAC.
 CACHED_VALUES = 50_000
 
 
-class Vault:
-    """Derives one key per kind, so that tokens of one kind say nothing about another."""
+def identifier_place(identifier_id: int) -> bytes:
+    """Binds the sealed value of an identifier to its row."""
+    return b"identifier:%d:sealed" % identifier_id
 
-    def __init__(self, token_key: bytes, vault_key: bytes) -> None:
-        self._keys: Mapping[Kind, bytes] = {kind: _derive(token_key, kind.name) for kind in Kind}
-        self._name_key = _derive(token_key, "NAME")
-        self._cipher = AESGCM(_derive(vault_key, "VALUES"))
+
+def profile_place(anchor_id: int) -> bytes:
+    """Binds a sealed profile to its row."""
+    return b"profile:%d:sealed" % anchor_id
+
+
+def _wrapped_place(key_id: int) -> bytes:
+    return b"subject_key:%d:wrapped" % key_id
+
+
+class Subject:
+    """A data key in the open, with what its row holds: `kek_id` and `wrapped`. It is not kept longer than a batch."""
+
+    __slots__ = ("_cipher", "kek_id", "key_id", "wrapped")
+
+    def __init__(self, key_id: int, kek_id: str, wrapped: bytes, cipher: AESGCM) -> None:
+        self.key_id, self.kek_id, self.wrapped, self._cipher = key_id, kek_id, wrapped, cipher
+
+    def seal(self, place: bytes, text: str) -> bytes:
+        """Nonce (12 bytes, random) and ciphertext with tag; opens only at the same place."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, text.encode(), place)
+
+    def open(self, place: bytes, sealed: bytes) -> str:
+        """The text; raises FailedPrecondition SEALED_VALUE_UNREADABLE when the cell was swapped, changed or emptied."""
+        return _decrypt(self._cipher, place, sealed).decode()
+
+
+class Vault:
+    """All keys of identity but the doors'."""
+
+    def __init__(self, tokens: Tokens, hash_key: bytes, keks: KekProvider) -> None:
+        self.tokens, self.keks = tokens, keks
+        self._name_key, self._address_key = derive(hash_key, "NAME"), derive(hash_key, "ADDRESS")
         self._cache: dict[tuple[str, str, str], Known | str] = {}
 
+    @classmethod
+    def of(cls, settings: Settings) -> Vault:
+        """The vault that settings describe; raises ValueError."""
+        keys = {number: key_bytes(key) for number, key in settings.token_keys.items()}
+        tokens = Tokens(keys, settings.token_key_number, settings.next_token_key_number)
+        keks: KekProvider
+        if settings.kek_file is not None:
+            keks = FileKeks(settings.kek_file)
+        else:
+            keks = EnvironmentKeks({kek_id: key_bytes(key) for kek_id, key in settings.keks.items()}, settings.kek_id)
+        return cls(tokens, key_bytes(settings.hash_key), keks)
+
     def known(self, kind: str, scope: str, value: str) -> Known | str:
-        """The identifier in its normal form with its token, or the reason why it is none."""
+        """The identifier in its normal form with its token under the active key, or the reason why it is none."""
         key = (kind, scope, value)
         if (found := self._cache.get(key)) is not None:
             return found
@@ -41,24 +88,62 @@ class Vault:
         return result
 
     def tokenised(self, identifier: Identifier) -> Known:
-        """Adds the token: HMAC-SHA256 under the kind's key, cut to 16 bytes."""
-        text = f"{identifier.scope}\0{identifier.value}".encode()
-        token = hmac.digest(self._keys[identifier.kind], text, "sha256")[:TOKEN_BYTES]
-        return Known(identifier.kind, identifier.scope, identifier.value, token)
+        """Adds the token under the active key."""
+        kind, scope, value = identifier.kind, identifier.scope, identifier.value
+        return Known(kind, scope, value, self.tokens.of(kind, scope, value))
 
-    def name_token(self, sound: str) -> bytes:
-        """Stands for the sound of a name."""
-        return hmac.digest(self._name_key, sound.encode(), "sha256")[:TOKEN_BYTES]
+    def lookup_tokens(self, known: Known) -> tuple[bytes, ...]:
+        """All tokens that its row may stand under in either column, the active key's first; one while nothing rotates."""
+        if len(self.tokens.numbers) == 1:
+            return (known.token,)
+        return (known.token, *self.tokens.others(known.kind, known.scope, known.value))
 
-    def seal(self, token: bytes, text: str) -> bytes:
-        """AES-256-GCM, nonce first; bound to the token beside it, so that a swapped cell does not open."""
+    def next_token(self, known: Known) -> bytes | None:
+        """The token under the next key, to be written beside the token; None while no rotation is prepared."""
+        return self.tokens.next_of(known.kind, known.scope, known.value)
+
+    def name_hash(self, sound: str) -> int:
+        """Stands for the sound of a name: signed 64 bits, never 0."""
+        return _hash(self._name_key, sound)
+
+    def address_hash(self, normal: str) -> int:
+        """Stands for the normal form of an address: signed 64 bits, never 0."""
+        return _hash(self._address_key, normal)
+
+    def subject(self, key_id: int) -> Subject:
+        """A fresh data key, wrapped under the active key-encryption key."""
+        kek_id, kek = self.keks.active()
+        random = os.urandom(KEY_BYTES + NONCE_BYTES)
+        key, nonce = random[:KEY_BYTES], random[KEY_BYTES:]
+        return Subject(key_id, kek_id, nonce + kek.encrypt(nonce, key, _wrapped_place(key_id)), AESGCM(key))
+
+    def unwrap(self, key_id: int, kek_id: str, wrapped: bytes) -> Subject:
+        """The data key of a row; raises FailedPrecondition KEK_MISSING or SEALED_VALUE_UNREADABLE."""
+        return Subject(key_id, kek_id, wrapped, AESGCM(_decrypt(self.keks.get(kek_id), _wrapped_place(key_id), wrapped)))
+
+    def rewrap(self, key_id: int, kek_id: str, wrapped: bytes) -> tuple[str, bytes]:
+        """The same data key under the active key-encryption key: its id, the wrap. What is sealed stays as it is."""
+        key = _decrypt(self.keks.get(kek_id), _wrapped_place(key_id), wrapped)
+        active_id, kek = self.keks.active()
         nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, text.encode(), token)
+        return active_id, nonce + kek.encrypt(nonce, key, _wrapped_place(key_id))
 
-    def open(self, token: bytes, sealed: bytes) -> str:
-        """The text; raises cryptography's InvalidTag when the cell was swapped or the key is another."""
-        return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], token).decode()
+    def open(self, key_id: int, kek_id: str, wrapped: bytes, place: bytes, sealed: bytes) -> str:
+        """The text of one cell; raises as `unwrap` and `Subject.open` do."""
+        return self.unwrap(key_id, kek_id, wrapped).open(place, sealed)
 
 
-def _derive(key: bytes, purpose: str) -> bytes:
-    return HKDF(SHA256(), 32, salt=None, info=b"troika identity v1\0" + purpose.encode()).derive(key)
+def _decrypt(cipher: AESGCM, place: bytes, sealed: bytes) -> bytes:
+    try:
+        return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place)
+    except (InvalidTag, ValueError):
+        # The place is a table, a row and a column; nothing of the value is in the message.
+        raise FailedPrecondition(
+            f"{place.decode()} does not open: swapped, changed, erased or under another key",
+            reason="SEALED_VALUE_UNREADABLE",
+            field="sealed",
+        ) from None
+
+
+def _hash(key: bytes, text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), key=key, digest_size=8).digest(), "big", signed=True) or 1

@@ -42,9 +42,10 @@ async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
         "HTTP_PORT": "0",
         "CALLER_TOKEN": "s" * 16,
         "CALLER_TOKEN_SHA256": json.dumps({"operator": hashlib.sha256(b"s" * 16).hexdigest()}),
-        "SEALING_PRIVATE_KEY": base64.b64encode(bytes(range(32))).decode(),
-        "TOKEN_KEY": key(b"t"),
-        "VAULT_KEY": key(b"v"),
+        "SEALING_PRIVATE_KEYS": json.dumps({"k1": base64.b64encode(bytes(range(32))).decode()}),
+        "TOKEN_KEYS": json.dumps({"1": key(b"t")}),
+        "HASH_KEY": key(b"h"),
+        "KEKS": json.dumps({"k1": key(b"v")}),
     }
     yield {**os.environ, **{f"TROIKA_{variable}": value for variable, value in own.items()}, "PYTHONPATH": f"{ROOT}:{ROOT}/gen"}
     await drop_database(servers.postgres_dsn, name)

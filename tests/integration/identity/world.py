@@ -17,7 +17,9 @@ from chassis.db import Database
 from chassis.sealing import DataKey, seal
 from services.identity.consumers import Opener, observed
 from services.identity.handlers import Resolver
+from services.identity.keks import EnvironmentKeks
 from services.identity.store import Store
+from services.identity.tokens import Tokens
 from services.identity.vault import Vault
 
 NOW = 1_772_352_000_000_000
@@ -31,7 +33,7 @@ class World:
         self.database = database
         self.private_key = X25519PrivateKey.from_private_bytes(bytes(range(32)))
         self.public_key = self.private_key.public_key().public_bytes_raw()
-        self.vault = Vault(b"t" * 32, b"v" * 32)
+        self.vault = Vault(Tokens({1: b"t" * 32}, 1), b"h" * 32, EnvironmentKeks({"k1": b"v" * 32}, "k1"))
         self.store = Store()
         self.opener = Opener({"k1": self.private_key}, self.vault)
         self.handle = observed(self.opener, self.store, Resolver(self.store, self.vault))
