@@ -56,6 +56,30 @@ ENTITY_KIND_DEVICE: EntityKind.ValueType  # 5
 """A phone, tablet or browser."""
 Global___EntityKind: _TypeAlias = EntityKind  # noqa: Y015
 
+class _ConsentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSENT_KIND_UNSPECIFIED: _ConsentKind.ValueType  # 0
+    """Not stated: counts as general."""
+    CONSENT_KIND_GENERAL: _ConsentKind.ValueType  # 1
+    """Together with other things."""
+    CONSENT_KIND_SEPARATE: _ConsentKind.ValueType  # 2
+    """By itself, on a screen of its own (PIPL 23, 25, 26, 29, 39)."""
+
+class ConsentKind(_ConsentKind, metaclass=_ConsentKindEnumTypeWrapper):
+    """How consent was asked for."""
+
+CONSENT_KIND_UNSPECIFIED: ConsentKind.ValueType  # 0
+"""Not stated: counts as general."""
+CONSENT_KIND_GENERAL: ConsentKind.ValueType  # 1
+"""Together with other things."""
+CONSENT_KIND_SEPARATE: ConsentKind.ValueType  # 2
+"""By itself, on a screen of its own (PIPL 23, 25, 26, 29, 39)."""
+Global___ConsentKind: _TypeAlias = ConsentKind  # noqa: Y015
+
 @_typing.final
 class ResolvedBatch(_message.Message):
     """Subject troika.events.resolved.v1: observed events with the entities they belong to."""
@@ -378,7 +402,9 @@ Global___ClusterChange: _TypeAlias = ClusterChange  # noqa: Y015
 
 @_typing.final
 class ConsentChange(_message.Message):
-    """A person allowed or forbade a channel. A person's consent is the strictest over all anchors."""
+    """A person allowed or forbade something; one statement of the ledger. Of one anchor the latest counts, a person's consent is
+    the strictest over all anchors.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -387,16 +413,27 @@ class ConsentChange(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     OPTED_OUT_FIELD_NUMBER: _builtins.int
     STATED_AT_US_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
     anchor_id: _builtins.int
     """The anchor the statement was made through."""
     person_id: _builtins.int
     """The person it belonged to then."""
     channel: _builtins.str
-    """app, wechat, dealer, or all."""
+    """app, wechat, dealer, sms, phone, email, car, or all."""
     opted_out: _builtins.bool
-    """True when pushes are forbidden."""
+    """True when it is forbidden, false when it is allowed."""
     stated_at_us: _builtins.int
-    """When the person said so, microseconds since the epoch, UTC; the latest wins for one anchor and channel."""
+    """When the person said so, microseconds since the epoch, UTC; of two at one instant the stricter counts."""
+    purpose: _builtins.str
+    """What for: marketing, service, personalisation, dealer_sharing, location, biometric or export; empty: messages of any
+    purpose.
+    """
+    kind: Global___ConsentKind.ValueType
+    """How it was asked for."""
+    expires_at_us: _builtins.int
+    """When permission ends, microseconds since the epoch, UTC; 0: when it is withdrawn."""
     def __init__(
         self,
         *,
@@ -405,10 +442,13 @@ class ConsentChange(_message.Message):
         channel: _builtins.str = ...,
         opted_out: _builtins.bool = ...,
         stated_at_us: _builtins.int = ...,
+        purpose: _builtins.str = ...,
+        kind: Global___ConsentKind.ValueType = ...,
+        expires_at_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_id", b"anchor_id", "channel", b"channel", "opted_out", b"opted_out", "person_id", b"person_id", "stated_at_us", b"stated_at_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_id", b"anchor_id", "channel", b"channel", "expires_at_us", b"expires_at_us", "kind", b"kind", "opted_out", b"opted_out", "person_id", b"person_id", "purpose", b"purpose", "stated_at_us", b"stated_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
