@@ -58,6 +58,8 @@ identifier = Table(
     Column("subject_key_id", BigInteger, nullable=False),
     Column("anchor", Boolean, nullable=False),
     Column("entity_id", BigInteger, nullable=False),
+    # The first entity an anchor belonged to: what came apart gets its own number back.
+    Column("born_id", BigInteger, nullable=False),
     Column("component_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     # Why the value does not link persons (vehicles); 0 when it does.
@@ -153,7 +155,7 @@ relation = Table(
 )
 
 # Merges and splits; rows are never changed. `evidence`: identifiers that made the difference; `moved`: anchors that changed
-# hands; `cause`: the operation that asked for it, 0 when evidence alone did.
+# hands, `kept`: those of the survivor; `cause`: the operation that asked for it, 0 when evidence alone did.
 ledger = Table(
     "ledger",
     metadata,
@@ -165,6 +167,7 @@ ledger = Table(
     Column("reason", Text, nullable=False),
     Column("evidence", ARRAY(BigInteger), nullable=False),
     Column("moved", ARRAY(BigInteger), nullable=False),
+    Column("kept", ARRAY(BigInteger), nullable=False),
     Column("cause", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -245,5 +248,46 @@ reveal_audit = Table(
     Column("kind", Text, nullable=False),
     Column("scope", Text, nullable=False),
     Column("person_ids", ARRAY(BigInteger), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Persons that were erased: what went, in numbers. `tombstones`: identifiers whose tokens stay so that the person is not
+# imported again; `destroyed_keys`: data keys that are gone for ever; `removed`: JSON of rows by table.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("anchors", ARRAY(BigInteger), nullable=False),
+    Column("tombstones", ARRAY(BigInteger), nullable=False),
+    Column("destroyed_keys", ARRAY(BigInteger), nullable=False),
+    Column("removed", LargeBinary, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_erasure_request_id", "request_id", unique=True),
+)
+
+# Values that are turned away: under any name (0) those that were an erased person's alone, under the person's names those
+# that others use too.
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("identifier_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", BigInteger, primary_key=True, autoincrement=False),
+    Column("erasure_id", BigInteger, nullable=False),
+    Index("ix_suppression_erasure_id", "erasure_id"),
+)
+
+# Suppressions that were taken back, because the person came again by their own will or the value is somebody else's now.
+suppression_lift = Table(
+    "suppression_lift",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("identifier_ids", ARRAY(BigInteger), nullable=False),
+    Column("erasure_ids", ARRAY(BigInteger), nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
