@@ -142,16 +142,108 @@ profile = Table(
     Index("ix_profile_subject_key_id", "subject_key_id"),
 )
 
-# Typed, dated relations as sources state them, between anchors (or entities of kinds that have no anchors: households).
+# What events and records showed of relations, by anchors: one row per month and source, a bit for each day. Kinds up to 9 are
+# about a person and a vehicle, 10 to 19 about a vehicle and a dealer, from 20 on about a person and a dealer. Rows only grow.
+relation_evidence = Table(
+    "relation_evidence",
+    metadata,
+    Column("subject_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("object_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("source_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("month", SmallInteger, primary_key=True, autoincrement=False),
+    Column("days", Integer, nullable=False),
+    Column("observations", Integer, nullable=False),
+    Column("first_seen_us", BigInteger, nullable=False),
+    Column("last_seen_us", BigInteger, nullable=False),
+    # The day on which the vehicle was first sold, as the record says; 0 when it does not.
+    Column("since_us", BigInteger, nullable=False),
+    Index("ix_relation_evidence_object_id", "object_id", postgresql_where=text("kind <= 9")),
+)
+
+# Relations of entities as they were last told on the bus; what holds now follows from the evidence.
 relation = Table(
     "relation",
     metadata,
-    Column("person_anchor", BigInteger, primary_key=True, autoincrement=False),
-    Column("vehicle_anchor", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Text, primary_key=True),
-    Column("first_seen_us", BigInteger, nullable=False),
-    Column("last_seen_us", BigInteger, nullable=False),
-    Index("ix_relation_vehicle_anchor", "vehicle_anchor"),
+    Column("subject_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("subject_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("object_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("object_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("valid_from_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("valid_to_us", BigInteger, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    Column("stated", Boolean, nullable=False),
+    Index("ix_relation_subject_id", "subject_id", "subject_kind"),
+    Index("ix_relation_object_id", "object_id", "object_kind"),
+)
+
+# Anchors whose relations may have changed: by evidence, or because they left an entity (`left_id`, 0 otherwise).
+inference_queue = Table(
+    "inference_queue",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("left_id", BigInteger, nullable=False),
+)
+
+dealer = Table(
+    "dealer",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("code", Text, nullable=False),
+    # Hash of its own postal address, which is nobody's home; 0 when not known.
+    Column("address", BigInteger, nullable=False),
+    Index("ix_dealer_code", "code", unique=True),
+)
+
+# Device identifiers as entities: dense ids of their own.
+device = Table(
+    "device",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("identifier_id", BigInteger, nullable=False),
+    Index("ix_device_identifier_id", "identifier_id", unique=True),
+)
+
+household = Table(
+    "household",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Members stand by the record that speaks for them, so that they follow it through merges and splits. Ended, never deleted.
+household_member = Table(
+    "household_member",
+    metadata,
+    Column("household_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("valid_from_us", BigInteger, nullable=False),
+    # 0 while it lasts.
+    Column("valid_to_us", BigInteger, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    Column("suggestion_id", BigInteger, nullable=False),
+    Index("ix_household_member_anchor_id", "anchor_id"),
+)
+
+# Two records whose persons may live together. `evidence` is JSON of what they share, no values.
+household_suggestion = Table(
+    "household_suggestion",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("anchor_a", BigInteger, nullable=False),
+    Column("anchor_b", BigInteger, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    # pending, accepted, rejected
+    Column("state", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_household_suggestion_anchor_a_anchor_b", "anchor_a", "anchor_b", unique=True),
+    Index("ix_household_suggestion_anchor_b", "anchor_b"),
+    Index("ix_household_suggestion_state_id", "state", "id"),
 )
 
 # Merges and splits; rows are never changed. `evidence`: identifiers that made the difference; `moved`: anchors that changed
