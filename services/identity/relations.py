@@ -1,0 +1,190 @@
+"""Evidence on relations in SQL: counted as it comes, read back with the entities that anchors belong to now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from chassis.db import UnitOfWork
+from services.identity.domain.kinds import Kind
+from services.identity.domain.observations import Observation
+from services.identity.domain.relations import (
+    COUNTED_EVENTS,
+    DAY_US,
+    Counted,
+    Evidence,
+    evidence_of,
+    month_of,
+)
+
+DEALER = "dealer:"
+_OF_VEHICLE = (Evidence.OWNS, Evidence.BOUGHT)
+_DEALER_FIRST = int(Evidence.ADVISED_AT)
+
+
+class Key(NamedTuple):
+    """What a row of evidence is about; sorted, so that two writers meet in the same order."""
+
+    subject_id: int
+    object_id: int
+    kind: int
+    source_id: int
+    month: int
+
+
+def counts(observation: Observation, is_news: bool) -> bool:
+    """Whether an event is evidence on a relation: its claim is new (or new today), or each such event counts."""
+    return is_news or observation.event in COUNTED_EVENTS
+
+
+async def record(uow: UnitOfWork, told: Sequence[tuple[Observation, int, int]], sources: Mapping[str, int]) -> None:
+    """Counts what events with their person and vehicle anchors (0: none) show. Give it each event once, and only those
+    for which `counts`. `sources`: numbers of their sources."""
+    if not told:
+        return
+    codes = {o.source.removeprefix(DEALER) for o, _, _ in told if o.source.startswith(DEALER)}
+    dealers = await dealer_ids(uow, codes) if codes else {}
+    rows: dict[Key, list[int]] = {}
+    touched: set[int] = set()
+    for o, person, vehicle in told:
+        dealer = dealers[o.source.removeprefix(DEALER)] if o.source.startswith(DEALER) else 0
+        shows = evidence_of(o.event, o.relation, person=bool(person), vehicle=bool(vehicle), dealer=bool(dealer))
+        if shows:
+            month, day = month_of(o.occurred_us)
+        for kind in shows:
+            of_dealer = kind >= Evidence.SOLD_AT
+            subject = person if kind < Evidence.SOLD_AT or kind >= Evidence.ADVISED_AT else vehicle
+            key = Key(subject, dealer if of_dealer else vehicle, int(kind), sources[o.source], month)
+            since = _first_sold(o.vehicle_properties) if kind in _OF_VEHICLE else 0
+            row = rows.setdefault(key, [0, 0, o.occurred_us, o.occurred_us, since])
+            row[0] |= day
+            row[1] += 1
+            row[2], row[3] = min(row[2], o.occurred_us), max(row[3], o.occurred_us)
+            row[4] = min(filter(None, (row[4], since)), default=0)
+            touched.add(subject if kind >= Evidence.SOLD_AT else vehicle)
+        # An address or a device says who may live together and who uses what.
+        if person and (o.address or any(known.kind is Kind.DEVICE for known in o.persons)):
+            touched.add(person)
+    await _count(uow, rows)
+    await queue(uow, [(anchor, 0) for anchor in sorted(touched)])
+
+
+def _first_sold(properties: bytes) -> int:
+    """The day of first sale among a vehicle's attributes, as microseconds; 0 when none is there."""
+    if b'"sold_on"' not in properties:
+        return 0
+    try:
+        day = datetime.fromisoformat(orjson.loads(properties)["sold_on"][:10]).replace(tzinfo=UTC)
+    except (ValueError, TypeError, KeyError):
+        return 0
+    return max(0, int(day.timestamp()) * 1_000_000 // DAY_US * DAY_US)
+
+
+async def dealer_ids(uow: UnitOfWork, codes: Collection[str]) -> dict[str, int]:
+    """Numbers of dealers by code, new ones included."""
+    rows = await uow.fetch("SELECT code, id FROM dealer WHERE code = ANY($1::text[])", list(codes))
+    ids = {row[0]: row[1] for row in rows}
+    if missing := sorted(set(codes) - ids.keys()):
+        # Only those that are not there yet: each attempt to insert uses up a number, and dealers are dense.
+        await uow.fetch(
+            "INSERT INTO dealer (code, address) SELECT code, 0 FROM unnest($1::text[]) AS new(code)"
+            " ON CONFLICT (code) DO NOTHING",
+            missing,
+        )
+        rows = await uow.fetch("SELECT code, id FROM dealer WHERE code = ANY($1::text[])", missing)
+        ids |= {row[0]: row[1] for row in rows}
+    return ids
+
+
+async def _count(uow: UnitOfWork, rows: Mapping[Key, Sequence[int]]) -> None:
+    if not rows:
+        return
+    ordered = sorted(rows)
+    await uow.fetch(
+        "INSERT INTO relation_evidence (subject_id, object_id, kind, source_id, month, days, observations, first_seen_us,"
+        " last_seen_us, since_us) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[],"
+        " $5::smallint[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[], $10::bigint[])"
+        " ON CONFLICT (subject_id, object_id, kind, source_id, month) DO UPDATE SET"
+        " days = relation_evidence.days | excluded.days,"
+        " observations = relation_evidence.observations + excluded.observations,"
+        " first_seen_us = least(relation_evidence.first_seen_us, excluded.first_seen_us),"
+        " last_seen_us = greatest(relation_evidence.last_seen_us, excluded.last_seen_us),"
+        " since_us = coalesce(least(nullif(relation_evidence.since_us, 0), nullif(excluded.since_us, 0)), 0)",
+        *map(list, zip(*ordered, strict=True)),
+        *map(list, zip(*(rows[key] for key in ordered), strict=True)),
+    )
+
+
+async def queue(uow: UnitOfWork, anchors: Sequence[tuple[int, int]]) -> None:
+    """Has the relations of anchors looked at again: (anchor, the entity it left or 0)."""
+    if anchors:
+        await uow.fetch(
+            "INSERT INTO inference_queue (anchor_id, left_id) SELECT * FROM unnest($1::bigint[], $2::bigint[])",
+            *map(list, zip(*anchors, strict=True)),
+        )
+
+
+async def forget(uow: UnitOfWork, anchors: Collection[int]) -> None:
+    """Deletes all evidence on anchors: their persons are being erased. What was told of them ends with the next inference."""
+    ids = list(anchors)
+    # Persons and vehicles only: the objects of kinds from 10 on are dealers.
+    await uow.fetch("DELETE FROM relation_evidence WHERE subject_id = ANY($1::bigint[])", ids)
+    await uow.fetch("DELETE FROM relation_evidence WHERE object_id = ANY($1::bigint[]) AND kind <= 9", ids)
+    await uow.fetch("DELETE FROM household_member WHERE anchor_id = ANY($1::bigint[])", ids)
+    await uow.fetch("DELETE FROM household_suggestion WHERE anchor_a = ANY($1::bigint[])", ids)
+    await uow.fetch("DELETE FROM household_suggestion WHERE anchor_b = ANY($1::bigint[])", ids)
+
+
+# Evidence on vehicles ($1), their anchors' rows replaced by entities. The planner cannot know how few rows each look-up
+# finds: OFFSET 0 keeps each look-up a look-up by index.
+_SUMS = (
+    "bit_or(r.days) AS days, sum(r.observations)::bigint AS observations, min(r.first_seen_us) AS first_us,"
+    " max(r.last_seen_us) AS last_us, coalesce(min(nullif(r.since_us, 0)), 0) AS since_us"
+)
+_EVIDENCE = "subject_id, object_id, kind, source_id, month, days, observations, first_seen_us, last_seen_us, since_us"
+ON_VEHICLES = (
+    "WITH car AS MATERIALIZED (SELECT i.id, i.entity_id FROM unnest($1::bigint[]) AS wanted(id) CROSS JOIN LATERAL"  # noqa: S608
+    f" (SELECT id, entity_id FROM identifier WHERE entity_id = wanted.id AND kind IN ({int(Kind.VIN)}, {int(Kind.PLATE)})"
+    " AND anchor OFFSET 0) i)"
+    f" SELECT r.kind, p.entity_id, car.entity_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"
+    f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE object_id = car.id AND kind <= 9 OFFSET 0) r"
+    " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = r.subject_id OFFSET 0) p"
+    " JOIN source s ON s.id = r.source_id WHERE p.entity_id <> 0 GROUP BY 1, 2, 3, 4, 5"
+    f" UNION ALL SELECT r.kind, car.entity_id, r.object_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"
+    f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE subject_id = car.id OFFSET 0) r"
+    " JOIN source s ON s.id = r.source_id GROUP BY 1, 2, 3, 4, 5"
+)
+# Vehicles that persons' anchors ($1) are seen with, and all evidence of the persons with dealers.
+VEHICLES_OF = (
+    "SELECT DISTINCT v.entity_id FROM unnest($1::bigint[]) AS a(id) CROSS JOIN LATERAL"
+    " (SELECT object_id FROM relation_evidence WHERE subject_id = a.id AND kind <= 9 OFFSET 0) r"
+    " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = r.object_id OFFSET 0) v WHERE v.entity_id <> 0"
+)
+ADVICE = (
+    f"SELECT r.kind, a.person_id, r.object_id, s.name, r.month, {_SUMS}"  # noqa: S608
+    " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
+    f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE subject_id = a.id AND kind >= {_DEALER_FIRST} OFFSET 0) r"
+    " JOIN source s ON s.id = r.source_id GROUP BY 1, 2, 3, 4, 5"
+)
+
+
+def _counted(rows: Iterable[Any]) -> list[Counted]:
+    return [Counted(Evidence(kind), *rest) for kind, *rest in rows]
+
+
+async def on_vehicles(uow: UnitOfWork, vehicles: Collection[int]) -> list[Counted]:
+    """All evidence on vehicles: with persons and with dealers."""
+    return _counted(await uow.fetch(ON_VEHICLES, list(vehicles))) if vehicles else []
+
+
+async def vehicles_of(uow: UnitOfWork, anchors: Collection[int]) -> list[int]:
+    """Vehicles that the persons of these anchors are seen with."""
+    return [row[0] for row in await uow.fetch(VEHICLES_OF, list(anchors))] if anchors else []
+
+
+async def advice(uow: UnitOfWork, person_of: Mapping[int, int]) -> list[Counted]:
+    """Evidence of persons with dealers, by anchor → person."""
+    return _counted(await uow.fetch(ADVICE, list(person_of), list(person_of.values()))) if person_of else []
