@@ -46,7 +46,7 @@ async def serve(settings: Settings) -> None:
         add_ingest_doors(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
         add_wechat_door(app, WechatDoor(database, endpoints, sealer))
-        add_contact_door(app, database, vault, addresses)
+        add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
             sender = Sender(database, endpoints, addresses, all_channels(settings, caller, vault), settings)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, EntitiesChanged
+from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ENTITY_KIND_PERSON, EntitiesChanged
 from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest
 from troika.touchpoints.v1.events_pb2 import (
     DeliveriesUpdated,
@@ -18,7 +18,9 @@ from troika.touchpoints.v1.events_pb2 import (
 )
 
 from chassis.bus import Stream
+from chassis.consents import MESSAGES
 from chassis.sealing import DataKey, seal
+from services.touchpoints.domain.consents import NO_END, Statement
 from services.touchpoints.domain.deliveries import CHANNELS, Delivery
 from services.touchpoints.domain.observed import Observed
 
@@ -141,7 +143,7 @@ def delivery(request: DeliveryRequest) -> Delivery:
         raise ValueError("DELIVERY_ID_INVALID")
     if request.channel not in CHANNELS or any(c not in CHANNELS for c in request.fallback_channels):
         raise ValueError("CHANNEL_UNKNOWN")
-    if request.purpose not in ("marketing", "service"):
+    if request.purpose not in MESSAGES:
         raise ValueError("PURPOSE_UNKNOWN")
     if request.person_id <= 0:
         raise ValueError("PERSON_MISSING")
@@ -174,23 +176,22 @@ def delivery(request: DeliveryRequest) -> Delivery:
     )
 
 
-@dataclass(frozen=True)
-class ConsentChange:
-    """Somebody allowed or forbade a channel ("all" for every one) through an anchor."""
-
-    anchor_id: int
-    person_id: int
-    channel: str
-    opted_out: bool
-    stated_at: datetime
-
-
-def consents_and_moves(payload: bytes) -> tuple[list[ConsentChange], list[tuple[int, int, int]]]:
-    """Consent changes, and persons' anchor moves as (anchor, person, version), of one bus message; raises DecodeError."""
+def consents_and_moves(payload: bytes) -> tuple[list[Statement], list[tuple[int, int, int]]]:
+    """Statements of consent, and persons' anchor moves as (anchor, person, version), of one bus message; raises DecodeError."""
     message = EntitiesChanged.FromString(payload)
     changes = [
-        ConsentChange(c.anchor_id, c.person_id, c.channel, c.opted_out, from_us(c.stated_at_us))
+        Statement(
+            c.anchor_id,
+            c.person_id,
+            purpose,
+            c.channel,
+            c.kind == CONSENT_KIND_SEPARATE,
+            not c.opted_out,
+            c.stated_at_us,
+            c.expires_at_us or NO_END,
+        )
         for c in message.consent_changes
+        for purpose in ((c.purpose,) if c.purpose else MESSAGES)
     ]
     moves = [
         (m.owner.anchor_id, m.owner.entity_id, m.owner.version)

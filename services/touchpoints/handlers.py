@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import orjson
 
+from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
 from chassis.sealing import DataKey
 from services.touchpoints import events
+from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
 from services.touchpoints.domain.observed import Observed, Source, event_id
-from services.touchpoints.events import AnchorEvent, ConsentChange, Update
+from services.touchpoints.events import AnchorEvent, Update
 from services.touchpoints.store import consents, deliveries, feedback
 from services.touchpoints.store.feedback import Progress, Pushed
 
@@ -125,8 +127,10 @@ async def _withdraw(uow: UnitOfWork, fresh: Sequence[Feedback], pushes: dict[str
     for one in fresh:
         push = pushes[one.delivery_id]
         if one.meaning.event == UNSUBSCRIBED and push.anchor_id:
-            stated = events.from_us(one.occurred_at_us)
-            changes.append(ConsentChange(push.anchor_id, push.person_id, push.channel.label, True, stated))
+            changes += [
+                Statement(push.anchor_id, push.person_id, purpose, push.channel.label, False, False, one.occurred_at_us)
+                for purpose in MESSAGES
+            ]
     if changes:
         await consents.save_consents(uow, changes)
 

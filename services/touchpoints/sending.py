@@ -27,6 +27,7 @@ from services.touchpoints.endpoints import Endpoint, Endpoints
 from services.touchpoints.events import Update
 from services.touchpoints.settings import Settings
 from services.touchpoints.store import consents, deliveries
+from services.touchpoints.store.consents import Asked
 from services.touchpoints.store.deliveries import Attempt
 
 log = logging.getLogger(__name__)
@@ -133,20 +134,20 @@ class Sender:
         waits = {p.delivery.delivery_id: wait for p in pushes if (wait := self._paused.get(p.endpoint.name, 0.0) - now) > 0}
         async with self._database.transaction() as uow:
             asked = [
-                (p.delivery.delivery_id, p.delivery.person_id, anchors[p.delivery.delivery_id], p.delivery.channel)
-                for p in pushes
+                Asked(d.delivery_id, d.person_id, anchors[d.delivery_id], d.purpose, d.channel)
+                for d in (push.delivery for push in pushes)
             ]
-            opted_out = await consents.opted_out(uow, asked) if asked else set()
-            changes += [Change(name, State.SUPPRESSED, "opted_out") for name in sorted(opted_out)]
+            refused = await consents.forbidden(uow, asked, self._settings.consent_regimes) if asked else {}
+            changes += [Change(name, State.SUPPRESSED, why) for name, why in sorted(refused.items())]
             attempts = [
                 Attempt(p.delivery.delivery_id, p.endpoint.name, anchors[p.delivery.delivery_id])
                 for p in pushes
-                if p.delivery.delivery_id not in opted_out and p.delivery.delivery_id not in waits
+                if p.delivery.delivery_id not in refused and p.delivery.delivery_id not in waits
             ]
             if others:
                 await deliveries.fall_back(uow, others)
             if waits:
-                await deliveries.defer(uow, {name: wait for name, wait in waits.items() if name not in opted_out})
+                await deliveries.defer(uow, {name: wait for name, wait in waits.items() if name not in refused})
             if changes:
                 await self._conclude(uow, changes)
             begun = await deliveries.begin(uow, attempts, self._settings.send_lease_s) if attempts else {}

@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, SecretStr, field_validator
 
+from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.settings import ChassisSettings
 
 
@@ -35,6 +36,11 @@ class Settings(ChassisSettings):
     send_attempts: int = Field(12, ge=1, description="Calls to a provider before a push counts as failed.")
     publish_timeout_s: float = Field(4.0, gt=0, description="Seconds the bus has to take a batch before the door answers 503.")
     contact_hours: float = Field(72.0, gt=0, description="How long a dealer may fetch a lead's contact.")
+    consent_regimes: RegimeTable = Field(
+        dict(DEFAULT_REGIMES),
+        description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
+        " JSON; what is not named is separate. The same for orchestrator and touchpoints.",
+    )
     # Imports bring old history; beyond this an instant is a client's broken clock, not history.
     oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
 

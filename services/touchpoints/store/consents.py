@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, regime, uses
 from chassis.db import UnitOfWork
+from services.touchpoints.domain.consents import Statement, kept
 from services.touchpoints.domain.deliveries import Channel
-from services.touchpoints.events import ConsentChange
+
+OPTED_OUT, NO_CONSENT = "opted_out", "no_consent"
+
+# Of uses of data (number, person, anchor or 0, purpose, channel, separate: only separate consent counts), whether somebody
+# withdrew it and whether somebody gave it, over the person's anchors. An anchor's owner is the newest move's, and without any
+# move whoever it belonged to when the consent was stated.
+STANDING = f"""
+SELECT u.number, bool_or(s.withdrawn) AS withdrawn, bool_or(s.given) AS given
+FROM unnest(CAST(:numbers AS int[]), CAST(:persons AS bigint[]), CAST(:anchors AS bigint[]), CAST(:purposes AS text[]),
+    CAST(:channels AS text[]), CAST(:separate AS boolean[])) AS u(number, person, anchor, purpose, channel, separate)
+JOIN LATERAL (
+    SELECT said.withdrawn_us >= said.given_us OR (said.withdrawn_us >= 0 AND NOT said.lasts) AS withdrawn,
+        said.given_us > said.withdrawn_us AND said.lasts AS given
+    FROM (
+        SELECT max(c.withdrawn_us) AS withdrawn_us, coalesce(max(c.given_us) FILTER (WHERE c.counts), -1) AS given_us,
+            coalesce((array_agg(c.expires_us ORDER BY c.given_us DESC, c.expires_us) FILTER (WHERE c.counts))[1], 0)
+                > CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) AS lasts
+        FROM (
+            SELECT *, (NOT u.separate OR separate) AND given_us >= 0 AS counts FROM (
+                SELECT c.* FROM consent c WHERE c.anchor_id = u.anchor
+                UNION ALL SELECT c.* FROM consent c WHERE c.person_id = u.person
+                    AND NOT EXISTS (SELECT FROM anchor_owner o WHERE o.anchor_id = c.anchor_id)
+                UNION ALL SELECT c.* FROM anchor_owner o JOIN consent c USING (anchor_id) WHERE o.person_id = u.person
+            ) AS theirs WHERE purpose = u.purpose AND channel IN ('{ALL_CHANNELS}', u.channel)
+        ) AS c GROUP BY c.anchor_id
+    ) AS said WHERE said.withdrawn_us >= 0 OR said.given_us >= 0
+) AS s ON true GROUP BY u.number
+"""  # noqa: S608  (a constant of ours)
 
 
-async def save_consents(uow: UnitOfWork, changes: Sequence[ConsentChange]) -> None:
-    """Keeps the latest statement for each anchor and channel; of two at one instant the stricter."""
-    latest: dict[tuple[int, str], ConsentChange] = {}
-    for change in changes:
-        key = (change.anchor_id, change.channel)
-        if key not in latest or _rank(change) > _rank(latest[key]):
-            latest[key] = change
-    kept = [latest[key] for key in sorted(latest)]
+class Asked(NamedTuple):
+    """A push that wants to go: to whom, through which anchor (0 for none), what for."""
+
+    delivery_id: str
+    person_id: int
+    anchor_id: int
+    purpose: str
+    channel: Channel
+
+
+async def save_consents(uow: UnitOfWork, statements: Sequence[Statement]) -> None:
+    """Keeps what was said; order and repetition do not matter."""
+    rows = kept(statements)
     await uow.execute(
-        "INSERT INTO consent AS c (anchor_id, channel, person_id, opted_out, stated_at)"
-        " SELECT * FROM unnest(CAST(:anchors AS bigint[]), CAST(:channels AS text[]), CAST(:persons AS bigint[]),"
-        " CAST(:out AS boolean[]), CAST(:stated AS timestamptz[]))"
-        " ON CONFLICT (anchor_id, channel) DO UPDATE SET person_id = excluded.person_id, opted_out = excluded.opted_out,"
-        " stated_at = excluded.stated_at WHERE (excluded.stated_at, excluded.opted_out) > (c.stated_at, c.opted_out)",
-        anchors=[c.anchor_id for c in kept],
-        channels=[c.channel for c in kept],
-        persons=[c.person_id for c in kept],
-        out=[c.opted_out for c in kept],
-        stated=[c.stated_at for c in kept],
+        "INSERT INTO consent AS c (anchor_id, purpose, channel, separate, person_id, withdrawn_us, given_us, expires_us)"
+        " SELECT * FROM unnest(CAST(:anchors AS bigint[]), CAST(:purposes AS text[]), CAST(:channels AS text[]),"
+        " CAST(:separate AS boolean[]), CAST(:persons AS bigint[]), CAST(:withdrawn AS bigint[]), CAST(:given AS bigint[]),"
+        " CAST(:expires AS bigint[]))"
+        " ON CONFLICT (anchor_id, purpose, channel, separate) DO UPDATE SET"
+        " person_id = CASE WHEN GREATEST(excluded.withdrawn_us, excluded.given_us) >= GREATEST(c.withdrawn_us, c.given_us)"
+        " THEN excluded.person_id ELSE c.person_id END,"
+        " withdrawn_us = GREATEST(c.withdrawn_us, excluded.withdrawn_us), given_us = GREATEST(c.given_us, excluded.given_us),"
+        " expires_us = CASE WHEN excluded.given_us > c.given_us THEN excluded.expires_us"
+        " WHEN excluded.given_us < c.given_us THEN c.expires_us ELSE LEAST(c.expires_us, excluded.expires_us) END"
+        " WHERE excluded.withdrawn_us > c.withdrawn_us OR excluded.given_us >= c.given_us",
+        anchors=[r.anchor_id for r in rows],
+        purposes=[r.purpose for r in rows],
+        channels=[r.channel for r in rows],
+        separate=[r.separate for r in rows],
+        persons=[r.person_id for r in rows],
+        withdrawn=[r.withdrawn_us for r in rows],
+        given=[r.given_us for r in rows],
+        expires=[r.expires_us for r in rows],
     )
-
-
-def _rank(change: ConsentChange) -> tuple[float, bool]:
-    return change.stated_at.timestamp(), change.opted_out
 
 
 async def move_anchors(uow: UnitOfWork, moves: Sequence[tuple[int, int, int]]) -> None:
@@ -41,36 +81,40 @@ async def move_anchors(uow: UnitOfWork, moves: Sequence[tuple[int, int, int]]) -
     for move in moves:
         if move[0] not in newest or move[2] > newest[move[0]][2]:
             newest[move[0]] = move
-    kept = [newest[anchor] for anchor in sorted(newest)]
+    latest = [newest[anchor] for anchor in sorted(newest)]
     await uow.execute(
         "INSERT INTO anchor_owner AS o (anchor_id, person_id, version)"
         " SELECT * FROM unnest(CAST(:anchors AS bigint[]), CAST(:persons AS bigint[]), CAST(:versions AS bigint[]))"
         " ON CONFLICT (anchor_id) DO UPDATE SET person_id = excluded.person_id, version = excluded.version"
         " WHERE excluded.version > o.version",
-        anchors=[m[0] for m in kept],
-        persons=[m[1] for m in kept],
-        versions=[m[2] for m in kept],
+        anchors=[m[0] for m in latest],
+        persons=[m[1] for m in latest],
+        versions=[m[2] for m in latest],
     )
 
 
-async def opted_out(uow: UnitOfWork, pushes: Sequence[tuple[str, int, int, Channel]]) -> set[str]:
-    """Of (delivery, person, anchor or 0, channel) the deliveries that somebody forbade: the strictest over the anchors.
-
-    An anchor's owner is the newest move's, and without any move whoever it belonged to when the consent was stated.
-    """
+async def forbidden(uow: UnitOfWork, pushes: Sequence[Asked], regimes: Mapping[str, str]) -> dict[str, str]:
+    """Of pushes those that may not go now, with the reason: forbidden by the person, or not allowed where that is needed."""
+    asked = [
+        (push, use, regime(regimes, use, push.channel.label))
+        for push in pushes
+        for use in uses(push.purpose, push.channel.label)
+    ]
     rows = await uow.rows(
-        "SELECT DISTINCT p.delivery FROM unnest(CAST(:deliveries AS text[]), CAST(:persons AS bigint[]),"
-        " CAST(:anchors AS bigint[]), CAST(:channels AS text[])) AS p(delivery, person, anchor, channel)"
-        " JOIN LATERAL ("
-        "   SELECT c.channel FROM consent c WHERE c.anchor_id = p.anchor AND c.opted_out"
-        "   UNION ALL SELECT c.channel FROM consent c WHERE c.person_id = p.person AND c.opted_out"
-        "     AND NOT EXISTS (SELECT FROM anchor_owner o WHERE o.anchor_id = c.anchor_id)"
-        "   UNION ALL SELECT c.channel FROM anchor_owner o JOIN consent c USING (anchor_id)"
-        "     WHERE o.person_id = p.person AND c.opted_out"
-        " ) forbidden ON forbidden.channel IN ('all', p.channel)",
-        deliveries=[p[0] for p in pushes],
-        persons=[p[1] for p in pushes],
-        anchors=[p[2] for p in pushes],
-        channels=[p[3].label for p in pushes],
+        STANDING,
+        numbers=list(range(len(asked))),
+        persons=[push.person_id for push, _, _ in asked],
+        anchors=[push.anchor_id for push, _, _ in asked],
+        purposes=[use for _, use, _ in asked],
+        channels=[push.channel.label for push, _, _ in asked],
+        separate=[needs == SEPARATE for _, _, needs in asked],
     )
-    return {row.delivery for row in rows}
+    standing = {row.number: (row.withdrawn, row.given) for row in rows}
+    found: dict[str, str] = {}
+    for number, (push, _, needs) in enumerate(asked):
+        withdrawn, given = standing.get(number, (False, False))
+        if withdrawn:
+            found[push.delivery_id] = OPTED_OUT
+        elif needs != OPT_OUT and not given:
+            found.setdefault(push.delivery_id, NO_CONSENT)
+    return found

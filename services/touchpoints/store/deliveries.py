@@ -159,9 +159,9 @@ async def fall_back(uow: UnitOfWork, delivery_ids: Sequence[str]) -> None:
 
 
 async def one(uow: UnitOfWork, delivery_id: str) -> Any | None:
-    """A push by its id: person, channel, state, reason, attempts, update time, dealer; None when there is none."""
+    """A push by its id: person, channel, purpose, state, reason, attempts, update time, dealer; None when there is none."""
     rows = await uow.rows(
-        "SELECT delivery_id, theme, person_id, channel, state, reason, attempts, updated_at, endpoint, anchor_id"
+        "SELECT delivery_id, theme, person_id, channel, purpose, state, reason, attempts, updated_at, endpoint, anchor_id"
         " FROM delivery WHERE delivery_id = :id",
         id=delivery_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import orjson
 from fastapi import FastAPI, Response
@@ -12,6 +13,7 @@ from chassis.errors import NotFound
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.store import consents, deliveries
+from services.touchpoints.store.consents import Asked
 from services.touchpoints.vault import Vault
 
 
@@ -22,7 +24,7 @@ class Gone(NotFound):
     default_reason = "GONE"
 
 
-def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: Addresses) -> None:
+def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: Addresses, regimes: Mapping[str, str]) -> None:
     """Adds /contacts/{token}."""
 
     @app.get("/contacts/{token}", include_in_schema=False)
@@ -37,9 +39,10 @@ def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: 
             row = await deliveries.one(uow, delivery_id)
             if row is None:
                 raise NotFound("no such contact", reason="CONTACT_NOT_FOUND", field="token")
-            forbidden = await consents.opted_out(uow, [(delivery_id, row.person_id, row.anchor_id, Channel.DEALER)])
+            asked = Asked(delivery_id, row.person_id, row.anchor_id, row.purpose, Channel.DEALER)
+            forbidden = await consents.forbidden(uow, [asked], regimes)
         if forbidden:
-            raise Gone("consent was withdrawn", reason="CONSENT_WITHDRAWN", field="token")
+            raise Gone("the person does not consent to it any more", reason="CONSENT_WITHDRAWN", field="token")
         found = await addresses.contact(row.person_id)
         if found is None:
             raise NotFound("the person has no number any more", reason="CONTACT_NOT_FOUND", field="token")

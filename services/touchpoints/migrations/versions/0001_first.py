@@ -43,8 +43,9 @@ STATEMENTS = (
     """,
     """
     CREATE TABLE consent (
-        anchor_id bigint NOT NULL, channel text NOT NULL, person_id bigint NOT NULL, opted_out boolean NOT NULL,
-        stated_at timestamptz NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id, channel))
+        anchor_id bigint NOT NULL, purpose text NOT NULL, channel text NOT NULL, separate boolean NOT NULL,
+        person_id bigint NOT NULL, withdrawn_us bigint NOT NULL, given_us bigint NOT NULL, expires_us bigint NOT NULL,
+        CONSTRAINT pk_consent PRIMARY KEY (anchor_id, purpose, channel, separate))
     """,
     "CREATE INDEX ix_consent_person_id ON consent (person_id)",
     """
