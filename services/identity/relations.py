@@ -12,7 +12,6 @@ from chassis.db import UnitOfWork
 from services.identity.domain.kinds import Kind
 from services.identity.domain.observations import Observation
 from services.identity.domain.relations import (
-    COUNTED_EVENTS,
     DAY_US,
     Counted,
     Evidence,
@@ -35,14 +34,20 @@ class Key(NamedTuple):
     month: int
 
 
-def counts(observation: Observation, is_news: bool) -> bool:
-    """Whether an event is evidence on a relation: its claim is new (or new today), or each such event counts."""
-    return is_news or observation.event in COUNTED_EVENTS
+def counts(observation: Observation) -> bool:
+    """Whether an event is evidence on a relation: every one that shows a car or comes from a dealer, known or new, so that
+    what comes late counts as what comes in time."""
+    return bool(observation.vehicles) or observation.source.startswith(DEALER)
 
 
-async def record(uow: UnitOfWork, told: Sequence[tuple[Observation, int, int]], sources: Mapping[str, int]) -> None:
-    """Counts what events with their person and vehicle anchors (0: none) show. Give it each event once, and only those
-    for which `counts`. `sources`: numbers of their sources."""
+async def record(
+    uow: UnitOfWork, told: Sequence[tuple[Observation, int, int]], news: Collection[bytes], sources: Mapping[str, int]
+) -> None:
+    """Counts what events with their person and vehicle anchors (0: none) show. Give it each event once.
+
+    `news`: signatures of claims that are new; `sources`: numbers of the sources.
+    """
+    told = [entry for entry in told if counts(entry[0]) or entry[0].signature in news]
     if not told:
         return
     codes = {o.source.removeprefix(DEALER) for o, _, _ in told if o.source.startswith(DEALER)}
@@ -66,7 +71,7 @@ async def record(uow: UnitOfWork, told: Sequence[tuple[Observation, int, int]], 
             row[4] = min(filter(None, (row[4], since)), default=0)
             touched.add(subject if kind >= Evidence.SOLD_AT else vehicle)
         # An address or a device says who may live together and who uses what.
-        if person and (o.address or any(known.kind is Kind.DEVICE for known in o.persons)):
+        if person and o.signature in news and (o.address_hash or any(known.kind is Kind.DEVICE for known in o.persons)):
             touched.add(person)
     await _count(uow, rows)
     await queue(uow, [(anchor, 0) for anchor in sorted(touched)])

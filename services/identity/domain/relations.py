@@ -46,8 +46,6 @@ _SERVICE = frozenset({"Service Visit", "Service Completed"})
 _ADVICE = frozenset(
     {"Test Drive Booked", "Test Drive Started", "Test Drive Completed", "Showroom Visit", "Quotation Given", "Lead Contacted"}
 )
-# Events that are counted each time, though nothing else about them be new.
-COUNTED_EVENTS = _SALE | _SERVICE | _ADVICE
 
 
 def evidence_of(name: str, relation: str, *, person: bool, vehicle: bool, dealer: bool) -> list[Evidence]:
