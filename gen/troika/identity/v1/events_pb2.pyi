@@ -306,7 +306,7 @@ class RelationChange(_message.Message):
     valid_to_us: _builtins.int
     """Until when, microseconds since the epoch, UTC; 0 while it holds."""
     confidence: _builtins.float
-    """0 to 1."""
+    """0 to 1; 0 takes back what was said of this relation since valid_from_us."""
     stated: _builtins.bool
     """False for what follows from other facts."""
     def __init__(

@@ -74,7 +74,7 @@ class IdentifierRef(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """mobile, id_card, email, openid, unionid, device, cookie, crm_id, vin or plate."""
+    """mobile, id_card, email, openid, unionid, device, cookie, crm_id, vin, plate or uscc."""
     scope: _builtins.str
     """appid for openid, source for crm_id; empty otherwise."""
     value: _builtins.str
@@ -194,7 +194,7 @@ Global___GetEntityResponse: _TypeAlias = GetEntityResponse  # noqa: Y015
 
 @_typing.final
 class Entity(_message.Message):
-    """A person or a vehicle."""
+    """A person, vehicle, household, dealer or device."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,13 +223,16 @@ class Entity(_message.Message):
     ANCHOR_IDS_FIELD_NUMBER: _builtins.int
     IDENTIFIER_COUNTS_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which id space."""
     entity_id: _builtins.int
     """The id."""
+    code: _builtins.str
+    """Of a dealer, its code."""
     @_builtins.property
     def anchor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The anchors that make it up, as numbers."""
+        """The anchors that make it up, as numbers; of a household the records that speak for its members."""
 
     @_builtins.property
     def identifier_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -237,7 +240,7 @@ class Entity(_message.Message):
 
     @_builtins.property
     def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relation]:
-        """Relations to other entities."""
+        """Relations to other entities, present ones before past ones, at most 1,000."""
 
     def __init__(
         self,
@@ -247,10 +250,11 @@ class Entity(_message.Message):
         anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
         identifier_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         relations: _abc.Iterable[Global___Relation] | None = ...,
+        code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "entity_id", b"entity_id", "entity_kind", b"entity_kind", "identifier_counts", b"identifier_counts", "relations", b"relations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "code", b"code", "entity_id", b"entity_id", "entity_kind", b"entity_kind", "identifier_counts", b"identifier_counts", "relations", b"relations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,12 +271,21 @@ class Relation(_message.Message):
     ENTITY_ID_FIELD_NUMBER: _builtins.int
     FIRST_SEEN_FIELD_NUMBER: _builtins.int
     LAST_SEEN_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"owns" or "drives"."""
+    """owns, drives, pays_for, member_of, sold_by, serviced_by, advised_by or uses; seen from the object's side as well."""
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which id space the other entity lies in."""
     entity_id: _builtins.int
     """The other entity."""
+    confidence: _builtins.float
+    """0 to 1."""
+    stated: _builtins.bool
+    """False for what follows from other facts."""
     @_builtins.property
     def first_seen(self) -> _timestamp_pb2.Timestamp:
         """When a source first said so."""
@@ -280,6 +293,18 @@ class Relation(_message.Message):
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp:
         """When a source last said so."""
+
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp:
+        """Since when it holds."""
+
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp:
+        """Until when it held, exclusive; absent while it holds."""
+
+    @_builtins.property
+    def evidence(self) -> Global___RelationEvidence:
+        """What it rests on; absent for members of a household and in the list of a dealer."""
 
     def __init__(
         self,
@@ -289,14 +314,55 @@ class Relation(_message.Message):
         entity_id: _builtins.int = ...,
         first_seen: _timestamp_pb2.Timestamp | None = ...,
         last_seen: _timestamp_pb2.Timestamp | None = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
+        confidence: _builtins.float = ...,
+        stated: _builtins.bool = ...,
+        evidence: Global___RelationEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen", b"first_seen", "last_seen", b"last_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "first_seen", b"first_seen", "last_seen", b"last_seen", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "first_seen", b"first_seen", "kind", b"kind", "last_seen", b"last_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "entity_id", b"entity_id", "entity_kind", b"entity_kind", "evidence", b"evidence", "first_seen", b"first_seen", "kind", b"kind", "last_seen", b"last_seen", "stated", b"stated", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Relation: _TypeAlias = Relation  # noqa: Y015
+
+@_typing.final
+class RelationEvidence(_message.Message):
+    """What was counted for a relation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """UPPER_SNAKE: SOLD, STATED, USED, SEEN, MOST_VISITS, LATEST_VISIT, ONLY_FILES, OUTWEIGHED, TIED."""
+    observations: _builtins.int
+    """Events and records."""
+    days: _builtins.int
+    """Different days."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the sources."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        observations: _builtins.int = ...,
+        days: _builtins.int = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "observations", b"observations", "reason", b"reason", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelationEvidence: _TypeAlias = RelationEvidence  # noqa: Y015
 
 @_typing.final
 class ExplainLinkRequest(_message.Message):
