@@ -12,10 +12,12 @@ from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.bus import Consumer, Message
+from chassis.consents import ALL_CHANNELS, MESSAGES
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.themes import Goal, Theme
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
-from services.orchestrator.store.projections import Alias, Consent, GoalReached, Move, ProjectionStore, Update
+from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
+from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
 from services.orchestrator.store.themes import ThemeStore
 
 DELIVERIES = "orchestrator-deliveries"
@@ -23,7 +25,7 @@ RESOLVED = "orchestrator-resolved"
 ENTITIES = "orchestrator-entities"
 # Events may be as late as the bus keeps them; older themes need not be looked at.
 LATE = timedelta(days=7)
-CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "all"})
+CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", ALL_CHANNELS})
 
 
 def consumers(goal_window: timedelta) -> list[Consumer]:
@@ -116,7 +118,7 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
     """Follows who is who and who forbade what."""
     moves: dict[int, Move] = {}
     aliases: dict[int, Alias] = {}
-    consents: dict[tuple[int, str], Consent] = {}
+    consents: list[Statement] = []
     for message in messages:
         if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
             continue
@@ -126,7 +128,7 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
             _keep_alias(aliases, change)
         for stated in batch.consent_changes:
             if stated.channel in CONSENT_CHANNELS:
-                _keep_consent(consents, stated)
+                consents += _statements(stated)
             else:
                 alone = identity_pb2.EntitiesChanged(consent_changes=[stated])
                 uow.dead_letter(ENTITIES, ENTITIES_CHANGED, alone.SerializeToString(), "UNKNOWN_CHANNEL")
@@ -136,7 +138,7 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
     if aliases:
         await store.alias(list(aliases.values()))
     if consents:
-        await store.state_consents(list(consents.values()))
+        await ConsentStore(uow).keep(consents)
 
 
 def _keep_move(moves: dict[int, Move], move: identity_pb2.AnchorMove) -> None:
@@ -153,12 +155,21 @@ def _keep_alias(aliases: dict[int, Alias], change: identity_pb2.ClusterChange) -
         aliases[change.other_id] = (change.other_id, survivor, change.op_id)
 
 
-def _keep_consent(consents: dict[tuple[int, str], Consent], stated: identity_pb2.ConsentChange) -> None:
-    at = _moment(stated.stated_at_us)
-    consent = (stated.anchor_id, stated.channel, stated.person_id, stated.opted_out, at)
-    known = consents.get(consent[:2])
-    if known is None or (at, stated.opted_out) > (known[4], known[3]):
-        consents[consent[:2]] = consent
+def _statements(change: identity_pb2.ConsentChange) -> list[Statement]:
+    """What a change says, for each purpose that it is about; without one it is about messages of any."""
+    return [
+        Statement(
+            change.anchor_id,
+            change.person_id,
+            purpose,
+            change.channel,
+            change.kind == identity_pb2.CONSENT_KIND_SEPARATE,
+            not change.opted_out,
+            change.stated_at_us,
+            change.expires_at_us or NO_END,
+        )
+        for purpose in ((change.purpose,) if change.purpose else MESSAGES)
+    ]
 
 
 def _parse(uow: UnitOfWork, consumer: str, message: Message, kind: type[Any]) -> Any:

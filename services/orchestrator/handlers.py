@@ -125,7 +125,13 @@ async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
     settings = room.settings
     async with room.database.read() as uow:
         decided = await planning.decide_for(
-            uow, audience, theme, datetime.now(UTC), frequency_cap=settings.frequency_cap, window=settings.frequency_window()
+            uow,
+            audience,
+            theme,
+            datetime.now(UTC),
+            frequency_cap=settings.frequency_cap,
+            window=settings.frequency_window(),
+            regimes=settings.consent_regimes,
         )
     plan = decided.plan
     pushed = plan.outcome == PUSH

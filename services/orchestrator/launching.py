@@ -117,7 +117,15 @@ class Launcher:
             await launches.serialise()
             now = datetime.now(UTC)
             window = room.settings.frequency_window()
-            decided = await planning.decide_for(uow, audience, theme, now, frequency_cap=held.frequency_cap, window=window)
+            decided = await planning.decide_for(
+                uow,
+                audience,
+                theme,
+                now,
+                frequency_cap=held.frequency_cap,
+                window=window,
+                regimes=room.settings.consent_regimes,
+            )
             await launches.keep_plan(theme.theme_id, await asyncio.to_thread(planning.records, theme, decided, now))
         return True
 

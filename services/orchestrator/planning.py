@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.deciding import (
     APP_BIT,
+    CHANNEL_BITS,
     CHANNELS,
     DEALER_BIT,
     NO_CHANNEL_CODE,
@@ -26,6 +28,7 @@ from services.orchestrator.domain.deciding import (
 )
 from services.orchestrator.domain.themes import Theme, ThemeDraft
 from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.store.projections import ProjectionStore
 
 Ints = NDArray[np.int64]
@@ -76,12 +79,20 @@ class Decided:
 
 
 async def decide_for(
-    uow: UnitOfWork, audience: Audience, theme: Theme, now: datetime, *, frequency_cap: int, window: timedelta
+    uow: UnitOfWork,
+    audience: Audience,
+    theme: Theme,
+    now: datetime,
+    *,
+    frequency_cap: int,
+    window: timedelta,
+    regimes: Mapping[str, str],
 ) -> Decided:
     """Decides for an audience with the consents and earlier pushes that this transaction sees."""
     projections = ProjectionStore(uow)
-    opted_out = _lookup(audience.person_id, await projections.opted_out())
-    recent = _lookup(audience.person_id, await projections.pushed_since(now - window))
+    forbidden = await ConsentStore(uow).forbidden(theme.draft.offer.purpose, CHANNEL_BITS, regimes, now)
+    opted_out = _lookup(audience.person_id, (forbidden.persons, forbidden.masks), forbidden.others)
+    recent = _lookup(audience.person_id, await projections.pushed_since(now - window), 0)
     _, dealer = np.unique(audience.dealer_code, return_inverse=True)
     candidates = Candidates(
         audience.person_id,
@@ -106,13 +117,13 @@ async def decide_for(
     return Decided(audience, candidates, await asyncio.to_thread(decide, candidates, rules))
 
 
-def _lookup(persons: Ints, table: tuple[Ints, Ints]) -> Ints:
-    """Values of `table` (persons ascending, values) for each person, 0 where there is none."""
+def _lookup(persons: Ints, table: tuple[Ints, Ints], missing: int) -> Ints:
+    """Values of `table` (persons ascending, values) for each person, `missing` where there is none."""
     keys, values = table
     if not len(keys):
-        return np.zeros(len(persons), np.int64)
+        return np.full(len(persons), missing, np.int64)
     at = np.minimum(np.searchsorted(keys, persons), len(keys) - 1)
-    return np.where(keys[at] == persons, values[at], 0)
+    return np.where(keys[at] == persons, values[at], missing)
 
 
 def records(theme: Theme, decided: Decided, now: datetime) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field, field_validator
 
+from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.settings import ChassisSettings
 from services.orchestrator.domain.quiet_hours import QuietHours
 
@@ -24,6 +25,11 @@ class Settings(ChassisSettings):
     quiet_utc_offset_hours: float = Field(8, ge=-12, le=14, description="Offset of the quiet hours' clock from UTC.")
     push_lifetime_hours: float = Field(72, gt=0, description="How long after its earliest moment a push may still be sent.")
     goal_window_days: float = Field(30, gt=0, description="How long after launch a goal event counts for a theme.")
+    consent_regimes: RegimeTable = Field(
+        dict(DEFAULT_REGIMES),
+        description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
+        " JSON; what is not named is separate. The same for orchestrator and touchpoints.",
+    )
     lease_s: float = Field(10, gt=0, description="After this long without a sign of life another process takes a launch over.")
     suggest_keep_share: float = Field(
         0.9, gt=0, le=1, description="Share of the expected responses that a suggested audience tries to keep."

@@ -116,14 +116,20 @@ Table(
     Column("occurred_at", MOMENT, nullable=False),
 )
 
+# Of the statements through one anchor on one purpose and channel ("all" for every one) the latest withdrawal and the latest
+# grant, microseconds since the epoch, -1 without any; `expires_us` is that of the grant, the largest number when it has no end.
 Table(
     "consent",
     metadata,
     Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("purpose", Text, primary_key=True),
     Column("channel", Text, primary_key=True),
+    # Whether it was asked for by itself.
+    Column("separate", Boolean, primary_key=True),
     Column("person_id", BigInteger, nullable=False),
-    Column("opted_out", Boolean, nullable=False),
-    Column("stated_at", MOMENT, nullable=False),
+    Column("withdrawn_us", BigInteger, nullable=False),
+    Column("given_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
 )
 
 # Owners of the anchors that ever moved; others still belong to whom they were first seen with.

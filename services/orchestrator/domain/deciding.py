@@ -18,6 +18,7 @@ CHANNELS = ("app", "wechat", "dealer")
 APP, WECHAT, DEALER = 0, 1, 2
 NO_CHANNEL_CODE = -1
 APP_BIT, WECHAT_BIT, DEALER_BIT = 1, 2, 4
+CHANNEL_BITS = {"app": APP_BIT, "wechat": WECHAT_BIT, "dealer": DEALER_BIT}
 ALL_BITS = APP_BIT | WECHAT_BIT | DEALER_BIT
 
 OUTCOMES = ("push", "holdout", "budget", "no_score", "opted_out", "no_channel", "frequency_cap", "merged")
@@ -34,8 +35,9 @@ Flags = NDArray[np.bool_]
 class Candidates:
     """An audience as aligned columns; person ids are unique.
 
-    `score` and `probability` are -1 where there is none; `channels` and `opted_out` are masks of the channel bits;
-    `dealer` is any number per dealer, -1 for none; `recent_pushes` counts pushes of all themes inside the cap's window.
+    `score` and `probability` are -1 where there is none; `channels` and `opted_out` (those that consent closes, for this
+    purpose) are masks of the channel bits; `dealer` is any number per dealer, -1 for none; `recent_pushes` counts pushes of
+    all themes inside the cap's window.
     """
 
     person_id: Ints

@@ -53,8 +53,8 @@ def _names(mask: int) -> str:
 
 def _consent(decision: Decision) -> str:
     if decision.opted_out == ALL_BITS:
-        return "consent: opted out of everything"
-    return f"consent: opted out of {_names(decision.opted_out)}"
+        return "consent: closes everything"
+    return f"consent: closes {_names(decision.opted_out)}"
 
 
 def _score(decision: Decision, theme: ThemeDraft) -> str:

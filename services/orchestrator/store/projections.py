@@ -1,4 +1,4 @@
-"""What other rooms said, as the orchestrator remembers it: deliveries, goals, consents, who became whom."""
+"""What other rooms said, as the orchestrator remembers it: deliveries, goals, who became whom."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from chassis.db import UnitOfWork
 
 Update = tuple[str, int, str, str, datetime]
 GoalReached = tuple[int, int, int, int, datetime]
-Consent = tuple[int, str, int, bool, datetime]
 Move = tuple[int, int, int]
 Alias = tuple[int, int | None, int]
 
@@ -59,23 +58,6 @@ class ProjectionStore:
             moments=moments,
         )
 
-    async def state_consents(self, consents: Sequence[Consent]) -> None:
-        """(anchor, channel, person then, opted out, at), one per anchor and channel: the latest wins, then the stricter."""
-        anchors, channels, persons, out, moments = _columns(consents, 5)
-        await self._uow.execute(
-            "INSERT INTO consent (anchor_id, channel, person_id, opted_out, stated_at) SELECT * FROM"
-            " unnest(CAST(:anchors AS bigint[]), CAST(:channels AS text[]), CAST(:persons AS bigint[]),"
-            " CAST(:out AS boolean[]), CAST(:moments AS timestamptz[])) ORDER BY 1, 2"
-            " ON CONFLICT (anchor_id, channel) DO UPDATE SET person_id = EXCLUDED.person_id, opted_out = EXCLUDED.opted_out,"
-            " stated_at = EXCLUDED.stated_at"
-            " WHERE (EXCLUDED.stated_at, EXCLUDED.opted_out) > (consent.stated_at, consent.opted_out)",
-            anchors=anchors,
-            channels=channels,
-            persons=persons,
-            out=out,
-            moments=moments,
-        )
-
     async def move_anchors(self, moves: Sequence[Move]) -> None:
         """(anchor, person, version), one per anchor: the newest version wins."""
         anchors, persons, versions = _columns(moves, 3)
@@ -101,15 +83,6 @@ class ProjectionStore:
             survivors=survivors,
             ops=ops,
         )
-
-    async def opted_out(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(persons, masks of forbidden channels): the strictest over all anchors a person has now."""
-        rows = await self._uow.rows(
-            "SELECT COALESCE(o.person_id, c.person_id) AS person_id, bit_or(CASE c.channel WHEN 'all' THEN 7 WHEN 'app' THEN 1"
-            " WHEN 'wechat' THEN 2 WHEN 'dealer' THEN 4 ELSE 0 END) AS mask FROM consent c"
-            " LEFT JOIN anchor_owner o USING (anchor_id) WHERE c.opted_out GROUP BY 1 ORDER BY 1"
-        )
-        return _pairs([(row.person_id, row.mask) for row in rows])
 
     async def pushed_since(self, moment: datetime) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(persons, pushes decided for them since), counted for whom they merged into as well."""

@@ -140,14 +140,14 @@ PUSHED = Decision(
 
 def test_an_explanation_names_the_rules_in_order_and_stops_at_the_one_that_decided() -> None:
     assert [
-        "consent: opted out of none",
+        "consent: closes none",
         "frequency: 1 of at most 3 pushes lately",
         "score: 612 from m, probability 0.1161",
         "channel: app, open are app, dealer; WeChat carries no marketing; call score 800 not reached, at most 2 calls",
         "budget: place 3 of at most 10",
         "holdout: not kept out, share 0.1",
     ] == explain(PUSHED, DRAFT, 3)
-    assert ["consent: opted out of everything"] == explain(
+    assert ["consent: closes everything"] == explain(
         replace(PUSHED, outcome="opted_out", channel="", opted_out=ALL_BITS), DRAFT, 3
     )
     assert "score: none from m" == explain(replace(PUSHED, outcome="no_score", channel="", score=-1), DRAFT, 3)[-1]

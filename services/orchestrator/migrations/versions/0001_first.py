@@ -31,8 +31,9 @@ STATEMENTS = (
     " occurred_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))",
     "CREATE TABLE goal (theme_id bigint, anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " occurred_at timestamptz NOT NULL, CONSTRAINT pk_goal PRIMARY KEY (theme_id, anchor_id))",
-    "CREATE TABLE consent (anchor_id bigint, channel text, person_id bigint NOT NULL, opted_out boolean NOT NULL,"
-    " stated_at timestamptz NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id, channel))",
+    "CREATE TABLE consent (anchor_id bigint, purpose text, channel text, separate boolean, person_id bigint NOT NULL,"
+    " withdrawn_us bigint NOT NULL, given_us bigint NOT NULL, expires_us bigint NOT NULL,"
+    " CONSTRAINT pk_consent PRIMARY KEY (anchor_id, purpose, channel, separate))",
     "CREATE TABLE anchor_owner (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))",
     "CREATE TABLE person_alias (person_id bigint, survivor_id bigint, op_id bigint NOT NULL,"
