@@ -84,10 +84,16 @@ class Settings(ChassisSettings):
     reveal_callers: frozenset[str] = Field(
         frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
     )
+    vault_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may erase persons and read who was shown whose addresses."
+    )
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
-        return super().allowed_callers() | {"troika.identity.v1.StewardshipService": self.stewardship_callers}
+        return super().allowed_callers() | {
+            "troika.identity.v1.StewardshipService": self.stewardship_callers,
+            "troika.identity.v1.VaultService": self.vault_callers,
+        }
 
     @field_validator("sealing_key_id", "token_key_number", "next_token_key_number", "kek_id")
     @classmethod

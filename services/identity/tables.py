@@ -265,7 +265,7 @@ ledger = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
-# What operators asked for: merges and their undoing. `request_id` makes them idempotent: the same request gives `outcome` again.
+# What operators asked for: merges and their undoing. `request_id` makes them idempotent: the same gives `outcome` again.
 operation = Table(
     "operation",
     metadata,
@@ -359,6 +359,7 @@ erasure = Table(
     Column("removed", LargeBinary, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("ix_erasure_request_id", "request_id", unique=True),
+    Index("ix_erasure_person_id", "person_id"),
 )
 
 # Values that are turned away: under any name (0) those that were an erased person's alone, under the person's names those

@@ -240,6 +240,7 @@ STATEMENTS = (
         at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT pk_erasure PRIMARY KEY (id))""",
     "CREATE UNIQUE INDEX ix_erasure_request_id ON erasure (request_id)",
+    "CREATE INDEX ix_erasure_person_id ON erasure (person_id)",
     """CREATE TABLE suppression (
         identifier_id bigint NOT NULL,
         name bigint NOT NULL,
