@@ -243,7 +243,7 @@ household_suggestion = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("ix_household_suggestion_anchor_a_anchor_b", "anchor_a", "anchor_b", unique=True),
     Index("ix_household_suggestion_anchor_b", "anchor_b"),
-    Index("ix_household_suggestion_state_id", "state", "id"),
+    Index("ix_household_suggestion_state_confidence_id", "state", "confidence", "id"),
 )
 
 # Merges and splits; rows are never changed. `evidence`: identifiers that made the difference; `moved`: anchors that changed
@@ -321,13 +321,35 @@ shared = Table(
     Index("ix_shared_links_identifier_id", "links", "identifier_id"),
 )
 
+# What persons allowed and forbade, one line per statement. Lines are added, never changed (a trigger refuses it); what holds
+# is computed from them (domain/consents.py).
 consent = Table(
     "consent",
     metadata,
-    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("channel", Text, primary_key=True),
-    Column("opted_out", Boolean, nullable=False),
+    # Of the event, purpose and channel, or of the caller and the caller's own id.
+    Column("statement_id", LargeBinary, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("given", Boolean, nullable=False),
     Column("stated_us", BigInteger, nullable=False),
+    # 0: when it is withdrawn.
+    Column("expires_us", BigInteger, nullable=False),
+    # The text that was shown, and where.
+    Column("text_version", Text, nullable=False),
+    Column("text_sha256", LargeBinary, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("screen", Text, nullable=False),
+    # The observed event that said so, or the caller's own id; the source of the event, or the caller.
+    Column("event_id", LargeBinary, nullable=False),
+    Column("consent_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    # Why it never counted; empty when it does.
+    Column("void", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_consent_anchor_id_number", "anchor_id", "number"),
 )
 
 # Who saw whose addresses and why; never the addresses.

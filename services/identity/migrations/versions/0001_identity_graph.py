@@ -159,7 +159,7 @@ STATEMENTS = (
         CONSTRAINT pk_household_suggestion PRIMARY KEY (id))""",
     "CREATE UNIQUE INDEX ix_household_suggestion_anchor_a_anchor_b ON household_suggestion (anchor_a, anchor_b)",
     "CREATE INDEX ix_household_suggestion_anchor_b ON household_suggestion (anchor_b)",
-    "CREATE INDEX ix_household_suggestion_state_id ON household_suggestion (state, id)",
+    "CREATE INDEX ix_household_suggestion_state_confidence_id ON household_suggestion (state, confidence, id)",
     """CREATE TABLE ledger (
         op_id bigint GENERATED ALWAYS AS IDENTITY,
         space smallint NOT NULL,
@@ -213,11 +213,31 @@ STATEMENTS = (
         CONSTRAINT pk_shared PRIMARY KEY (identifier_id))""",
     "CREATE INDEX ix_shared_links_identifier_id ON shared (links, identifier_id)",
     """CREATE TABLE consent (
+        statement_id bytea NOT NULL,
+        number bigint GENERATED ALWAYS AS IDENTITY,
         anchor_id bigint NOT NULL,
+        purpose text NOT NULL,
         channel text NOT NULL,
-        opted_out boolean NOT NULL,
+        kind text NOT NULL,
+        given boolean NOT NULL,
         stated_us bigint NOT NULL,
-        CONSTRAINT pk_consent PRIMARY KEY (anchor_id, channel))""",
+        expires_us bigint NOT NULL,
+        text_version text NOT NULL,
+        text_sha256 bytea NOT NULL,
+        language text NOT NULL,
+        screen text NOT NULL,
+        event_id bytea NOT NULL,
+        consent_id text NOT NULL,
+        source text NOT NULL,
+        void text NOT NULL,
+        at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_consent PRIMARY KEY (statement_id))""",
+    "CREATE INDEX ix_consent_anchor_id_number ON consent (anchor_id, number)",
+    # Erasure deletes; nothing changes what somebody said.
+    """CREATE FUNCTION consent_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'the consent ledger is append-only'; END $$""",
+    """CREATE TRIGGER consent_is_append_only BEFORE UPDATE ON consent
+        FOR EACH ROW EXECUTE FUNCTION consent_is_append_only()""",
     """CREATE TABLE reveal_audit (
         id bigint GENERATED ALWAYS AS IDENTITY,
         caller text NOT NULL,
