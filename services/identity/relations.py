@@ -132,17 +132,6 @@ async def queue(uow: UnitOfWork, anchors: Sequence[tuple[int, int]]) -> None:
         )
 
 
-async def forget(uow: UnitOfWork, anchors: Collection[int]) -> None:
-    """Deletes all evidence on anchors: their persons are being erased. What was told of them ends with the next inference."""
-    ids = list(anchors)
-    # Persons and vehicles only: the objects of kinds from 10 on are dealers.
-    await uow.fetch("DELETE FROM relation_evidence WHERE subject_id = ANY($1::bigint[])", ids)
-    await uow.fetch("DELETE FROM relation_evidence WHERE object_id = ANY($1::bigint[]) AND kind <= 9", ids)
-    await uow.fetch("DELETE FROM household_member WHERE anchor_id = ANY($1::bigint[])", ids)
-    await uow.fetch("DELETE FROM household_suggestion WHERE anchor_a = ANY($1::bigint[])", ids)
-    await uow.fetch("DELETE FROM household_suggestion WHERE anchor_b = ANY($1::bigint[])", ids)
-
-
 # Evidence on vehicles ($1), their anchors' rows replaced by entities. The planner cannot know how few rows each look-up
 # finds: OFFSET 0 keeps each look-up a look-up by index.
 _SUMS = (
@@ -150,14 +139,19 @@ _SUMS = (
     " max(r.last_seen_us) AS last_us, coalesce(min(nullif(r.since_us, 0)), 0) AS since_us"
 )
 _EVIDENCE = "subject_id, object_id, kind, source_id, month, days, observations, first_seen_us, last_seen_us, since_us"
-ON_VEHICLES = (
-    "WITH car AS MATERIALIZED (SELECT i.id, i.entity_id FROM unnest($1::bigint[]) AS wanted(id) CROSS JOIN LATERAL"  # noqa: S608
-    f" (SELECT id, entity_id FROM identifier WHERE entity_id = wanted.id AND kind IN ({int(Kind.VIN)}, {int(Kind.PLATE)})"
-    " AND anchor OFFSET 0) i)"
-    f" SELECT r.kind, p.entity_id, car.entity_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"
+_ON_CARS = (
+    f" SELECT r.kind, p.entity_id, car.entity_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"  # noqa: S608
     f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE object_id = car.id AND kind <= 9 OFFSET 0) r"
     " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = r.subject_id OFFSET 0) p"
     " JOIN source s ON s.id = r.source_id WHERE p.entity_id <> 0 GROUP BY 1, 2, 3, 4, 5"
+)
+_CARS = (
+    " car AS MATERIALIZED (SELECT i.id, i.entity_id FROM wanted CROSS JOIN LATERAL"  # noqa: S608
+    f" (SELECT id, entity_id FROM identifier WHERE entity_id = wanted.id AND kind IN ({int(Kind.VIN)}, {int(Kind.PLATE)})"
+    " AND anchor OFFSET 0) i)"
+)
+ON_VEHICLES = (
+    f"WITH wanted AS (SELECT unnest($1::bigint[]) AS id),{_CARS}{_ON_CARS}"  # noqa: S608
     f" UNION ALL SELECT r.kind, car.entity_id, r.object_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"
     f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE subject_id = car.id OFFSET 0) r"
     " JOIN source s ON s.id = r.source_id GROUP BY 1, 2, 3, 4, 5"
@@ -168,6 +162,8 @@ VEHICLES_OF = (
     " (SELECT object_id FROM relation_evidence WHERE subject_id = a.id AND kind <= 9 OFFSET 0) r"
     " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = r.object_id OFFSET 0) v WHERE v.entity_id <> 0"
 )
+# The same without dealers for all vehicles that persons' anchors ($1) are seen with.
+AROUND = f"WITH wanted AS ({VEHICLES_OF.replace('v.entity_id FROM', 'v.entity_id AS id FROM', 1)}),{_CARS}{_ON_CARS}"
 ADVICE = (
     f"SELECT r.kind, a.person_id, r.object_id, s.name, r.month, {_SUMS}"  # noqa: S608
     " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
@@ -183,6 +179,11 @@ def _counted(rows: Iterable[Any]) -> list[Counted]:
 async def on_vehicles(uow: UnitOfWork, vehicles: Collection[int]) -> list[Counted]:
     """All evidence on vehicles: with persons and with dealers."""
     return _counted(await uow.fetch(ON_VEHICLES, list(vehicles))) if vehicles else []
+
+
+async def around(uow: UnitOfWork, anchors: Collection[int]) -> list[Counted]:
+    """Evidence of persons, these and others, on all vehicles that these anchors are seen with."""
+    return _counted(await uow.fetch(AROUND, list(anchors))) if anchors else []
 
 
 async def vehicles_of(uow: UnitOfWork, anchors: Collection[int]) -> list[int]:

@@ -141,6 +141,24 @@ def _plate(text: str) -> str:
     return value
 
 
+# GB 32100 without I, O, S, V and Z. Codes of other registries than companies' begin with letters (CONVENTIONS trap 14).
+_USCC: Final = re.compile(r"[0-9A-HJ-NPQRTUWXY]{2}\d{6}[0-9A-HJ-NPQRTUWXY]{10}")
+_USCC_CHARS: Final = "0123456789ABCDEFGHJKLMNPQRTUWXY"
+_USCC_WEIGHTS: Final = tuple(pow(3, i, 31) for i in range(17))
+
+
+def _uscc(text: str) -> str:
+    value = re.sub(r"[\s\-]+", "", text).upper()
+    if not _USCC.fullmatch(value):
+        raise Rejected("NOT_A_USCC")
+    if len(set(value[8:17])) == 1:
+        raise Rejected("PLACEHOLDER")
+    total = sum(_USCC_CHARS.index(char) * weight for char, weight in zip(value[:17], _USCC_WEIGHTS, strict=True))
+    if value[17] != _USCC_CHARS[-total % 31]:
+        raise Rejected("WRONG_CHECK_DIGIT")
+    return value
+
+
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),:;\[\]\\]{1,64}@(?:[\w](?:[\w-]{0,61}[\w])?\.)+[a-z]{2,24}")
 _NO_MAILBOX: Final = re.compile(
     r"^(test|noreply|no-reply|none|null|a{2,}|x{2,}|1{2,}|123456)@|@(example|test)\.|@.*\.(test|invalid|local)$"
@@ -191,6 +209,7 @@ _RULES: Final[Mapping[Kind, Callable[[str], str]]] = {
     Kind.ID_CARD: _id_card,
     Kind.VIN: _vin,
     Kind.PLATE: _plate,
+    Kind.USCC: _uscc,
 }
 _LONGEST: Final = 255
 

@@ -132,3 +132,26 @@ def test_any_text_is_an_identifier_or_has_a_reason_and_normal_forms_are_stable(k
         assert normal == normalise(kind, scope, normal.value)
     else:
         assert normal.isupper()
+
+
+@pytest.mark.parametrize("text", ["91110000600037341L", "9111 0000-600037341l", "９１１１００００６０００３７３４１Ｌ"])
+def test_a_social_credit_code_has_one_form(text: str) -> None:
+    assert Identifier(Kind.USCC, "", "91110000600037341L") == normalise("uscc", "", text)
+
+
+@pytest.mark.parametrize("code", ["N21100006000373414", "Y1350100MC0000ABCC", "A1430000ABCDEFGH16"])
+def test_authorities_whose_codes_begin_with_letters_are_as_good_as_companies(code: str) -> None:
+    assert code == normalise("uscc", "", code).value
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("91110000600037341A", "WRONG_CHECK_DIGIT"),
+        ("9111000060003734", "NOT_A_USCC"),
+        ("9I110000600037341L", "NOT_A_USCC"),
+        ("911100000000000000", "PLACEHOLDER"),
+    ],
+)
+def test_wrong_social_credit_codes_are_refused(text: str, why: str) -> None:
+    assert why == normal_or_reason("uscc", "", text)

@@ -1,0 +1,98 @@
+"""The job that follows evidence: works out the relations of what changed, tells the differences, suggests households.
+
+Incremental: it takes what was queued since the last run. Any number may run; they take turns chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from chassis.db import Database, UnitOfWork
+from chassis.errors import is_operational
+from services.identity import entities, households, relations
+from services.identity.announcements import LOCK, announce
+from services.identity.domain.kinds import Kind, Space
+from services.identity.domain.relations import Evidence
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1000
+
+
+@dataclass
+class Inferred:
+    """What one run did; `left`: how much is queued still."""
+
+    anchors: int = 0
+    vehicles: int = 0
+    persons: int = 0
+    devices: int = 0
+    changes: int = 0
+    suggestions: int = 0
+    left: int = 0
+
+    def add(self, other: Inferred) -> None:
+        """Adds a chunk."""
+        for name in ("anchors", "vehicles", "persons", "devices", "changes", "suggestions"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.left = other.left
+
+
+async def infer(database: Database, size: int = CHUNK) -> Inferred:
+    """One chunk in one transaction; `anchors` is 0 when there was nothing to do."""
+    async with database.transaction(traced=False) as uow:
+        taken = await _take(uow, size)
+        if not taken:
+            return Inferred()
+        owners = await _owners(uow, {anchor for anchor, _ in taken})
+        persons = {id_ for space, id_ in owners.values() if space is Space.PERSON}
+        cars = {id_ for space, id_ in owners.values() if space is Space.VEHICLE}
+        left = [(owners[anchor][0], entity) for anchor, entity in taken if entity and anchor in owners]
+        # Who left a person may have taken cars along; who left a car has left relations behind.
+        cars |= set(await relations.vehicles_of(uow, {a for a, _ in taken if a in owners and owners[a][0] is Space.PERSON}))
+        cars |= {entity for space, entity in left if space is Space.VEHICLE}
+        persons |= {entity for space, entity in left if space is Space.PERSON}
+        done = Inferred(anchors=len(taken), vehicles=len(cars), persons=len(persons))
+        done.devices = await entities.number_devices(uow, persons)
+        rows = await relations.on_vehicles(uow, cars)
+        found = entities.of_vehicles(rows) + await entities.of_persons(uow, persons)
+        done.changes = await announce(uow, found, cars, persons)
+        # New evidence on a car may bring two people together who were known before.
+        near = persons | {row.subject for row in rows if row.kind <= Evidence.SEEN_WITH}
+        done.suggestions = await households.suggest(uow, near)
+        done.left = int((await uow.fetch("SELECT count(*) FROM inference_queue"))[0][0])
+        return done
+
+
+async def follow(database: Database, every_s: float) -> None:
+    """Infers whenever something is queued; runs until cancelled."""
+    while True:
+        try:
+            while (await infer(database)).left:
+                pass
+        except Exception as error:
+            # PostgreSQL may be away for a while; what is queued waits.
+            if not is_operational(error):
+                raise
+            log.warning("inference waits for the database")
+        await asyncio.sleep(every_s)
+
+
+async def _take(uow: UnitOfWork, size: int) -> list[tuple[int, int]]:
+    await uow.execute(LOCK)
+    rows = await uow.fetch(
+        "DELETE FROM inference_queue WHERE id IN (SELECT id FROM inference_queue ORDER BY id LIMIT $1)"
+        " RETURNING anchor_id, left_id",
+        size,
+    )
+    return sorted({(row[0], row[1]) for row in rows})
+
+
+async def _owners(uow: UnitOfWork, anchors: Collection[int]) -> dict[int, tuple[Space, int]]:
+    rows = await uow.fetch(
+        "SELECT id, kind, entity_id FROM identifier WHERE id = ANY($1::bigint[]) AND entity_id <> 0", list(anchors)
+    )
+    return {row[0]: (Kind(row[1]).space, row[2]) for row in rows}
