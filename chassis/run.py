@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 import uvloop
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 from chassis import rpc, telemetry, web
 from chassis.bus import DEAD_LETTERS, Bus, Consumer, Stream
 from chassis.db import Database
+from chassis.errors import TroikaError
 from chassis.migrations import migrate
 from chassis.outbox import Relay
 from chassis.settings import ChassisSettings
@@ -116,13 +119,36 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 S = TypeVar("S", bound=ChassisSettings)
 
 
-def main(service: str, settings_type: type[S], migrations: Path, serve: Callable[[S], Awaitable[None]]) -> None:
-    """Command line of a service: `serve` runs it, `migrate` prepares its schema."""
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Most verbs have none."""
+
+
+@dataclass(frozen=True)
+class Verb(Generic[S]):
+    """A command of one service beside `serve` and `migrate`; `run` gets the settings and what `arguments` declared."""
+
+    name: str
+    help: str
+    run: Callable[[S, argparse.Namespace], Coroutine[Any, Any, None]]
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+
+
+def main(
+    service: str,
+    settings_type: type[S],
+    migrations: Path,
+    serve: Callable[[S], Coroutine[Any, Any, None]],
+    verbs: Sequence[Verb[S]] = (),
+) -> None:
+    """Command line of a service: `serve` runs it, `migrate` prepares its schema, `verbs` are its own."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{service}", description=f"Troika {service}")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("serve", help="run the service until SIGTERM")
-    verbs.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
-    verb = parser.parse_args().verb
+    words = parser.add_subparsers(dest="verb", required=True)
+    words.add_parser("serve", help="run the service until SIGTERM")
+    words.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
+    for own in verbs:
+        own.arguments(words.add_parser(own.name, help=own.help))
+    arguments = parser.parse_args()
+    verb = arguments.verb
     try:
         settings = settings_type()
     except ValidationError as error:
@@ -133,11 +159,12 @@ def main(service: str, settings_type: type[S], migrations: Path, serve: Callable
     try:
         if verb == "migrate":
             uvloop.run(migrate(settings.postgres_dsn, service, migrations))
+        elif verb == "serve":
+            uvloop.run(serve(settings))
         else:
-            uvloop.run(_awaited(serve(settings)))
+            uvloop.run(next(own for own in verbs if own.name == verb).run(settings, arguments))
+    except TroikaError as error:
+        # What a person has to put right, said in one line.
+        sys.exit(f"{error.reason}: {error.message}")
     finally:
         telemetry.shutdown()
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
