@@ -41,12 +41,23 @@ class UnitOfWork:
         """Runs a named-parameter statement and returns the number of rows it touched."""
         return (await self.connection.execute(text(statement), parameters)).rowcount
 
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
+        """Like `rows`, with $1, $2 … and straight from the driver: several times faster where rows come by the thousand."""
+        return list(await (await self._driver()).fetch(statement, *values))
+
     async def copy(self, table: str, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> None:
         """Streams records into a table by COPY, inside this transaction."""
+        if records:
+            await (await self._driver()).copy_records_to_table(table, columns=list(columns), records=records)
+
+    async def _driver(self) -> Any:
         raw = (await self.connection.get_raw_connection()).driver_connection
         if raw is None:
             raise ConnectionError("no driver connection")
-        await raw.copy_records_to_table(table, columns=list(columns), records=records)
+        if not raw.is_in_transaction():
+            # SQLAlchemy begins with its first statement; what went past it before would be committed by itself.
+            await self.connection.execute(text("SELECT 1"))
+        return raw
 
     async def fresh(self, consumer: str, message_ids: Sequence[str]) -> set[str]:
         """Marks messages as handled by this consumer and returns those that were not yet."""

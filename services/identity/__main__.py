@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from troika.identity.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
+from troika.identity.v1.stewardship_service_pb2_grpc import add_StewardshipServiceServicer_to_server
+from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
 
 from chassis import run
 from chassis.bus import Consumer
@@ -13,6 +17,9 @@ from chassis.run import Runtime
 from services.identity import consumers, events
 from services.identity.handlers import Resolver
 from services.identity.rpc import IdentityRpc
+from services.identity.rpc_consent import ConsentRpc
+from services.identity.rpc_stewardship import StewardshipRpc
+from services.identity.rpc_vault import VaultRpc
 from services.identity.settings import Settings, key_bytes
 from services.identity.store import Store
 from services.identity.vault import Vault
@@ -34,12 +41,23 @@ async def serve(settings: Settings) -> None:
         runtime.consumes(Consumer(consumers.NAME, consumers.SUBJECT, handle, batch=8))
         rpc = IdentityRpc(
             runtime.database,
+            store,
             vault,
             settings.sealing_key_id,
             private_key.public_key().public_bytes_raw(),
             settings.reveal_callers,
         )
-        await runtime.serve(settings.allowed_callers(), lambda server: add_IdentityServiceServicer_to_server(rpc, server))
+        consent_rpc = ConsentRpc(runtime.database, store, vault)
+        stewardship = StewardshipRpc(runtime.database, store, vault)
+        vault_rpc = VaultRpc(runtime.database, store, vault)
+
+        def register(server: grpc.aio.Server) -> None:
+            add_IdentityServiceServicer_to_server(rpc, server)
+            add_ConsentServiceServicer_to_server(consent_rpc, server)
+            add_StewardshipServiceServicer_to_server(stewardship, server)
+            add_VaultServiceServicer_to_server(vault_rpc, server)
+
+        await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:

@@ -1,18 +1,17 @@
-"""Commands and questions that need the graph itself."""
+"""Questions that need the rules, not only the tables."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chassis.db import UnitOfWork
 from chassis.errors import NotFound
 from services.identity import graph, graph_store, queries
-from services.identity.domain.clusters import cluster
 from services.identity.domain.explain import explain
 from services.identity.domain.identifiers import Known
-from services.identity.domain.kinds import Space
+from services.identity.domain.kinds import Kind
+from services.identity.store import Store
 from services.identity.vault import Vault
 
 DIFFERENT_KINDS = "DIFFERENT_ENTITY_KINDS"
@@ -39,47 +38,36 @@ class Story:
     guards: Sequence[str]
 
 
-async def explain_link(uow: UnitOfWork, a: Known, b: Known) -> Story:
+async def explain_link(uow: UnitOfWork, store: Store, vault: Vault, a: Known, b: Known) -> Story:
     """Recomputes the neighbourhood of both, so that the story is that of the rules, not of memory; raises NotFound."""
-    ids = await graph_store.identifier_ids(uow, [a.token, b.token])
+    ids = []
     for known, field in ((a, "a"), (b, "b")):
-        if known.token not in ids:
+        found = await queries.identifier_ids(uow, vault.lookup_tokens(known))
+        if not found:
             raise NotFound("never seen", reason="IDENTIFIER_NOT_FOUND", field=field)
-    space = a.kind.space
-    if b.kind.space is not space:
+        ids.append(found[0])
+    if b.kind.space is not a.kind.space:
         return Story(False, [], [DIFFERENT_KINDS])
-    first, second = ids[a.token], ids[b.token]
-    near = await graph_store.neighbourhood(uow, space, [first, second])
-    found = explain(cluster(space, near.nodes, near.links), first, second)
-    if found.guards:
-        return Story(False, [], found.guards)
-    witnesses = await queries.evidence(uow, space, found.path)
+    near = await graph.near(uow, await graph_store.near_ids(uow, ids))
+    solved = graph.solve(near, await store.trust(uow))
+    found_way = explain(solved.graph, solved.parts[a.kind.space], near.node[ids[0]], near.node[ids[1]])
+    if found_way.guards:
+        return Story(False, [], found_way.guards)
+    hops = [(near.ids[one], near.ids[other]) for one, other in found_way.path]
+    witnesses = await queries.evidence(uow, hops)
     return Story(
         True,
         [
             Hop(
-                near.nodes[one].kind.name.lower(),
-                near.nodes[other].kind.name.lower(),
+                Kind(near.kind[near.node[one]]).name.lower(),
+                Kind(near.kind[near.node[other]]).name.lower(),
                 witness.name,
                 witness.observations,
                 witness.first_seen_us,
                 witness.last_seen_us,
             )
-            for one, other in found.path
+            for one, other in hops
             for witness in [witnesses[one, other]]
         ],
         [],
     )
-
-
-async def register_shared(uow: UnitOfWork, vault: Vault, identifiers: Sequence[Known], reason: str) -> int:
-    """Puts values on the register and takes apart what only they held together; returns how many were not on it."""
-    await graph_store.lock(uow)
-    now = time.time_ns() // 1000
-    ids, _ = await graph_store.ensure_identifiers(uow, vault, {k.token: (k, False, now) for k in identifiers})
-    registered = await graph_store.register(uow, sorted(ids.values()), reason)
-    # A plate on the register stops linking persons, too: cars are evidence on persons.
-    await graph.recompute(uow, Space.PERSON, ids.values(), registered=ids.values())
-    vehicles = {ids[k.token] for k in identifiers if k.kind.space is Space.VEHICLE}
-    await graph.recompute(uow, Space.VEHICLE, vehicles, registered=vehicles)
-    return registered

@@ -14,9 +14,9 @@ from troika.touchpoints.v1 import events_pb2
 from chassis.bus import Message
 from chassis.db import UnitOfWork
 from chassis.sealing import CannotOpen, DataKey, open_sealed, recover
-from services.identity.domain import names
+from services.identity.domain import addresses, names
 from services.identity.domain.kinds import KINDS, Space
-from services.identity.domain.observations import DRIVES, OWNS, Observation, in_order, signature
+from services.identity.domain.observations import DRIVES, OWNS, PAYS_FOR, Observation, in_order, signature
 from services.identity.handlers import Observed, Resolver
 from services.identity.store import Store
 from services.identity.vault import Vault
@@ -30,6 +30,7 @@ LATEST_US = 253_402_300_799_000_000
 _RELATIONS: Mapping[int, str] = {
     events_pb2.VEHICLE_RELATION_OWNS: OWNS,
     events_pb2.VEHICLE_RELATION_DRIVES: DRIVES,
+    events_pb2.VEHICLE_RELATION_PAYS_FOR: PAYS_FOR,
 }
 
 
@@ -85,7 +86,7 @@ class Opener:
             return "MALFORMED_EVENT"
         if not (0 <= event.occurred_at_us <= LATEST_US and 0 <= event.received_at_us <= LATEST_US):
             return "TIME_OUT_OF_RANGE"
-        identifiers, name, relation = [], "", ""
+        identifiers, name, relation, address, birth_date = [], "", "", "", ""
         if event.sealed_identifiers:
             try:
                 if key is None:
@@ -102,10 +103,12 @@ class Opener:
             if opened.person_name and not (name := names.clean(opened.person_name)):
                 reading.refused[source, "name", "PLACEHOLDER"] += 1
             relation = _RELATIONS.get(opened.relation, "")
+            address, birth_date = opened.address, opened.birth_date
         if not identifiers and event.anchor_id <= 0:
             return "NO_VALID_IDENTIFIER"
         persons, vehicles = in_order(identifiers, Space.PERSON), in_order(identifiers, Space.VEHICLE)
-        name_token = self._vault.name_token(names.sound_key(name)) if name else b""
+        name_hash = self._vault.name_hash(names.sound_key(name)) if name else 0
+        address_hash = self._vault.address_hash(normal) if address and (normal := addresses.normal(address)) else 0
         return Observation(
             event_id,
             source,
@@ -115,12 +118,15 @@ class Opener:
             persons,
             vehicles,
             name,
-            name_token,
+            name_hash,
             relation,
             event.properties_json,
             event.vehicle_properties_json,
-            signature(source, persons, vehicles, name_token, relation) if identifiers else b"",
+            signature(source, persons, vehicles, name_hash, address_hash, birth_date, relation) if identifiers else b"",
             0 if identifiers else event.anchor_id,
+            address,
+            address_hash,
+            birth_date,
         )
 
 
@@ -130,6 +136,7 @@ def observed(opener: Opener, store: Store, resolver: Resolver) -> Observed:
     async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
         reading = opener.read([message.data for message in messages])
         await store.source_ids(uow, {o.source for o in reading.observations} | {source for source, _, _ in reading.refused})
+        await store.scope_ids(uow, {known.scope for o in reading.observations for known in o.persons})
         unknown = await resolver.resolve(uow, reading.observations)
         await store.count_refused(uow, reading.refused)
         for observation in unknown:
@@ -137,7 +144,7 @@ def observed(opener: Opener, store: Store, resolver: Resolver) -> Observed:
             event = events_pb2.ObservedEvent(
                 event_id=observation.event_id,
                 source=observation.source,
-                name=observation.name,
+                name=observation.event,
                 occurred_at_us=observation.occurred_us,
                 received_at_us=observation.received_us,
                 anchor_id=observation.anchor_id,

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
-
-import orjson
 
 from chassis.bus import Message
 from chassis.db import UnitOfWork
-from services.identity import events, graph, graph_store
-from services.identity.domain.identifiers import Known
-from services.identity.domain.kinds import Space
+from services.identity import consents, events, graph, graph_store, intake, relations
+from services.identity.domain.kinds import GUARDS, Names, Space
 from services.identity.domain.observations import Observation
-from services.identity.events import Statement
+from services.identity.graph import Neighbourhood
 from services.identity.graph_store import LinkSeen
-from services.identity.store import NOBODY, Claim, Owner, Store
+from services.identity.intake import NOTED_EVERY_US, Seen
+from services.identity.profiles import write_profiles
+from services.identity.store import NOBODY, Claim, Store
 from services.identity.vault import Vault
 
 Observed = Callable[[UnitOfWork, Sequence[Message]], Coroutine[Any, Any, None]]
 
-# A known claim is noted again once a day: a chatty app must not cost a write per event.
-NOTED_EVERY_US = 86_400_000_000
-CONSENT_EVENTS = {"Unsubscribed": True, "Consent Given": False}
-CHANNELS = frozenset({"app", "wechat", "dealer", "all"})
+# As anchors, these need a link to themselves that says under which name they came; a record's own id means one person anyway.
+_NAMED = frozenset(int(kind) for kind, guard in GUARDS[Space.PERSON].items() if guard.names is Names.SPLIT)
 
 
 class Resolver:
@@ -54,23 +51,33 @@ class Resolver:
         new_ids = await store.add_observations(uow, [(o, p.anchor_id, v.anchor_id) for o, p, v in resolved])
         fresh = [entry for entry in resolved if entry[0].event_id in new_ids]
         events.publish_resolved(uow, fresh)
-        await self._consents(uow, fresh)
+        await relations.record(
+            uow,
+            [(o, p.anchor_id, v.anchor_id) for o, p, v in fresh if not o.anchor_id],
+            {o.signature for o in news},
+            await store.source_ids(uow, {o.source for o, _, _ in fresh}),
+        )
+        await consents.from_events(uow, fresh)
         return unknown
 
     async def _learn(self, uow: UnitOfWork, news: Sequence[Observation]) -> dict[bytes, Claim]:
         """Writes what is new into the graph and returns the claims with their owners after it."""
-        await graph_store.lock(uow)
         store, vault = self._store, self._vault
-        seen: dict[bytes, tuple[Known, bool, int]] = {}
+        sources = await store.source_ids(uow, {o.source for o in news})
+        scopes = await store.scope_ids(uow, {known.scope for o in news for known in o.persons})
+        await graph_store.lock(uow)
+        seen: dict[bytes, Seen] = {}
         for o in news:
             for group in (o.persons, o.vehicles):
                 for place, known in enumerate(group):
-                    before = seen.get(known.token)
-                    anchor = place == 0 or (before is not None and before[1])
-                    seen[known.token] = (known, anchor, max(o.occurred_us, before[2] if before else o.occurred_us))
-        ids, became_anchors = await graph_store.ensure_identifiers(uow, vault, seen)
-        sources = await store.source_ids(uow, {o.source for o in news})
-        links = await graph_store.add_links(uow, vault, _links(news, ids, sources))
+                    if (before := seen.get(known.token)) is None:
+                        seen[known.token] = Seen(known, place == 0, o.occurred_us, o.occurred_us)
+                    else:
+                        before.again(place == 0, o.occurred_us)
+        found = await intake.near(uow, vault, seen)
+        ids, subjects = await intake.add_identifiers(uow, vault, found, seen, scopes)
+        _add_links(found, news, ids, sources)
+        owners = await graph.settle(uow, store, found)
         claims = {
             o.signature: (
                 o.signature,
@@ -81,85 +88,48 @@ class Resolver:
             for o in sorted(news, key=lambda o: o.occurred_us)
         }
         await graph_store.add_claims(uow, list(claims.values()))
-        await graph_store.add_relations(uow, _relations(news, claims))
-        kinds = {ids[token]: known.kind for token, (known, _, _) in seen.items()}
-        for space in Space:
-            touched = {at for link in links if link.space is space for at in (link.anchor_id, link.value_id)}
-            touched |= {at for at in became_anchors if kinds[at].space is space}
-            await graph.recompute(uow, space, touched)
-        owners = await store.owners(
-            uow, list({at for _, person, vehicle, _ in claims.values() for at in (person, vehicle) if at})
-        )
+        await write_profiles(uow, vault, {ids[o.persons[0].token]: o for o in _latest(news)}, subjects)
         return {
             signature: Claim(owners.get(person, NOBODY), owners.get(vehicle, NOBODY), last_seen)
             for signature, person, vehicle, last_seen in claims.values()
         }
-
-    async def _consents(self, uow: UnitOfWork, fresh: Sequence[tuple[Observation, Owner, Owner]]) -> None:
-        said: dict[tuple[int, str], Statement] = {}
-        for o, person, _ in fresh:
-            if o.name not in CONSENT_EVENTS or not person.anchor_id:
-                continue
-            statement = Statement(
-                person.anchor_id, person.entity_id, _channel(o.properties), CONSENT_EVENTS[o.name], o.occurred_us
-            )
-            key = statement.anchor_id, statement.channel
-            if key not in said or said[key].stated_us < statement.stated_us:
-                said[key] = statement
-        if said:
-            changed = await self._store.state_consents(
-                uow, [(s.anchor_id, s.channel, s.opted_out, s.stated_us) for s in said.values()]
-            )
-            events.publish_changed(uow, statements=[said[key] for key in changed])
 
 
 def _is_news(observation: Observation, claim: Claim | None) -> bool:
     return claim is None or observation.occurred_us > claim.last_seen_us + NOTED_EVERY_US
 
 
-def _links(news: Sequence[Observation], ids: dict[bytes, int], sources: Mapping[str, int]) -> list[LinkSeen]:
-    """What observations claim, each link once with the latest time. Cars are evidence on persons, too, beside a name."""
-    links: dict[tuple[Space, int, int, bytes, int], LinkSeen] = {}
+def _latest(news: Sequence[Observation]) -> list[Observation]:
+    """Observations that say more of a person than identifiers, the latest last."""
+    told = [o for o in news if o.persons and (o.person_name or o.address or o.birth_date)]
+    return sorted(told, key=lambda o: o.occurred_us)
 
-    def add(space: Space, anchor: int, value: int, o: Observation, *, named: bool, name: str = "") -> None:
-        key = (space, anchor, value, o.name_token if named else b"", sources[o.source])
-        before = links.get(key)
-        if before is None or before.seen_us < o.occurred_us:
-            links[key] = LinkSeen(*key, o.occurred_us, name)
 
+def _add_links(found: Neighbourhood, news: Sequence[Observation], ids: Mapping[bytes, int], sources: Mapping[str, int]) -> None:
+    """What observations claim, each link once with the latest time."""
+    links: dict[tuple[int, int, int, int], int] = {}
     for o in news:
-        if o.persons:
-            anchor = ids[o.persons[0].token]
-            for known in o.persons[1:]:
-                add(Space.PERSON, anchor, ids[known.token], o, named=True)
-            if o.name_token:
-                add(Space.PERSON, anchor, anchor, o, named=True, name=o.person_name)
-                for known in o.vehicles:
-                    add(Space.PERSON, anchor, ids[known.token], o, named=True)
-        if o.vehicles:
-            anchor = ids[o.vehicles[0].token]
-            for known in o.vehicles[1:]:
-                add(Space.VEHICLE, anchor, ids[known.token], o, named=False)
-    return list(links.values())
+        source, at = sources[o.source], o.occurred_us
+        for anchor, value, name in _claimed(o, ids):
+            key = (anchor, value, name, source)
+            if links.get(key, -1) < at:
+                links[key] = at
+    for (anchor, value, name, source), at in links.items():
+        found.link(LinkSeen(anchor, value, name, source, 0, at))
 
 
-def _relations(
-    news: Sequence[Observation], claims: dict[bytes, tuple[bytes, int, int, int]]
-) -> dict[tuple[int, int, str], tuple[int, int]]:
-    relations: dict[tuple[int, int, str], tuple[int, int]] = {}
-    for o in news:
-        _, person, vehicle, _ = claims[o.signature]
-        if person and vehicle and o.relation:
-            key = (person, vehicle, o.relation)
-            first, last = relations.get(key, (o.occurred_us, o.occurred_us))
-            relations[key] = (min(first, o.occurred_us), max(last, o.occurred_us))
-    return relations
-
-
-def _channel(properties: bytes) -> str:
-    """The channel a consent is about; all of them when it names none that we know."""
-    try:
-        channel = orjson.loads(properties or b"{}").get("channel")
-    except (orjson.JSONDecodeError, AttributeError):
-        channel = None
-    return channel if channel in CHANNELS else "all"
+def _claimed(o: Observation, ids: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
+    """(Anchor, value, name) of each link; cars are evidence on persons, too, beside a name."""
+    if o.persons:
+        anchor = ids[o.persons[0].token]
+        for known in o.persons[1:]:
+            yield anchor, ids[known.token], o.name
+        if o.name:
+            if o.persons[0].kind in _NAMED:
+                yield anchor, anchor, o.name
+            for known in o.vehicles:
+                yield anchor, ids[known.token], o.name
+    if len(o.vehicles) > 1:
+        anchor = ids[o.vehicles[0].token]
+        for known in o.vehicles[1:]:
+            yield anchor, ids[known.token], 0

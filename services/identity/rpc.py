@@ -7,17 +7,18 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
-from troika.identity.v1 import events_pb2
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
-from services.identity import commands, events, queries
+from services.identity import commands, events, queries, stewardship
 from services.identity.domain.identifiers import Known
-from services.identity.domain.kinds import KINDS, REASON_OF, SCOPED, Kind, Space
+from services.identity.domain.kinds import KINDS, SCOPED, Kind, Reason, Space
+from services.identity.store import Store
 from services.identity.vault import Vault
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,9 +30,9 @@ class IdentityRpc(IdentityServiceServicer):
     """Answers questions about who is who."""
 
     def __init__(
-        self, database: Database, vault: Vault, key_id: str, public_key: bytes, reveal_callers: frozenset[str]
+        self, database: Database, store: Store, vault: Vault, key_id: str, public_key: bytes, reveal_callers: frozenset[str]
     ) -> None:
-        self._database, self._vault = database, vault
+        self._database, self._store, self._vault = database, store, vault
         self._key = pb.GetSealingKeyResponse(key_id=key_id, public_key=public_key)
         self._reveal_callers = reveal_callers
 
@@ -44,9 +45,12 @@ class IdentityRpc(IdentityServiceServicer):
     ) -> pb.ResolveIdentifiersResponse:
         """0 where nobody is known by it, or more than one."""
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
+        tokens = [self._vault.lookup_tokens(k) if isinstance(k, Known) else () for k in known]
         async with self._database.read() as uow:
-            found = await queries.entity_ids(uow, list({k.token for k in known if isinstance(k, Known)}))
-        return pb.ResolveIdentifiersResponse(entity_ids=[found.get(k.token, 0) if isinstance(k, Known) else 0 for k in known])
+            found = await queries.entity_ids(uow, list({token for each in tokens for token in each}))
+        return pb.ResolveIdentifiersResponse(
+            entity_ids=[next((found[token] for token in each if token in found), 0) for each in tokens]
+        )
 
     async def GetEntity(self, request: pb.GetEntityRequest, context: Context) -> pb.GetEntityResponse:
         """Raises NotFound for ids that are merged away or never were."""
@@ -56,26 +60,16 @@ class IdentityRpc(IdentityServiceServicer):
             if not members:
                 raise NotFound("no such entity", reason="ENTITY_NOT_FOUND", field="entity_id")
             anchors = [row.id for row in members if row.anchor]
-            relations = await queries.relations(uow, space, anchors)
         entity = pb.Entity(entity_kind=request.entity_kind, entity_id=request.entity_id, anchor_ids=anchors)
         for row in members:
             entity.identifier_counts[Kind(row.kind).name.lower()] += 1
-        other = events_pb2.ENTITY_KIND_VEHICLE if space is Space.PERSON else events_pb2.ENTITY_KIND_PERSON
-        for row in relations:
-            entity.relations.add(
-                kind=row.kind,
-                entity_kind=other,
-                entity_id=row.other,
-                first_seen=_timestamp(row.first_seen_us),
-                last_seen=_timestamp(row.last_seen_us),
-            )
         return pb.GetEntityResponse(entity=entity)
 
     async def ExplainLink(self, request: pb.ExplainLinkRequest, context: Context) -> pb.ExplainLinkResponse:
         """Raises InvalidArgument for values that are none, NotFound for unknown ones."""
         a, b = self._valid(request.a, "a"), self._valid(request.b, "b")
         async with self._database.read() as uow:
-            story = await commands.explain_link(uow, a, b)
+            story = await commands.explain_link(uow, self._store, self._vault, a, b)
         answer = pb.ExplainLinkResponse(linked=story.linked, guards=story.guards)
         for hop in story.path:
             answer.path.add(
@@ -83,8 +77,8 @@ class IdentityRpc(IdentityServiceServicer):
                 kind_b=hop.kind_b,
                 source=hop.source,
                 observations=hop.observations,
-                first_seen=_timestamp(hop.first_seen_us),
-                last_seen=_timestamp(hop.last_seen_us),
+                first_seen=timestamp(hop.first_seen_us),
+                last_seen=timestamp(hop.last_seen_us),
             )
         return answer
 
@@ -108,7 +102,7 @@ class IdentityRpc(IdentityServiceServicer):
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         good = [k for k in known if isinstance(k, Known)]
         async with self._database.transaction() as uow:
-            registered = await commands.register_shared(uow, self._vault, good, request.reason) if good else 0
+            registered = await stewardship.set_aside(uow, self._store, self._vault, good, Reason.REGISTERED, request.reason)
         invalid = [index for index, k in enumerate(known) if not isinstance(k, Known)]
         return pb.RegisterSharedIdentifiersResponse(registered=registered, invalid_indexes=invalid)
 
@@ -125,17 +119,17 @@ class IdentityRpc(IdentityServiceServicer):
                 pb.SharedIdentifier(
                     identifier_id=row.id,
                     kind=Kind(row.kind).name.lower(),
-                    reason=str(REASON_OF[row.guard]),
-                    anchors=row.anchors,
+                    reason=row.reason,
+                    anchors=row.links,
                 )
                 for row in rows
             ],
-            next_page_token=paging.token("shared", rows[-1].anchors, rows[-1].id) if len(rows) == size else "",
+            next_page_token=paging.token("shared", rows[-1].links, rows[-1].id) if len(rows) == size else "",
         )
 
     async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Context) -> pb.RevealAddressesResponse:
         """Only for callers on the reveal list; every call leaves a line in the audit."""
-        caller = _caller(context)
+        caller = caller_of(context)
         if caller not in self._reveal_callers:
             raise PermissionDenied(f"{caller} may not see addresses", reason="REVEAL_NOT_ALLOWED", field="authorization")
         kind = KINDS[request.kind]
@@ -160,8 +154,8 @@ class IdentityRpc(IdentityServiceServicer):
                 pb.Address(
                     person_id=row.person_id,
                     anchor_id=row.anchor_id,
-                    value=vault.open(row.token, row.sealed),
-                    person_name=vault.open(row.name_token, row.sealed_name) if row.sealed_name else "",
+                    value=vault.open(*row.address),
+                    person_name=orjson.loads(vault.open(*row.profile)).get("name", "") if row.profile else "",
                 )
                 for row in found
             ]
@@ -179,13 +173,14 @@ class IdentityRpc(IdentityServiceServicer):
         raise InvalidArgument("not a valid value of its kind", reason=known, field=f"{field}.value")
 
 
-def _caller(context: Context) -> str:
+def caller_of(context: Context) -> str:
     """Who calls; the gate has checked the secret behind the name."""
     metadata = dict(context.invocation_metadata() or ())
     return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]
 
 
-def _timestamp(micros: int) -> Timestamp:
+def timestamp(micros: int) -> Timestamp:
+    """Microseconds since the epoch, as protobuf has it."""
     stamp = Timestamp()
     stamp.FromMicroseconds(micros)
     return stamp

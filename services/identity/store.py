@@ -6,11 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from chassis.db import UnitOfWork
-from services.identity.domain.kinds import Kind
+from services.identity.domain.graphs import Ints
+from services.identity.domain.kinds import Kind, trust
 from services.identity.domain.observations import Observation
 
 LAST_PERSON_KIND = int(Kind.ID_CARD)
+
+
+CLAIMS = """SELECT c.signature, c.last_seen_us, c.person_anchor, p.entity_id, p.version, c.vehicle_anchor, v.entity_id,
+ v.version FROM unnest($1::bytea[]) AS wanted(signature)
+ CROSS JOIN LATERAL (SELECT * FROM claim WHERE signature = wanted.signature OFFSET 0) c
+ LEFT JOIN LATERAL (SELECT entity_id, version FROM identifier WHERE id = c.person_anchor OFFSET 0) p ON true
+ LEFT JOIN LATERAL (SELECT entity_id, version FROM identifier WHERE id = c.vehicle_anchor OFFSET 0) v ON true"""
 
 
 class Owner(NamedTuple):
@@ -33,53 +43,42 @@ class Claim(NamedTuple):
 
 
 class Store:
-    """Set-based statements; what it remembers between them is only the numbers of sources, which never change."""
+    """Set-based statements; what it remembers between them is only numbers of names, which never change."""
 
     def __init__(self) -> None:
         self._source_ids: dict[str, int] = {}
+        self._scope_ids: dict[str, int] = {}
+        self._trust: Ints = np.zeros(1, np.int64)
 
     async def source_ids(self, uow: UnitOfWork, names: Iterable[str]) -> Mapping[str, int]:
         """Numbers of sources, new ones included. Call it before taking the graph's lock, or two writers may deadlock."""
-        missing = sorted(set(names) - self._source_ids.keys())
-        if not missing:
-            return self._source_ids
-        # Only names that are not there yet: each attempt to insert uses up a number, and numbers are small.
-        await uow.execute(
-            "INSERT INTO source (name) SELECT name FROM unnest(CAST(:names AS text[])) AS new(name)"
-            " WHERE NOT EXISTS (SELECT 1 FROM source s WHERE s.name = new.name) ON CONFLICT (name) DO NOTHING",
-            names=missing,
-        )
-        rows = await uow.rows("SELECT id, name, xmin = pg_current_xact_id()::xid AS own FROM source")
-        # Our own may yet be rolled back; only what somebody committed is true for ever.
-        self._source_ids |= {row.name: row.id for row in rows if not row.own}
-        return {row.name: row.id for row in rows}
+        return await _numbers(uow, "source", self._source_ids, names)
+
+    async def scope_ids(self, uow: UnitOfWork, names: Iterable[str]) -> Mapping[str, int]:
+        """Numbers of scopes (appids, sources of record ids), likewise."""
+        return await _numbers(uow, "scope", self._scope_ids, set(names) - {""})
+
+    async def trust(self, uow: UnitOfWork) -> Ints:
+        """Weight of each source's word, by its number; of all sources that this transaction sees."""
+        newest = await uow.fetch("SELECT max(id) FROM source")
+        if (newest[0][0] or 0) >= len(self._trust):
+            rows = await uow.fetch("SELECT id, name FROM source")
+            weights = np.zeros(max(row[0] for row in rows) + 1, np.int64)
+            for number, name in rows:
+                weights[number] = trust(name)
+            self._trust = weights
+        return self._trust
 
     async def claims(self, uow: UnitOfWork, signatures: Sequence[bytes]) -> dict[bytes, Claim]:
         """The known ones among claims, with the present owners of their anchors: the one query of the hot path."""
-        rows = await uow.rows(
-            "SELECT c.signature, c.last_seen_us, c.person_anchor, p.entity_id AS person, p.version AS person_version,"
-            " c.vehicle_anchor, v.entity_id AS vehicle, v.version AS vehicle_version"
-            " FROM unnest(CAST(:signatures AS bytea[])) AS wanted(signature)"
-            " JOIN claim c USING (signature)"
-            " LEFT JOIN identifier p ON p.id = c.person_anchor LEFT JOIN identifier v ON v.id = c.vehicle_anchor",
-            signatures=signatures,
-        )
+        rows = await uow.fetch(CLAIMS, list(signatures))
         return {
-            signature: Claim(
-                Owner(person_anchor, person, person_version) if person_anchor else NOBODY,
-                Owner(vehicle_anchor, vehicle, vehicle_version) if vehicle_anchor else NOBODY,
-                last_seen,
+            row[0]: Claim(
+                Owner(row[2], row[3], row[4]) if row[2] else NOBODY,
+                Owner(row[5], row[6], row[7]) if row[5] else NOBODY,
+                row[1],
             )
-            for (
-                signature,
-                last_seen,
-                person_anchor,
-                person,
-                person_version,
-                vehicle_anchor,
-                vehicle,
-                vehicle_version,
-            ) in rows
+            for row in rows
         }
 
     async def owners(self, uow: UnitOfWork, anchors: Sequence[int]) -> dict[int, Owner]:
@@ -102,17 +101,16 @@ class Store:
     async def add_observations(self, uow: UnitOfWork, seen: Sequence[tuple[Observation, int, int]]) -> set[bytes]:
         """Stores events with their person and vehicle anchor; returns the ids of those that were not there before."""
         ids = await self.source_ids(uow, {observation.source for observation, _, _ in seen})
-        rows = await uow.rows(
+        rows = await uow.fetch(
             "INSERT INTO observation (event_id, source_id, person_anchor, vehicle_anchor, occurred_us, received_us)"
-            " SELECT * FROM unnest(CAST(:events AS bytea[]), CAST(:sources AS smallint[]), CAST(:persons AS bigint[]),"
-            " CAST(:vehicles AS bigint[]), CAST(:occurred AS bigint[]), CAST(:received AS bigint[]))"
+            " SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])"
             " ON CONFLICT (event_id) DO NOTHING RETURNING event_id",
-            events=[o.event_id for o, _, _ in seen],
-            sources=[ids[o.source] for o, _, _ in seen],
-            persons=[person for _, person, _ in seen],
-            vehicles=[vehicle for _, _, vehicle in seen],
-            occurred=[o.occurred_us for o, _, _ in seen],
-            received=[o.received_us for o, _, _ in seen],
+            [o.event_id for o, _, _ in seen],
+            [ids[o.source] for o, _, _ in seen],
+            [person for _, person, _ in seen],
+            [vehicle for _, _, vehicle in seen],
+            [o.occurred_us for o, _, _ in seen],
+            [o.received_us for o, _, _ in seen],
         )
         return {row[0] for row in rows}
 
@@ -132,16 +130,18 @@ class Store:
             counts=[refused[key] for key in keys],
         )
 
-    async def state_consents(self, uow: UnitOfWork, statements: Sequence[tuple[int, str, bool, int]]) -> list[tuple[int, str]]:
-        """Keeps (anchor, channel, opted out, stated at), the latest per anchor and channel; returns the keys that changed."""
-        rows = await uow.rows(
-            "INSERT INTO consent (anchor_id, channel, opted_out, stated_us) SELECT * FROM unnest(CAST(:anchors AS bigint[]),"
-            " CAST(:channels AS text[]), CAST(:opted_out AS boolean[]), CAST(:stated AS bigint[]))"
-            " ON CONFLICT (anchor_id, channel) DO UPDATE SET opted_out = excluded.opted_out, stated_us = excluded.stated_us"
-            " WHERE consent.stated_us < excluded.stated_us RETURNING anchor_id, channel",
-            anchors=[anchor for anchor, _, _, _ in statements],
-            channels=[channel for _, channel, _, _ in statements],
-            opted_out=[out for _, _, out, _ in statements],
-            stated=[at for _, _, _, at in statements],
-        )
-        return [(row.anchor_id, row.channel) for row in rows]
+
+async def _numbers(uow: UnitOfWork, table: str, known: dict[str, int], names: Iterable[str]) -> Mapping[str, int]:
+    missing = sorted(set(names) - known.keys())
+    if not missing:
+        return known
+    # Only names that are not there yet: each attempt to insert uses up a number, and numbers are small.
+    await uow.execute(
+        f"INSERT INTO {table} (name) SELECT name FROM unnest(CAST(:names AS text[])) AS new(name)"  # noqa: S608
+        f" WHERE NOT EXISTS (SELECT 1 FROM {table} s WHERE s.name = new.name) ON CONFLICT (name) DO NOTHING",
+        names=missing,
+    )
+    rows = await uow.rows(f"SELECT id, name, xmin = pg_current_xact_id()::xid AS own FROM {table}")  # noqa: S608
+    # Our own may yet be rolled back; only what somebody committed is true for ever.
+    known.update({row.name: row.id for row in rows if not row.own})
+    return {row.name: row.id for row in rows}

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.identity.domain.clusters import NAMELESS, Partition, Place
-from services.identity.domain.kinds import Reason
+from services.identity.domain.clusters import NOT_HERE, Partition
+from services.identity.domain.graphs import Graph
+from services.identity.domain.kinds import REASON_OF, Reason
 
 NOTHING_IN_COMMON = "NOTHING_IN_COMMON"
 
@@ -21,29 +22,29 @@ class Explanation:
     guards: Sequence[str]
 
 
-def explain(partition: Partition, a: int, b: int) -> Explanation:
+def explain(graph: Graph, solved: Partition, a: int, b: int) -> Explanation:
     """Finds the way that breaks the fewest guards: none when a and b are one."""
-    ways: defaultdict[Place, list[tuple[Place, str]]] = defaultdict(list)
+    ways: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+    value_at: dict[int, int] = {}
 
-    def connect(one: Place, other: Place, guard: str) -> None:
+    def connect(one: int, other: int, guard: str) -> None:
         ways[one].append((other, guard))
         ways[other].append((one, guard))
 
-    for edge in partition.joined:
-        connect(edge.anchor, edge.value, "")
-    for edge, reason in partition.refused:
-        connect(edge.anchor, edge.value, str(reason))
-    for link, reason in partition.idle:
-        connect((link.anchor, NAMELESS), (link.value, NAMELESS), str(reason))
-    for place in list(ways):
-        if place[1] != NAMELESS:
-            connect(place, (place[0], NAMELESS), str(Reason.NAME_DIFFERS))
-    return _shortest(ways, (a, NAMELESS), (b, NAMELESS))
+    ends = zip(graph.anchor.tolist(), graph.value.tolist(), solved.place.tolist(), solved.state.tolist(), strict=True)
+    for anchor, value, place, state in ends:
+        if state == NOT_HERE:
+            continue
+        connect(anchor, place, str(REASON_OF[state]) if state else "")
+        if place != value and place not in value_at:
+            connect(place, value, str(Reason.NAME_DIFFERS))
+        value_at[place] = value
+    return _shortest(ways, value_at, a, b)
 
 
-def _shortest(ways: defaultdict[Place, list[tuple[Place, str]]], start: Place, goal: Place) -> Explanation:
-    best: dict[Place, tuple[int, int]] = {start: (0, 0)}
-    came: dict[Place, tuple[Place, str]] = {}
+def _shortest(ways: defaultdict[int, list[tuple[int, str]]], value_at: dict[int, int], start: int, goal: int) -> Explanation:
+    best: dict[int, tuple[int, int]] = {start: (0, 0)}
+    came: dict[int, tuple[int, str]] = {}
     queue = [((0, 0), start)]
     while queue:
         cost, place = heapq.heappop(queue)
@@ -66,7 +67,8 @@ def _shortest(ways: defaultdict[Place, list[tuple[Place, str]]], start: Place, g
         before, guard = came[place]
         if guard and guard not in guards:
             guards.insert(0, guard)
-        if before[0] != place[0]:
-            path.insert(0, (before[0], place[0]))
+        one, other = value_at.get(before, before), value_at.get(place, place)
+        if one != other:
+            path.insert(0, (one, other))
         place = before
     return Explanation([] if guards else path, guards)

@@ -57,7 +57,7 @@ async def test_the_overlay_resolves_within_the_promised_bounds(world: World) -> 
     staff = [phone for phones in overlay.truth.staff_phones.values() for phone in phones]
     known = [world.vault.tokenised(i) for phone in staff if isinstance(i := normal_or_reason("mobile", "", phone), Identifier)]
     glued = await world.rows(
-        "SELECT a.entity_id FROM identifier v JOIN link l ON l.space = 1 AND l.value_id = v.id"
+        "SELECT a.entity_id FROM identifier v JOIN link l ON l.value_id = v.id"
         " JOIN identifier a ON a.id = l.anchor_id WHERE v.token = ANY(:tokens)",
         tokens=[k.token for k in known],
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 
+import numpy as np
 import pytest
 
 from chassis.testing import DatabaseFactory
-from services.identity.domain.clusters import Link, Node, cluster
+from services.identity.domain.clusters import partition
+from services.identity.domain.graphs import Graph
 from services.identity.domain.kinds import Kind, Space
 from tests.integration.identity.world import World
 
@@ -37,7 +39,7 @@ def seen(rng: random.Random, prefix: str, size: int) -> list[tuple[object, ...]]
     ]
 
 
-async def partition(world: World) -> tuple[set[frozenset[str]], set[str]]:
+async def tables_partition(world: World) -> tuple[set[frozenset[str]], set[str]]:
     """Groups of anchors and shared values, by tokens: ids depend on the order, what belongs together must not."""
     rows = await world.rows("SELECT token, kind, anchor, entity_id, person_guard, vehicle_guard FROM identifier")
     groups: dict[tuple[bool, int], set[str]] = {}
@@ -49,20 +51,30 @@ async def partition(world: World) -> tuple[set[frozenset[str]], set[str]]:
 
 async def pure_partition(world: World) -> set[frozenset[str]]:
     """The rules over the whole graph at once, knowing nothing of what the tables say about owners and guards."""
-    nodes = {r.id: r for r in await world.rows("SELECT id, kind, token, anchor FROM identifier")}
+    rows = await world.rows("SELECT id, kind, token, anchor FROM identifier ORDER BY id")
+    at = {row.id: i for i, row in enumerate(rows)}
+    links = await world.rows("SELECT anchor_id, value_id, name, source_id, strength FROM link")
+    async with world.database.read() as uow:
+        trust = await world.store.trust(uow)
+    graph = Graph(
+        kind=np.array([row.kind for row in rows], np.int16),
+        person_guard=np.zeros(len(rows), np.int16),
+        vehicle_guard=np.zeros(len(rows), np.int16),
+        cleared=np.zeros(len(rows), bool),
+        anchor=np.array([at[link.anchor_id] for link in links], np.int64),
+        value=np.array([at[link.value_id] for link in links], np.int64),
+        name=np.array([link.name for link in links], np.int64),
+        source=np.array([link.source_id for link in links], np.int64),
+        strength=np.array([link.strength for link in links], np.int16),
+        trust=trust,
+    )
     groups = set()
-    for space in Space:
-        rows = await world.rows(
-            "SELECT anchor_id, value_id, name_token, s.name FROM link l JOIN source s ON s.id = source_id WHERE space = :space",
-            space=int(space),
-        )
-        graph = {i: Node(Kind(r.kind), r.token, r.anchor, None) for i, r in nodes.items()}
-        if space is Space.VEHICLE:
-            graph = {i: node for i, node in graph.items() if node.kind.space is space}
-        found = cluster(space, graph, [Link(*row) for row in rows])
-        for group in found.groups:
-            if anchors := frozenset(nodes[i].token.hex() for i in group if nodes[i].anchor):
-                groups.add(anchors)
+    for space in (Space.PERSON, Space.VEHICLE):
+        members: dict[int, set[str]] = {}
+        for row, label in zip(rows, partition(graph, space).label.tolist(), strict=True):
+            if row.anchor and Kind(row.kind).space is space:
+                members.setdefault(label, set()).add(row.token.hex())
+        groups |= {frozenset(group) for group in members.values()}
     return groups
 
 
@@ -78,7 +90,7 @@ async def test_order_and_batching_do_not_matter(databases: DatabaseFactory, seed
             for start in range(batches):
                 if batch := order[start::batches]:
                     await other.see(*(tuple(event) for event in batch))
-            groups, shared = await partition(other)
+            groups, shared = await tables_partition(other)
             assert await pure_partition(other) == groups
             results.append((groups, shared))
     assert results[0] == results[1] == results[2]
@@ -98,7 +110,7 @@ async def test_replicas_that_work_at_once_end_where_one_alone_would(world: World
             await replica.take(batch)
 
     await asyncio.gather(work(world, batches), work(other, batches[::-1]), work(other, batches[6:]))
-    groups, _ = await partition(world)
+    groups, _ = await tables_partition(world)
     assert await pure_partition(world) == groups
     resolved, changed, _ = await world.published()
     assert len(events) == len(resolved) == len({event.event_id for event in resolved})

@@ -34,7 +34,7 @@ class Callers:
 async def callers(world: World) -> AsyncIterator[Callers]:
     hashes = {caller: hashlib.sha256(f"{caller}-secret".encode()).hexdigest() for caller in CALLERS}
     server = rpc.Server(hashes, {"troika.identity.v1.IdentityService": frozenset(CALLERS)}, with_reflection=False)
-    servicer = IdentityRpc(world.database, world.vault, "k1", world.public_key, frozenset({"touchpoints"}))
+    servicer = IdentityRpc(world.database, world.store, world.vault, "k1", world.public_key, frozenset({"touchpoints"}))
     add_IdentityServiceServicer_to_server(servicer, server.aio)
     port = await server.start("127.0.0.1:0")
     channels = [rpc.connect(f"127.0.0.1:{port}", caller, f"{caller}-secret") for caller in CALLERS]
