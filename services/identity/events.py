@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 from troika.identity.v1 import events_pb2
 
 from chassis.bus import Stream
 from chassis.db import UnitOfWork
+from services.identity.domain.consents import SEPARATE, Statement
 from services.identity.domain.kinds import Space
 from services.identity.domain.observations import Observation
 from services.identity.store import Owner
@@ -20,6 +21,7 @@ STREAMS = (RESOLVED, CHANGED)
 
 MAX_FACTS = 500
 MAX_BYTES = 512 * 1024
+ANCHORS_PER_ERASURE = 20_000
 
 M = TypeVar("M", bound=Message)
 
@@ -42,14 +44,18 @@ class LedgerEntry(NamedTuple):
     reason: str
 
 
-class Statement(NamedTuple):
-    """A consent given or withdrawn through an anchor."""
+class RelationTold(NamedTuple):
+    """A relation as it is told from now on; confidence 0 takes back what was told."""
 
-    anchor_id: int
-    person_id: int
-    channel: str
-    opted_out: bool
-    stated_us: int
+    kind: str
+    subject_kind: int
+    subject_id: int
+    object_kind: int
+    object_id: int
+    valid_from_us: int
+    valid_to_us: int
+    confidence: float
+    stated: bool
 
 
 def _owner(owner: Owner) -> events_pb2.AnchorOwner:
@@ -62,7 +68,7 @@ def publish_resolved(uow: UnitOfWork, resolved: Iterable[tuple[Observation, Owne
         events_pb2.ResolvedEvent(
             event_id=o.event_id,
             source=o.source,
-            name=o.name,
+            name=o.event,
             occurred_at_us=o.occurred_us,
             received_at_us=o.received_us,
             person=_owner(person) if person.anchor_id else None,
@@ -89,28 +95,78 @@ def cluster_change(entry: LedgerEntry) -> events_pb2.ClusterChange:
     )
 
 
-def publish_changed(
-    uow: UnitOfWork, moves: Sequence[Move] = (), entries: Sequence[LedgerEntry] = (), statements: Sequence[Statement] = ()
-) -> None:
-    """entities.changed for moves, ledger entries and consents."""
+def publish_changed(uow: UnitOfWork, moves: Sequence[Move] = (), entries: Sequence[LedgerEntry] = ()) -> None:
+    """entities.changed for moves and ledger entries."""
     moved = [events_pb2.AnchorMove(entity_kind=events_pb2.EntityKind.ValueType(m.space), owner=_owner(m.owner)) for m in moves]
-    consents = [
-        events_pb2.ConsentChange(
-            anchor_id=s.anchor_id,
-            person_id=s.person_id,
-            channel=s.channel,
-            opted_out=s.opted_out,
-            stated_at_us=s.stated_us,
-        )
-        for s in statements
-    ]
     subject = CHANGED.subjects[0]
     for move_chunk in chunks(moved):
         uow.publish(subject, events_pb2.EntitiesChanged(anchor_moves=move_chunk).SerializeToString())
     for entry_chunk in chunks([cluster_change(entry) for entry in entries]):
         uow.publish(subject, events_pb2.EntitiesChanged(cluster_changes=entry_chunk).SerializeToString())
-    for consent_chunk in chunks(consents):
-        uow.publish(subject, events_pb2.EntitiesChanged(consent_changes=consent_chunk).SerializeToString())
+
+
+def publish_consents(uow: UnitOfWork, statements: Iterable[Statement], persons: Mapping[int, int]) -> None:
+    """entities.changed for statements. `persons`: anchor → the person it belongs to."""
+    changes = [
+        events_pb2.ConsentChange(
+            anchor_id=s.anchor_id,
+            person_id=persons[s.anchor_id],
+            channel=s.channel,
+            opted_out=not s.given,
+            stated_at_us=s.stated_us,
+            purpose=s.purpose,
+            kind=events_pb2.CONSENT_KIND_SEPARATE if s.kind == SEPARATE else events_pb2.CONSENT_KIND_GENERAL,
+            expires_at_us=s.expires_us,
+        )
+        for s in statements
+    ]
+    for chunk in chunks(changes):
+        uow.publish(CHANGED.subjects[0], events_pb2.EntitiesChanged(consent_changes=chunk).SerializeToString())
+
+
+def publish_erased(
+    uow: UnitOfWork, *, erasure_id: int, person_id: int, anchors: Sequence[int], relations: Sequence[Any], ended_us: int
+) -> None:
+    """entities.changed for an erased person: its relations (rows of `relation`) ended, its anchors are to be forgotten."""
+    subject = CHANGED.subjects[0]
+    ended = [
+        events_pb2.RelationChange(
+            kind=row["kind"],
+            subject_kind=events_pb2.EntityKind.ValueType(row["subject_kind"]),
+            subject_id=row["subject_id"],
+            object_kind=events_pb2.EntityKind.ValueType(row["object_kind"]),
+            object_id=row["object_id"],
+            valid_from_us=row["valid_from_us"],
+            valid_to_us=ended_us,
+            confidence=row["confidence"],
+            stated=row["stated"],
+        )
+        for row in relations
+    ]
+    for chunk in chunks(ended):
+        uow.publish(subject, events_pb2.EntitiesChanged(relation_changes=chunk).SerializeToString())
+    # A person may have come through very many cookies.
+    for start in range(0, max(len(anchors), 1), ANCHORS_PER_ERASURE):
+        erased = events_pb2.Erasure(
+            erasure_id=erasure_id, person_id=person_id, anchor_ids=anchors[start : start + ANCHORS_PER_ERASURE]
+        )
+        uow.publish(subject, events_pb2.EntitiesChanged(erasures=[erased]).SerializeToString())
+
+
+def publish_relations(uow: UnitOfWork, told: Iterable[RelationTold]) -> None:
+    """entities.changed for relations."""
+    changes = [
+        events_pb2.RelationChange(
+            **r._asdict()
+            | {
+                "subject_kind": events_pb2.EntityKind.ValueType(r.subject_kind),
+                "object_kind": events_pb2.EntityKind.ValueType(r.object_kind),
+            }
+        )
+        for r in told
+    ]
+    for chunk in chunks(changes):
+        uow.publish(CHANGED.subjects[0], events_pb2.EntitiesChanged(relation_changes=chunk).SerializeToString())
 
 
 def chunks(facts: Sequence[M]) -> Iterator[list[M]]:

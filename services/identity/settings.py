@@ -84,6 +84,9 @@ class Settings(ChassisSettings):
     reveal_callers: frozenset[str] = Field(
         frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
     )
+    consent_callers: frozenset[str] = Field(
+        frozenset({"operator", "touchpoints"}), description="Who may record consents and ask what holds."
+    )
     vault_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may erase persons and read who was shown whose addresses."
     )
@@ -92,6 +95,7 @@ class Settings(ChassisSettings):
         """RPC service → callers."""
         return super().allowed_callers() | {
             "troika.identity.v1.StewardshipService": self.stewardship_callers,
+            "troika.identity.v1.ConsentService": self.consent_callers,
             "troika.identity.v1.VaultService": self.vault_callers,
         }
 

@@ -89,6 +89,8 @@ class Statement:
     event_id: bytes = b""
     source: str = ""
     void: str = ""
+    # The caller's own id; empty where an event said so.
+    consent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,11 @@ def read_event(name: str, properties: Mapping[str, Any], evidence: Evidence) -> 
 def statement_id(said_by: bytes, purpose: str, channel: str) -> bytes:
     """16 bytes, the same for the same statement however often it comes."""
     return blake2b(b"\0".join((said_by, purpose.encode(), channel.encode())), digest_size=16).digest()
+
+
+def stated_id(caller: str, consent_id: str) -> bytes:
+    """16 bytes for a caller's own id of a statement."""
+    return blake2b(f"{caller}\0{consent_id}".encode(), digest_size=16).digest()
 
 
 def _purposes(properties: Mapping[str, Any], *, given: bool) -> Sequence[str]:
