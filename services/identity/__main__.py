@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from troika.identity.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
+from troika.identity.v1.relation_service_pb2_grpc import add_RelationServiceServicer_to_server
 from troika.identity.v1.stewardship_service_pb2_grpc import add_StewardshipServiceServicer_to_server
 from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
 
 from chassis import run
 from chassis.bus import Consumer
-from chassis.run import Runtime
-from services.identity import consumers, events
+from chassis.run import Runtime, Verb
+from services.identity import consumers, events, inference, quality
 from services.identity.handlers import Resolver
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
+from services.identity.rpc_relations import RelationRpc
 from services.identity.rpc_stewardship import StewardshipRpc
 from services.identity.rpc_vault import VaultRpc
 from services.identity.settings import Settings, key_bytes
@@ -36,6 +39,9 @@ async def serve(settings: Settings) -> None:
     async with Runtime("identity", settings) as runtime:
         store = Store()
         await runtime.publishes(*events.STREAMS)
+        # Where a token key is missing nothing may be asked and nothing stored: every value would be somebody new.
+        await token_keys.wait(runtime.database, vault)
+        runtime.checks["token keys"] = partial(token_keys.check, runtime.database, vault)
         handle = consumers.observed(opener, store, Resolver(store, vault))
         # Full messages hold 500 events: eight make a transaction of about half a second on one core.
         runtime.consumes(Consumer(consumers.NAME, consumers.SUBJECT, handle, batch=8))
@@ -50,19 +56,28 @@ async def serve(settings: Settings) -> None:
         consent_rpc = ConsentRpc(runtime.database, store, vault)
         stewardship = StewardshipRpc(runtime.database, store, vault)
         vault_rpc = VaultRpc(runtime.database, store, vault)
+        relation_rpc = RelationRpc(runtime.database, vault)
+        runtime.spawn(inference.follow(runtime.database, settings.inference_pause_s), "inference")
 
         def register(server: grpc.aio.Server) -> None:
             add_IdentityServiceServicer_to_server(rpc, server)
             add_ConsentServiceServicer_to_server(consent_rpc, server)
             add_StewardshipServiceServicer_to_server(stewardship, server)
             add_VaultServiceServicer_to_server(vault_rpc, server)
+            add_RelationServiceServicer_to_server(relation_rpc, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
 
+VERBS = (
+    Verb("infer", "work out the relations of what changed since the last time", inference.catch_up, inference.arguments),
+    Verb("quality", "tell how good each source's records are, worst first", quality.show, quality.arguments),
+)
+
+
 def main() -> None:
-    """Command line: migrate, serve."""
-    run.main("identity", Settings, Path(__file__).parent / "migrations", serve)
+    """Command line: migrate, serve, and the verbs below."""
+    run.main("identity", Settings, Path(__file__).parent / "migrations", serve, VERBS)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,14 @@ Incremental: it takes what was queued since the last run. Any number may run; th
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
+import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import orjson
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import is_operational
@@ -16,6 +20,7 @@ from services.identity import entities, households, relations
 from services.identity.announcements import LOCK, announce
 from services.identity.domain.kinds import Kind, Space
 from services.identity.domain.relations import Evidence
+from services.identity.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +84,40 @@ async def follow(database: Database, every_s: float) -> None:
                 raise
             log.warning("inference waits for the database")
         await asyncio.sleep(every_s)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument("--all", action="store_true", help="look at everything again, as after a change of the rules")
+    parser.add_argument("--json", action="store_true", help="one JSON object at the end and nothing before")
+
+
+async def catch_up(settings: Settings, flags: argparse.Namespace) -> None:
+    """The verb `infer`: until nothing is queued."""
+    database, total = Database(settings.postgres_dsn, "identity", 1), Inferred()
+    try:
+        if flags.all:
+            await queue_all(database)
+        while True:
+            total.add(done := await infer(database))
+            if not flags.json:
+                sys.stdout.write("  ".join(f"{name} {value:,}" for name, value in asdict(total).items()) + "\n")
+                sys.stdout.flush()
+            if not done.left:
+                break
+    finally:
+        await database.close()
+    if flags.json:
+        sys.stdout.write(orjson.dumps(asdict(total)).decode() + "\n")
+
+
+async def queue_all(database: Database) -> None:
+    """Has the relations of every anchor looked at again."""
+    async with database.transaction() as uow:
+        await uow.fetch(
+            "INSERT INTO inference_queue (anchor_id, left_id) SELECT id, 0 FROM identifier WHERE anchor AND entity_id <> 0"
+            " ORDER BY entity_id"
+        )
 
 
 async def _take(uow: UnitOfWork, size: int) -> list[tuple[int, int]]:

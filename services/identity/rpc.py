@@ -8,16 +8,16 @@ from typing import Any
 
 import grpc
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
-from services.identity import commands, events, queries, stewardship
+from services.identity import commands, entities, events, queries, stewardship
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import KINDS, SCOPED, Kind, Reason, Space
+from services.identity.messages import entity_message, timestamp
 from services.identity.store import Store
 from services.identity.vault import Vault
 
@@ -56,14 +56,10 @@ class IdentityRpc(IdentityServiceServicer):
         """Raises NotFound for ids that are merged away or never were."""
         space = Space(request.entity_kind)
         async with self._database.read() as uow:
-            members = await queries.members(uow, space, request.entity_id)
-            if not members:
-                raise NotFound("no such entity", reason="ENTITY_NOT_FOUND", field="entity_id")
-            anchors = [row.id for row in members if row.anchor]
-        entity = pb.Entity(entity_kind=request.entity_kind, entity_id=request.entity_id, anchor_ids=anchors)
-        for row in members:
-            entity.identifier_counts[Kind(row.kind).name.lower()] += 1
-        return pb.GetEntityResponse(entity=entity)
+            found = await entities.read(uow, space, request.entity_id)
+        if found is None:
+            raise NotFound("no such entity", reason="ENTITY_NOT_FOUND", field="entity_id")
+        return pb.GetEntityResponse(entity=entity_message(space, request.entity_id, found))
 
     async def ExplainLink(self, request: pb.ExplainLinkRequest, context: Context) -> pb.ExplainLinkResponse:
         """Raises InvalidArgument for values that are none, NotFound for unknown ones."""
@@ -177,10 +173,3 @@ def caller_of(context: Context) -> str:
     """Who calls; the gate has checked the secret behind the name."""
     metadata = dict(context.invocation_metadata() or ())
     return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]
-
-
-def timestamp(micros: int) -> Timestamp:
-    """Microseconds since the epoch, as protobuf has it."""
-    stamp = Timestamp()
-    stamp.FromMicroseconds(micros)
-    return stamp

@@ -16,7 +16,8 @@ from chassis.db import Database
 from services.identity import queries, stewardship, suggestions
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import Reason
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of, timestamp
+from services.identity.messages import timestamp
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
 from services.identity.stewardship import MergeOrder
 from services.identity.store import Store
 from services.identity.vault import Vault

@@ -91,12 +91,20 @@ class Settings(ChassisSettings):
         frozenset({"operator"}), description="Who may erase persons and read who was shown whose addresses."
     )
 
+    relation_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may decide on households, register dealers and read the quality report."
+    )
+    inference_pause_s: float = Field(
+        5.0, gt=0, description="Seconds between two looks at what relations follow from new evidence."
+    )
+
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
             "troika.identity.v1.StewardshipService": self.stewardship_callers,
             "troika.identity.v1.ConsentService": self.consent_callers,
             "troika.identity.v1.VaultService": self.vault_callers,
+            "troika.identity.v1.RelationService": self.relation_callers,
         }
 
     @field_validator("sealing_key_id", "token_key_number", "next_token_key_number", "kek_id")
