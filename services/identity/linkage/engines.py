@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ import pyarrow as pa
 import sqlglot
 from splink.internals.database_api import DatabaseAPISubClass
 from splink.internals.splink_dataframe import SplinkDataFrame
+
+ENGINES = ("duckdb", "spark")
 
 
 class Engine(Protocol):
@@ -84,6 +86,11 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder that only this user can enter, and that is gone afterwards: it holds personal data."""
     with tempfile.TemporaryDirectory(prefix="troika-linkage-", dir=parent) as name:  # 0700 by itself
         yield Path(name)
+
+
+def opened(name: str, master: str, folder: Path) -> AbstractContextManager[Engine]:
+    """The engine of that name; `master` matters to Spark only."""
+    return spark_engine(folder, master) if name == "spark" else duckdb_engine(folder)
 
 
 @contextmanager

@@ -127,5 +127,7 @@ PROFILE = Profile(
         blocks=(("born", "area"), ("family", "given"), ("postcode",)),
     ),
     threshold=0.5,
-    cluster_threshold=0.5,
+    # The only figure that was chosen by looking at the truth, on the half of the clusters whose crc32 is even: 0.2 to 0.35 make
+    # no difference there (F1 0.958 to 0.960), less joins strangers, 0.5 costs 0.02. On the other half: 0.960.
+    cluster_threshold=0.3,
 )  # fmt: skip
