@@ -124,24 +124,6 @@ async def test_feedback_finds_its_person_by_the_anchor(world: World) -> None:
     assert event.person == feedback.person
 
 
-async def test_an_opt_out_is_told_and_an_older_statement_does_not_undo_it(world: World) -> None:
-    who = ("crm_id", "app", "U1")
-    key = world.key()
-    out_at, earlier = NOW + 10, NOW + 5
-    events = [
-        world.event(key, "app", who, name="Unsubscribed", at=out_at, properties={"channel": "app"}),
-        world.event(key, "app", who, name="Unsubscribed", at=out_at, properties={"channel": "pigeon"}),
-    ]
-    await world.take(world.batch(key, events))
-    await world.take(
-        world.batch(key, [world.event(key, "app", who, name="Consent Given", at=earlier, properties={"channel": "app"})])
-    )
-    _, changed, _ = await world.published()
-    consents = [consent for batch in changed for consent in batch.consent_changes]
-    assert {("app", True), ("all", True)} == {(consent.channel, consent.opted_out) for consent in consents}
-    assert [True, True] == [row.opted_out for row in await world.rows("SELECT opted_out FROM consent")]
-
-
 async def test_nothing_in_the_tables_or_on_the_bus_shows_a_value(world: World) -> None:
     await world.see(
         ("app", ("crm_id", "app", "RECORD77"), ("mobile", MOBILE), ("id_card", "11010519491231002X"), {"who": "欧阳娜娜"})
