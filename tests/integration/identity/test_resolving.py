@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.identity.world import NOW, World
+from tests.integration.identity.world import World
 
 MOBILE, OTHER = "13912345679", "15012345679"
 VIN, PLATE = "LSVAA49J132047371", "粤B12345"
