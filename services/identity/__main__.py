@@ -16,7 +16,7 @@ from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_t
 from chassis import run
 from chassis.bus import Consumer
 from chassis.run import Runtime, Verb
-from services.identity import consumers, events, inference, quality
+from services.identity import consumers, events, inference, quality, rotation, token_keys
 from services.identity.handlers import Resolver
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
@@ -72,6 +72,7 @@ async def serve(settings: Settings) -> None:
 VERBS = (
     Verb("infer", "work out the relations of what changed since the last time", inference.catch_up, inference.arguments),
     Verb("quality", "tell how good each source's records are, worst first", quality.show, quality.arguments),
+    *rotation.VERBS,
 )
 
 

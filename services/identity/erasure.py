@@ -171,28 +171,23 @@ async def suppressed(uow: UnitOfWork, vault: Vault, seen: Sequence[Known]) -> Su
     return found
 
 
-async def screen(
-    uow: UnitOfWork, vault: Vault, observations: Sequence[Observation]
-) -> tuple[list[Observation], list[Observation]]:
-    """What may enter, without values that were erased, and what is refused as ERASED.
+async def screen(uow: UnitOfWork, vault: Vault, observations: Sequence[Observation]) -> dict[bytes, Observation | None]:
+    """Event id → what of it may enter, for events with values that were erased; None when it is refused as ERASED.
 
     An observation that lost values gets another signature: what it claims must not pass for known, or it would not be
     learned whole when the suppression is lifted.
     """
     seen = {known.token: known for o in observations for known in o.persons}
     erased = await suppressed(uow, vault, list(seen.values())) if seen else {}
-    if not erased:
-        return list(observations), []
-    enter, refused = [], []
-    for o in observations:
+    screened: dict[bytes, Observation | None] = {}
+    for o in observations if erased else ():
         left = domain.screen(o.persons, o.name, erased)
         if left is None:
-            refused.append(o)
-        elif len(left) == len(o.persons):
-            enter.append(o)
-        else:
-            enter.append(o._replace(persons=left, signature=blake2b(o.signature + b"ERASED", digest_size=16).digest()))
-    return enter, refused
+            screened[o.event_id] = None
+        elif len(left) < len(o.persons):
+            signature = blake2b(o.signature + b"ERASED", digest_size=16).digest()
+            screened[o.event_id] = o._replace(persons=left, signature=signature)
+    return screened
 
 
 async def buried(uow: UnitOfWork, anchors: Sequence[int]) -> set[int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from chassis.bus import Message
 from chassis.db import UnitOfWork
-from services.identity import consents, events, graph, graph_store, intake, relations
+from services.identity import consents, erasure, erasure_store, events, graph, graph_store, intake, relations
 from services.identity.domain.kinds import GUARDS, Names, Space
 from services.identity.domain.observations import Observation
 from services.identity.graph import Neighbourhood
@@ -35,13 +36,20 @@ class Resolver:
         if not observations:
             return []
         store = self._store
+        await erasure_store.hold_off(uow)
         claims = await store.claims(uow, list({o.signature for o in observations if o.signature}))
         feedback = list({o.anchor_id for o in observations if o.anchor_id})
         anchors = await store.person_anchors(uow, feedback) if feedback else {}
         unknown = [o for o in observations if o.anchor_id and o.anchor_id not in anchors]
         if unknown:
             observations = [o for o in observations if not o.anchor_id or o.anchor_id in anchors]
+            unknown = await self._not_erased(uow, unknown)
         news = [o for o in observations if o.signature and _is_news(o, claims.get(o.signature))]
+        if news and (screened := await erasure.screen(uow, self._vault, news)):
+            observations = [left for o in observations if (left := screened.get(o.event_id, o)) is not None]
+            refused = [o for o in news if screened.get(o.event_id, o) is None]
+            await store.count_refused(uow, Counter((o.source, o.persons[0].kind.name.lower(), "ERASED") for o in refused))
+            news = [left for o in news if (left := screened.get(o.event_id, o)) is not None]
         if news:
             claims |= await self._learn(uow, news)
         resolved = [
@@ -59,6 +67,12 @@ class Resolver:
         )
         await consents.from_events(uow, fresh)
         return unknown
+
+    async def _not_erased(self, uow: UnitOfWork, unknown: Sequence[Observation]) -> list[Observation]:
+        """Feedback on anchors that nobody knows, without that on erased persons, which is only counted."""
+        buried = await erasure.buried(uow, [o.anchor_id for o in unknown])
+        await self._store.count_refused(uow, Counter((o.source, "anchor", "ERASED") for o in unknown if o.anchor_id in buried))
+        return [o for o in unknown if o.anchor_id not in buried]
 
     async def _learn(self, uow: UnitOfWork, news: Sequence[Observation]) -> dict[bytes, Claim]:
         """Writes what is new into the graph and returns the claims with their owners after it."""

@@ -10,6 +10,7 @@ from services.identity import graph, graph_store
 from services.identity.domain.identifiers import Known
 from services.identity.graph import Neighbourhood
 from services.identity.graph_store import NewIdentifier
+from services.identity.token_keys import require_token_keys
 from services.identity.vault import Subject, Vault, identifier_place
 
 # What is known is noted again once a day: a chatty app must not cost a write per event.
@@ -36,6 +37,7 @@ async def near(uow: UnitOfWork, vault: Vault, seen: Mapping[bytes, Seen], wide: 
 
     `wide`: with all that is linked to the values themselves, even where they are shared.
     """
+    await require_token_keys(uow, vault)
     tokens: set[bytes] = set(seen)
     for value in seen.values():
         tokens.update(vault.lookup_tokens(value.known))

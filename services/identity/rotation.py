@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chassis.db import Database, UnitOfWork
-from chassis.errors import FailedPrecondition, Unavailable
+from chassis.db import Database
+from chassis.errors import FailedPrecondition
 from chassis.run import Verb
 from services.identity import graph_store
 from services.identity.domain.kinds import Kind
@@ -25,39 +25,10 @@ TOLD_EVERY_S = 1.0
 # Tell(step, done, of).
 Tell = Callable[[str, int, int], None]
 
-# One look at the index for each number in use, whatever the number of rows.
-KEY_NUMBERS = (
-    "WITH RECURSIVE used(number) AS ((SELECT get_byte(token, 0) FROM identifier ORDER BY token LIMIT 1)"
-    " UNION ALL SELECT (SELECT get_byte(token, 0) FROM identifier WHERE token >= set_byte('\\x00'::bytea, 0, used.number + 1)"
-    " ORDER BY token LIMIT 1) FROM used WHERE used.number < 255)"
-    " SELECT number FROM used WHERE number IS NOT NULL"
-)
 # $1: the next key's number.
 _WITHOUT_NEXT = (
     "sealed <> '' AND get_byte(token, 0) <> $1::integer AND (next_token IS NULL OR get_byte(next_token, 0) <> $1::integer)"
 )
-
-
-async def key_numbers(uow: UnitOfWork) -> set[int]:
-    """Numbers of the token keys that rows stand under."""
-    return {int(row[0]) for row in await uow.fetch(KEY_NUMBERS)}
-
-
-async def require_token_keys(uow: UnitOfWork, vault: Vault) -> None:
-    """Raises Unavailable TOKEN_KEY_MISSING when rows stand under a key that is not configured: they would not be found, and
-    every value in them would be stored once more. Under the graph's lock it stays true until the transaction ends."""
-    if missing := sorted(await key_numbers(uow) - vault.tokens.numbers):
-        raise Unavailable(
-            f"identifiers stand under token key {missing[0]}, which is not configured",
-            reason="TOKEN_KEY_MISSING",
-            field="token_keys",
-        )
-
-
-async def check(database: Database, vault: Vault) -> None:
-    """For readiness, and for a start: nothing may be read or written while a token key is missing."""
-    async with database.read() as uow:
-        await require_token_keys(uow, vault)
 
 
 async def add_next_tokens(database: Database, vault: Vault, tell: Tell, batch: int = BATCH) -> int:
