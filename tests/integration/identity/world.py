@@ -23,7 +23,11 @@ from services.identity.tokens import Tokens
 from services.identity.vault import Vault
 
 NOW = 1_772_352_000_000_000
-RELATIONS = {"owns": seen.VEHICLE_RELATION_OWNS, "drives": seen.VEHICLE_RELATION_DRIVES}
+RELATIONS = {
+    "owns": seen.VEHICLE_RELATION_OWNS,
+    "drives": seen.VEHICLE_RELATION_DRIVES,
+    "pays_for": seen.VEHICLE_RELATION_PAYS_FOR,
+}
 
 
 class World:
@@ -41,9 +45,13 @@ class World:
         self._read = 0
 
     def event(self, key: DataKey, source: str, *identifiers: tuple[str, ...], **extra: Any) -> seen.ObservedEvent:
-        """An event; identifiers are (kind, value) or (kind, scope, value). Extras: name, who, relation, at, id, properties."""
+        """An event; identifiers are (kind, value) or (kind, scope, value).
+
+        Extras: name, who, relation, address, birth_date, at, id, properties, vehicle.
+        """
         event_id = extra.get("id") or hashlib.sha256(str(next(self._numbers)).encode()).digest()[:16]
         inner = seen.Identifiers(person_name=extra.get("who", ""), relation=RELATIONS.get(extra.get("relation", ""), 0))
+        inner.address, inner.birth_date = extra.get("address", ""), extra.get("birth_date", "")
         for kind, *rest in identifiers:
             inner.identifiers.add(kind=kind, scope=rest[0] if len(rest) > 1 else "", value=rest[-1])
         return seen.ObservedEvent(
@@ -55,6 +63,7 @@ class World:
             sealed_identifiers=seal(key, event_id, inner.SerializeToString()) if identifiers else b"",
             anchor_id=extra.get("anchor_id", 0),
             properties_json=orjson.dumps(extra.get("properties", {})),
+            vehicle_properties_json=orjson.dumps(extra.get("vehicle", {})),
         )
 
     def key(self) -> DataKey:
