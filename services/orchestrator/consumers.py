@@ -115,10 +115,11 @@ def _meets(goal: Goal, properties: dict[str, Any]) -> bool:
 
 
 async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
-    """Follows who is who and who forbade what."""
+    """Follows who is who and who forbade what, and forgets what persons said who were erased."""
     moves: dict[int, Move] = {}
     aliases: dict[int, Alias] = {}
     consents: list[Statement] = []
+    erased: list[int] = []
     for message in messages:
         if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
             continue
@@ -126,12 +127,9 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
             _keep_move(moves, move)
         for change in batch.cluster_changes:
             _keep_alias(aliases, change)
+        erased += [anchor for erasure in batch.erasures for anchor in erasure.anchor_ids]
         for stated in batch.consent_changes:
-            if stated.channel in CONSENT_CHANNELS:
-                consents += _statements(stated)
-            else:
-                alone = identity_pb2.EntitiesChanged(consent_changes=[stated])
-                uow.dead_letter(ENTITIES, ENTITIES_CHANGED, alone.SerializeToString(), "UNKNOWN_CHANNEL")
+            consents += _statements(uow, stated)
     store = ProjectionStore(uow)
     if moves:
         await store.move_anchors(list(moves.values()))
@@ -139,6 +137,8 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
         await store.alias(list(aliases.values()))
     if consents:
         await ConsentStore(uow).keep(consents)
+    if erased:
+        await ConsentStore(uow).forget(erased)
 
 
 def _keep_move(moves: dict[int, Move], move: identity_pb2.AnchorMove) -> None:
@@ -155,18 +155,23 @@ def _keep_alias(aliases: dict[int, Alias], change: identity_pb2.ClusterChange) -
         aliases[change.other_id] = (change.other_id, survivor, change.op_id)
 
 
-def _statements(change: identity_pb2.ConsentChange) -> list[Statement]:
+def _statements(uow: UnitOfWork, change: identity_pb2.ConsentChange) -> list[Statement]:
     """What a change says, for each purpose that it is about; without one it is about messages of any."""
+    if change.channel not in CONSENT_CHANNELS:
+        alone = identity_pb2.EntitiesChanged(consent_changes=[change])
+        uow.dead_letter(ENTITIES, ENTITIES_CHANGED, alone.SerializeToString(), "UNKNOWN_CHANNEL")
+        return []
+    separate, expires_us = change.kind == identity_pb2.CONSENT_KIND_SEPARATE, change.expires_at_us or NO_END
     return [
         Statement(
             change.anchor_id,
             change.person_id,
             purpose,
             change.channel,
-            change.kind == identity_pb2.CONSENT_KIND_SEPARATE,
+            separate,
             not change.opted_out,
             change.stated_at_us,
-            change.expires_at_us or NO_END,
+            expires_us,
         )
         for purpose in ((change.purpose,) if change.purpose else MESSAGES)
     ]

@@ -41,6 +41,8 @@ def sealed(event: Observed, key: DataKey, received_us: int) -> ObservedEvent:
         identifiers=[Identifier(kind=k, scope=s, value=v) for k, s, v in event.identifiers],
         person_name=event.person_name,
         relation=event.relation,  # type: ignore[arg-type]  # the numbers are the contract's
+        address=event.address,
+        birth_date=event.birth_date,
     )
     return ObservedEvent(
         event_id=event.event_id,
@@ -176,8 +178,9 @@ def delivery(request: DeliveryRequest) -> Delivery:
     )
 
 
-def consents_and_moves(payload: bytes) -> tuple[list[Statement], list[tuple[int, int, int]]]:
-    """Statements of consent, and persons' anchor moves as (anchor, person, version), of one bus message; raises DecodeError."""
+def consents_and_moves(payload: bytes) -> tuple[list[Statement], list[tuple[int, int, int]], list[int]]:
+    """Statements of consent, persons' anchor moves as (anchor, person, version), and anchors of erased persons, of one bus
+    message; raises DecodeError."""
     message = EntitiesChanged.FromString(payload)
     changes = [
         Statement(
@@ -198,7 +201,7 @@ def consents_and_moves(payload: bytes) -> tuple[list[Statement], list[tuple[int,
         for m in message.anchor_moves
         if m.entity_kind == ENTITY_KIND_PERSON
     ]
-    return changes, moves
+    return changes, moves, [anchor for erasure in message.erasures for anchor in erasure.anchor_ids]
 
 
 def from_us(microseconds: int) -> datetime:

@@ -36,16 +36,19 @@ async def take_over(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -
 
 
 async def follow_consents(uow: UnitOfWork, payloads: Sequence[bytes]) -> None:
-    """Keeps who forbade what, and whose anchor is whose."""
-    changes, moves = [], []
+    """Keeps who forbade what, and whose anchor is whose; forgets those who were erased."""
+    changes, moves, erased = [], [], []
     for payload in payloads:
-        changed, moved = events.consents_and_moves(payload)
+        changed, moved, gone = events.consents_and_moves(payload)
         changes += changed
         moves += moved
+        erased += gone
     if changes:
         await consents.save_consents(uow, changes)
     if moves:
         await consents.move_anchors(uow, moves)
+    if erased:
+        await consents.forget(uow, erased)
 
 
 @dataclass(frozen=True)

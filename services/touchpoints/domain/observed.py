@@ -19,14 +19,17 @@ class Observed(NamedTuple):
     source: str
     name: str
     occurred_at_us: int
-    # (kind, scope, raw value), anchor first. With `person_name` and `relation` the part that travels sealed.
+    # (kind, scope, raw value), anchor first. With the name, relation, address and birth date the part that travels sealed.
     identifiers: list[tuple[str, str, str]]
     person_name: str
-    # VehicleRelation: 0 not stated, 1 owns, 2 drives.
+    # VehicleRelation: 0 not stated, 1 owns, 2 drives, 3 pays for.
     relation: int
     # Serialised JSON objects without personal data; empty means {}.
     properties: bytes
     vehicle_properties: bytes
+    # Postal address as given, and date of birth as YYYY-MM-DD; empty when unknown.
+    address: str = ""
+    birth_date: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from services.touchpoints.domain.observed import FUTURE_US, Invalid, Observed, Source, event_id, instant_us
 from services.touchpoints.domain.screening import Found, screen
 
 EVENT = "Record Updated"
-_RELATIONS = {"owns": 1, "drives": 2}
+_RELATIONS = {"owns": 1, "drives": 2, "pays_for": 3}
 # Kinds a record may carry beside its own id; openid needs the appid beside it.
 _KINDS = ("mobile", "id_card", "email", "unionid", "device")
 MAX_VALUE = 255
+_OLDEST_BIRTH = date(1900, 1, 1)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def observe(raw: Any, source: Source, received_us: int, oldest_us: int) -> Observed:
@@ -30,8 +34,8 @@ def observe(raw: Any, source: Source, received_us: int, oldest_us: int) -> Obser
     # The anchor is first: the record's own number within its source.
     identifiers = [("crm_id", source.name, record_id), *_identifiers(given, vehicle, source)]
     relation = vehicle.get("relation")
-    if relation not in (None, "owns", "drives"):
-        raise Invalid("vehicle.relation", "UNKNOWN_RELATION", "must be owns or drives")
+    if relation is not None and (not isinstance(relation, str) or relation not in _RELATIONS):
+        raise Invalid("vehicle.relation", "UNKNOWN_RELATION", "must be owns, drives or pays_for")
     found: Found = []
     properties = _screened(raw, "attributes", "attributes", found)
     vehicle_properties = _screened(vehicle, "attributes", "vehicle.attributes", found)
@@ -45,7 +49,26 @@ def observe(raw: Any, source: Source, received_us: int, oldest_us: int) -> Obser
         _RELATIONS.get(relation or "", 0),
         properties,
         vehicle_properties,
+        _value(given, "address", "identifiers.address"),
+        _birth_date(given, received_us),
     )
+
+
+def _birth_date(given: dict[str, Any], received_us: int) -> str:
+    """YYYY-MM-DD, as systems hold it; what nobody alive can bear is refused rather than guessed at."""
+    value = _value(given, "birth_date", "identifiers.birth_date")
+    if not value:
+        return ""
+    try:
+        born = date.fromisoformat(value) if _DATE.fullmatch(value) else None
+    except ValueError:
+        born = None
+    if born is None:
+        raise Invalid("identifiers.birth_date", "INVALID_DATE", "must be a date as YYYY-MM-DD")
+    # Where it is already tomorrow, somebody may be born today.
+    if not _OLDEST_BIRTH <= born <= datetime.fromtimestamp(received_us / 1_000_000, UTC).date() + timedelta(days=1):
+        raise Invalid("identifiers.birth_date", "OUT_OF_RANGE", "lies in the future or before 1900")
+    return value
 
 
 def _identifiers(given: dict[str, Any], vehicle: dict[str, Any], source: Source) -> Found:

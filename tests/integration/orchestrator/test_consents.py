@@ -133,6 +133,14 @@ async def test_nobody_is_planned_who_has_not_agreed_where_agreement_is_needed(da
         assert len(await house.pushes()) > before
 
 
+async def test_what_erased_persons_said_is_forgotten(databases: DatabaseFactory) -> None:
+    async with open_house(databases, People()) as house:
+        erasure = identity_pb2.Erasure(erasure_id=1, person_id=7, anchor_ids=[7])
+        said_by = [said(person, "marketing", "app", given=False) for person in (7, 8)]
+        await house.hear(ENTITIES, identity_pb2.EntitiesChanged(consent_changes=said_by, erasures=[erasure]))
+        assert [8] == [row.anchor_id for row in await house.rows("SELECT anchor_id FROM consent")]
+
+
 async def test_who_forbids_sharing_with_dealers_gets_no_lead(databases: DatabaseFactory) -> None:
     async with open_house(databases, People()) as house:
         changes = [said(person, "dealer_sharing", "all", given=False) for person in range(1, 1001)]

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ConsentChange, EntitiesChanged
+from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ConsentChange, EntitiesChanged, Erasure
 
 from chassis.bus import Bus
 from chassis.consents import DEFAULT_REGIMES, OPT_OUT, regime, uses
@@ -17,6 +17,7 @@ from services.identity.domain import consents as ledger
 from services.identity.domain.consents import State
 from services.touchpoints.domain.consents import NO_END, Statement
 from services.touchpoints.domain.deliveries import Channel
+from services.touchpoints.handlers import follow_consents
 from services.touchpoints.store.consents import STANDING, Asked, forbidden, move_anchors, save_consents
 from tests.conftest import Servers
 from tests.integration.touchpoints.identity import Identity
@@ -114,6 +115,18 @@ async def test_the_projection_answers_as_the_ledger_does(databases: DatabaseFact
     assert {"opted_out", "no_consent"} == set(wanted.values())
     assert len(wanted) < len(pushes)
     assert wanted == found
+
+
+async def test_what_erased_persons_said_is_forgotten(databases: DatabaseFactory) -> None:
+    async with databases.database("touchpoints") as database, database.transaction() as uow:
+        changed = EntitiesChanged(
+            consent_changes=[ConsentChange(anchor_id=a, person_id=1, channel="app", opted_out=True) for a in (10, 11)],
+            erasures=[Erasure(erasure_id=1, person_id=1, anchor_ids=[10])],
+        )
+        await move_anchors(uow, [(10, 2, 1), (11, 2, 1)])
+        await follow_consents(uow, [changed.SerializeToString()])
+        kept = await uow.rows("SELECT anchor_id FROM consent UNION SELECT anchor_id FROM anchor_owner")
+    assert [11] == [row.anchor_id for row in kept]
 
 
 async def test_standing_is_read_by_index(databases: DatabaseFactory) -> None:

@@ -54,7 +54,7 @@ def test_a_fact_without_a_purpose_is_about_all_messages() -> None:
     new = ConsentChange(
         anchor_id=1, channel="car", stated_at_us=6, purpose="location", kind=CONSENT_KIND_SEPARATE, expires_at_us=9
     )
-    statements, _ = consents_and_moves(EntitiesChanged(consent_changes=[old, new]).SerializeToString())
+    statements, _, _ = consents_and_moves(EntitiesChanged(consent_changes=[old, new]).SerializeToString())
     assert [
         *(Statement(1, 7, purpose, "app", False, False, 5) for purpose in MESSAGES),
         Statement(1, 0, "location", "car", True, True, 6, 9),
