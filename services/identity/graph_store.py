@@ -205,8 +205,11 @@ async def unowned(uow: UnitOfWork, space: Space, entities: Collection[int]) -> s
     kinds = "9 AND 10" if space is Space.VEHICLE else "1 AND 8"
     rows = await uow.fetch(
         f"SELECT w.id FROM unnest($1::bigint[]) AS w(id) WHERE NOT EXISTS"  # noqa: S608
-        f" (SELECT 1 FROM identifier i WHERE i.entity_id = w.id AND i.kind BETWEEN {kinds})",
+        f" (SELECT 1 FROM identifier i WHERE i.entity_id = w.id AND i.kind BETWEEN {kinds})"
+        # The number of an erased person must never be somebody else's.
+        " AND NOT ($2 AND EXISTS (SELECT 1 FROM erasure e WHERE e.person_id = w.id))",
         list(entities),
+        space is Space.PERSON,
     )
     return {int(row[0]) for row in rows}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import orjson
 
 from chassis.db import UnitOfWork
+from chassis.errors import FailedPrecondition
 from services.identity import graph_store, intake
 from services.identity.domain.observations import Observation
 from services.identity.vault import Subject, Vault, profile_place
@@ -19,15 +21,17 @@ async def write_profiles(
     if not told:
         return
     known = {
-        row[0]: row[1]
+        row["anchor_id"]: row
         for row in await uow.fetch(
-            "SELECT anchor_id, seen_us FROM profile WHERE anchor_id = ANY($1::bigint[])",
+            "SELECT p.anchor_id, p.seen_us, k.id, k.kek_id, k.wrapped FROM profile p"
+            " JOIN subject_key k ON k.id = p.subject_key_id"
+            " WHERE p.anchor_id = ANY($1::bigint[])",
             [at for at in told if at not in subjects],
         )
     }
-    later = {anchor: o for anchor, o in told.items() if o.occurred_us >= known.get(anchor, 0)}
-    without_key = [anchor for anchor in later if anchor not in subjects]
-    keys = await _new_keys(uow, vault, without_key)
+    later = {a: o for a, o in told.items() if a not in known or o.occurred_us >= known[a]["seen_us"]}
+    keys = _known_keys(vault, {anchor: known[anchor] for anchor in later if anchor in known})
+    keys |= await _new_keys(uow, vault, [anchor for anchor in later if anchor not in subjects and anchor not in keys])
     rows = []
     for anchor, o in later.items():
         subject = subjects.get(anchor) or keys[anchor]
@@ -43,6 +47,18 @@ async def write_profiles(
             " name = excluded.name, address = excluded.address, seen_us = excluded.seen_us",
             *map(list, zip(*rows, strict=True)),
         )
+
+
+def _known_keys(vault: Vault, rows: Mapping[int, Any]) -> dict[int, Subject]:
+    """The keys that profiles are sealed under: with a new one each time, copies of older profiles would outlive an erasure."""
+    keys = {}
+    for anchor, row in rows.items():
+        try:
+            keys[anchor] = vault.unwrap(row["id"], row["kek_id"], row["wrapped"])
+        except FailedPrecondition:
+            # What is new must not be lost for a key that is missing; the old profile cannot be read anyway.
+            continue
+    return keys
 
 
 async def _new_keys(uow: UnitOfWork, vault: Vault, anchors: Collection[int]) -> dict[int, Subject]:
