@@ -70,14 +70,14 @@ STATEMENT = st.builds(
     st.booleans(),
     st.integers(1, 6),
     anchor=st.integers(1, 4),
-    purpose=st.sampled_from(["marketing", "biometric"]),
-    channel=st.sampled_from(["app", "car", ALL]),
+    purpose=st.sampled_from(["marketing", "marketing", "marketing", "biometric"]),
+    channel=st.sampled_from(["app", "app", "car", ALL]),
     kind=st.sampled_from(KINDS),
     until=st.sampled_from([NEVER, 3, 5, 9]),
     number=st.integers(0, 2),
 )
 STATEMENTS = st.lists(STATEMENT, max_size=12)
-ASKED = st.tuples(st.sampled_from(["marketing", "biometric"]), st.sampled_from(["app", "car", "wechat"]))
+ASKED = st.sampled_from([("marketing", "app"), ("marketing", "app"), ("marketing", "car"), ("biometric", "app")])
 TIME = st.integers(1, 10)
 
 
@@ -103,7 +103,8 @@ def test_an_expired_consent_is_replaced_by_the_newer_one_in_whatever_order_they_
         (State.NONE, []),
         (State.GIVEN, [no(1), yes(2)]),
         (State.WITHDRAWN, [yes(1), no(2)]),
-        (State.WITHDRAWN, [yes(5), no(5)]),
+        *((State.WITHDRAWN, [yes(5, number=n), no(5, number=n)]) for n in range(8)),
+        (State.WITHDRAWN, [yes(5, until=NOW + 1), no(5)]),
         (State.WITHDRAWN, [yes(5), no(1, anchor=2)]),
         (State.GIVEN, [no(1, channel=ALL), yes(2)]),
         (State.WITHDRAWN, [yes(1), no(2, channel=ALL)]),
@@ -114,6 +115,7 @@ def test_an_expired_consent_is_replaced_by_the_newer_one_in_whatever_order_they_
         # The time-limited consent replaced the unlimited one; its end does not bring that back.
         (State.EXPIRED, [yes(1), yes(2, until=3)]),
         (State.EXPIRED, [yes(2), yes(2, until=3)]),
+        (State.EXPIRED, [yes(2, until=NOW + 5), yes(2, until=3)]),
         # But it does bring back the opt-out that it lifted for a while.
         (State.WITHDRAWN, [no(1), yes(2, until=3)]),
     ],
@@ -252,6 +254,12 @@ def test_what_is_not_understood_is_read_the_strict_way() -> None:
     assert [("biometric", ALL, True, "SEPARATE_CONSENT_REQUIRED")] == read("Consent Given", purpose="biometric", kind="big")
     assert [("biometric", ALL, True, "")] == read("Consent Given", purpose="biometric", kind="separate")
     assert 2 == len(read("Consent Given", purpose=["marketing"], channel={"a": 1}, kind=None, expires_at="", text_sha256=3))
+
+
+def test_a_grant_whose_end_cannot_be_read_never_counts() -> None:
+    given = {"purpose": "marketing", "channel": "app", "expires_at": "soon"}
+    assert State.NONE == state(read_event("Consent Given", given, EVIDENCE))
+    assert State.GIVEN == state(read_event("Consent Given", given | {"expires_at": None}, EVIDENCE))
 
 
 def test_a_statement_keeps_its_evidence_and_has_one_id() -> None:
