@@ -41,6 +41,7 @@ KEPT: Mapping[str, str] = {
     "observation": "that something happened to a number that means nobody any more; events come once whatever is erased",
     "ledger": "merges and splits of numbers",
     "operation": "what operators asked for",
+    "rejected": "counters by source, of nobody",
     "reveal_audit": "who looked at whom is evidence for the person, too",
     "erasure": "the manifest",
     "suppression": "keeps the person out",

@@ -176,10 +176,10 @@ async def statistics(uow: UnitOfWork) -> Mapping[str, int]:
 
 
 async def identifier_ids(uow: UnitOfWork, tokens: Sequence[bytes]) -> list[int]:
-    """Ids of identifiers that stand under any of these tokens."""
+    """Ids of identifiers that stand under any of these tokens; those of erased persons are known to nobody."""
     rows = await uow.fetch(
-        "SELECT id FROM identifier WHERE token = ANY($1::bytea[]) UNION SELECT id FROM identifier"
-        " WHERE next_token = ANY($1::bytea[])",
+        "SELECT id FROM identifier WHERE token = ANY($1::bytea[]) AND sealed <> '' UNION SELECT id FROM identifier"
+        " WHERE next_token = ANY($1::bytea[]) AND sealed <> ''",
         list(tokens),
     )
     return [int(row[0]) for row in rows]
