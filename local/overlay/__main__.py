@@ -47,6 +47,9 @@ def main() -> None:
     events = _write(args.out / "events" / _file_name("call_center"), overlay.past_events())
     for source in overlay.event_sources:
         events += _write(args.out / "events" / _file_name(source), overlay.behaviour_events(source))
+    for source in overlay.sources:
+        if source.startswith("dealer:"):
+            events += _write(args.out / "events" / _file_name(source), overlay.workshop_events(source))
     with (args.out / "truth.json").open("wb", buffering=_BUFFER) as file:
         file.writelines(overlay.truth.json_chunks())
     print(f"{args.persons} persons, {records} records from {len(overlay.sources)} sources, {events} events in {args.out}")

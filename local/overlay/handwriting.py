@@ -3,6 +3,7 @@
 Each function takes a salt, a large random integer of the record, and makes all its small choices from it.
 """
 
+from datetime import date, timedelta
 from typing import Final
 
 from local.overlay.identifiers import PLACEHOLDER_MOBILES, VIN_CHARS
@@ -63,6 +64,13 @@ def spaced_name(name: str, salt: int) -> str:
     """A space or full-width space between the characters, after the surname, or at the end."""
     ways = (f"{name[0]} {name[1:]}", "\u3000".join(name), f"{name} ", f"{name[0]}\u3000{name[1:]}")
     return ways[salt % len(ways)]
+
+
+def wrong_date(day: date, salt: int) -> date:
+    """Day and month swapped where that is a date, else a day late or a year early."""
+    if salt % 3 == 0 and day.day <= 12 and day.day != day.month:
+        return date(day.year, day.day, day.month)
+    return day + timedelta(days=1 if salt % 3 == 1 else -365)
 
 
 def wrong_vin(vin: str, salt: int) -> str:

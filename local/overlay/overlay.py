@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from local.data.bank_marketing import Contacts, load
-from local.overlay import events
+from local.overlay import events, workshops
 from local.overlay.plan import Source
 from local.overlay.rates import OverlayRates
 from local.overlay.truth import Truth
@@ -55,6 +55,17 @@ class Overlay:
         if source not in self.event_sources:
             raise ValueError(f"no behaviour is made at {source!r}, only at {self.event_sources}")
         return events.behaviour_events(self._index(source), self.behaviour, self.world, self._writer)
+
+    def workshop_events(self, source: str) -> Iterator[dict[str, Any]]:
+        """Made sales and service visits at a dealer, Segment track calls in order of time."""
+        if not source.startswith("dealer:"):
+            raise ValueError(f"no workshop is at {source!r}, only at dealers")
+        return workshops.workshop_events(self._index(source), self.workshops, self.world, self._writer)
+
+    @cached_property
+    def workshops(self) -> workshops.Workshops:
+        """Sales and service visits as columns, and which dealer sold and which serves each car."""
+        return workshops.draw_workshops(self.world)
 
     @cached_property
     def behaviour(self) -> events.Behaviour:

@@ -32,6 +32,7 @@ class People:
     names: Names
     mobile: Ints
     id_card: npt.NDArray[np.bytes_]  # empty where the person shows none
+    birthday: Ints  # days since 1970
     city: Ints
     household: Ints  # same number = same household
     relative: Ints  # another person of the household, -1 if alone
@@ -70,9 +71,11 @@ def draw_people(rng: np.random.Generator, contacts: Contacts, size: int, rates: 
     advisors = phones[size:].reshape(dealers, MOST_ADVISORS).copy()
     advisors[np.arange(MOST_ADVISORS) > rng.integers(0, MOST_ADVISORS, dealers)[:, None]] = 0
     age = np.array(contacts.columns["age"], dtype=np.int64)[row]
-    cards = np.where(rng.random(size) < rates.id_card, _id_cards(rng, age, female, city), b"")
+    shows_card = rng.random(size) < rates.id_card
+    birthday = NOW // DAY - (age * 365.25).astype(np.int64) - rng.integers(1, 365, size)
+    cards = np.where(shows_card, _id_cards(rng, birthday, female, city), b"")
     contacted_at = rng.integers(CAMPAIGN_START + 1, NOW, size)
-    return People(row, past, contacted_at, female, names, phones[:size], cards, city, household, relative, advisors)
+    return People(row, past, contacted_at, female, names, phones[:size], cards, birthday, city, household, relative, advisors)
 
 
 def _contacts(rng: np.random.Generator, rows: int, size: int, rates: OverlayRates) -> tuple[Ints, Bools]:
@@ -109,13 +112,12 @@ def _cities(rng: np.random.Generator, size: int, cities: int) -> Ints:
     return rng.choice(cities, size, p=weights / weights.sum()).astype(np.int64)
 
 
-def _id_cards(rng: np.random.Generator, age: Ints, female: Bools, city: Ints) -> npt.NDArray[np.bytes_]:
+def _id_cards(rng: np.random.Generator, birthday: Ints, female: Bools, city: Ints) -> npt.NDArray[np.bytes_]:
     district = np.array([place.district for place in CITIES], dtype=np.int64)[city]
-    birthday = NOW // DAY - (age * 365.25).astype(np.int64) - rng.integers(1, 365, len(age))
     fixed = (district * 100_000 + birthday) * 1000 + ~female
 
     def draw(at: Ints) -> Ints:
         return fixed[at] + 2 * rng.integers(0, 500, len(at))
 
-    serial = distinct(draw, len(age)) % 1000
+    serial = distinct(draw, len(birthday)) % 1000
     return id_cards(district, birthday.astype("datetime64[D]"), serial)

@@ -47,6 +47,9 @@ class OverlayRates:
     wechat_unionid: float = _shape(0.85, "Other followers whose record bears a unionid nevertheless.")
     wechat_mobile: float = _shape(0.60, "Bound followers whose record has the mobile too; an unbound one always has it.")
     wechat_name: float = _shape(0.20, "Followers whose record has the real name.")
+    address: float = _shape(0.70, "Dealer files with a postal address.")
+    address_by_phone: float = _shape(0.20, "Call centre records with a postal address.")
+    birth_date: float = _shape(0.40, "Dealer files and app accounts with the date of birth.")
 
     phone_format: float = _noise(0.25, "Phones written with spaces, dashes, +86, 0086, brackets or full-width digits.")
     phone_wrong: float = _noise(0.006, "Typed phones (dealer, call centre) with a digit wrong, missing or doubled.")
@@ -65,6 +68,12 @@ class OverlayRates:
     plate_format: float = _noise(0.25, "Plates with a dot, a space or lower case.")
     relation_missing: float = _noise(0.10, "Dealer files on a car that do not say whether the customer owns or drives it.")
     shared_device: float = _noise(0.04, "App accounts of household members on the device of another member.")
+    address_format: float = _noise(0.35, "Addresses in other words: 幢 for 栋, numerals, full width, province in front, no 室.")
+    address_former: float = _noise(0.04, "Addresses that the household has left.")
+    address_house_only: float = _noise(0.04, "Addresses that end with the house number, where hundreds may live.")
+    address_of_dealer: float = _noise(0.01, "Dealer files with the dealer's own address.")
+    birth_wrong: float = _noise(0.01, "Dates of birth with day and month swapped, or a day or year beside.")
+    visit_elsewhere: float = _noise(0.08, "Service visits at the other dealer that has a file on the car.")
     lost: float = _noise(
         0.003, "Records with no usable link to the person's others: nobody can find them, so at most this share is left."
     )

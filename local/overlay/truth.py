@@ -101,6 +101,13 @@ class Truth:
                 tuple(e164(mobiles[relative]) for relative in sorted(borrowed.get(person, ()))),
             )
 
+    def households(self) -> Iterator[tuple[int, ...]]:
+        """Persons who live together, two or more."""
+        members: defaultdict[int, list[int]] = defaultdict(list)
+        for person, household in enumerate(self._world.people.household.tolist()):
+            members[household].append(person)
+        yield from (tuple(persons) for persons in members.values() if len(persons) > 1)
+
     def _ids(self, source: int) -> dict[int, tuple[str, ...]]:
         ids: defaultdict[int, tuple[str, ...]] = defaultdict(tuple)
         for record_id, person in self.records(self.sources[source]):
@@ -115,7 +122,7 @@ class Truth:
         for at, source in enumerate(self.sources):
             yield (b"," if at else b"") + orjson.dumps(source) + b":" + orjson.dumps(dict(self.records(source)))
         yield b"}"
-        for field, rows in (("vehicles", self.vehicles()), ("persons", self.persons())):
+        for field, rows in (("vehicles", self.vehicles()), ("persons", self.persons()), ("households", self.households())):
             yield b',"' + field.encode() + b'":['
             yield from (b",\n" * bool(at) + orjson.dumps(row) for at, row in enumerate(rows))
             yield b"]"

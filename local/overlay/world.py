@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
 from local.data.bank_marketing import Contacts
+from local.overlay.homes import Homes, draw_homes
 from local.overlay.noise import add_noise
 from local.overlay.people import Bools, People, draw_people
 from local.overlay.plan import WECHAT_APPID, Plan, plan_records
 from local.overlay.rates import OverlayRates
 from local.overlay.vehicles import Vehicles, draw_vehicles
+
+_HOMES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class World:
     people: People
     vehicles: Vehicles
     plan: Plan
+    homes: Homes
+    rates: OverlayRates
 
     @cached_property
     def answers(self) -> Bools:
@@ -41,4 +47,7 @@ def draw_world(seed: int, contacts: Contacts, persons: int, rates: OverlayRates)
     people = draw_people(next(streams), contacts, persons, rates)
     vehicles = draw_vehicles(next(streams), people, rates)
     plan = plan_records(next(streams), people, vehicles, rates)
-    return World(seed, contacts, people, vehicles, add_noise(next(streams), plan, people, vehicles, rates))
+    plan = add_noise(next(streams), plan, people, vehicles, rates)
+    # A stream apart from those above, and not the one of behaviour: what they draw stays as it was before there were homes.
+    homes = draw_homes(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_HOMES,))), people, plan, rates)
+    return World(seed, contacts, people, vehicles, plan, homes, rates)

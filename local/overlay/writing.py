@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any, Final, NamedTuple
 
-from local.overlay import handwriting
+from local.overlay import handwriting, homes
+from local.overlay.homes import Birth
 from local.overlay.identifiers import account_number, device_id, wechat_id
 from local.overlay.names import romanised
 from local.overlay.plan import FIRST_DEALER, WECHAT_APPID, Mark, Name, Phone, Source, Vin
@@ -41,7 +42,7 @@ class Writer:
 
     def __init__(self, world: World) -> None:
         self._seed, self._contacts, self._plan = world.seed, world.contacts, world.plan
-        self._people, self._vehicles = world.people, world.vehicles
+        self._people, self._vehicles, self._homes = world.people, world.vehicles, world.homes
 
     def records(self, source: int) -> Iterator[dict[str, Any]]:
         """The records of one source in order of their last change."""
@@ -67,11 +68,11 @@ class Writer:
         plan = self._plan
         updated = stamps(plan.at[rows])
         cells = zip(*(getattr(plan, name)[rows].tolist() for name in _Row._fields), strict=True)
-        for stamp, row in zip(updated, map(_Row._make, cells), strict=True):
+        for at, (stamp, row) in enumerate(zip(updated, map(_Row._make, cells), strict=True), rows.start):
             record: dict[str, Any] = {
                 "record_id": self.record_id(source, row.person, row.number),
                 "updated_at": stamp,
-                "identifiers": self._identifiers(source, row),
+                "identifiers": self._identifiers(source, row) | self._home(source, row, at),
             }
             if row.vehicle >= 0 and (car := self._car(row)):
                 record["vehicle"] = car
@@ -96,6 +97,15 @@ class Writer:
         if row.device >= 0:
             written["device"] = self.device(row.device)
         return written
+
+    def _home(self, source: int, row: _Row, at: int) -> dict[str, str]:
+        told = {}
+        if address := homes.written(self._homes, self._people, at, source, row.person, row.salt):
+            told["address"] = address
+        if state := self._homes.birth[at]:
+            day = _EPOCH + timedelta(days=int(self._people.birthday[row.person]))
+            told["birth_date"] = (handwriting.wrong_date(day, row.salt) if state == Birth.WRONG else day).isoformat()
+        return told
 
     def _mobile(self, source: int, row: _Row) -> str:
         if row.phone == Phone.PLACEHOLDER:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from local.data.bank_marketing import Contacts, load
 from local.overlay import CAMPAIGN_START, NOW, Overlay, OverlayRates
+from local.overlay.homes import Address, written
 from local.overlay.noise import strays
 from local.overlay.times import stamps
 from tests.unit.local.reference_resolver import clean_mobile, clean_name, pairwise, resolve
@@ -44,7 +45,8 @@ def all_bytes(overlay: Overlay) -> bytes:
     for source in overlay.sources:
         for record in overlay.records(source):
             digest.update(orjson.dumps(record))
-    for events in (overlay.past_events(), *map(overlay.behaviour_events, overlay.event_sources)):
+    workshops = (overlay.workshop_events(source) for source in overlay.sources if source.startswith("dealer:"))
+    for events in (overlay.past_events(), *map(overlay.behaviour_events, overlay.event_sources), *workshops):
         for event in events:
             digest.update(orjson.dumps(event))
     for chunk in overlay.truth.json_chunks():
@@ -54,7 +56,9 @@ def all_bytes(overlay: Overlay) -> bytes:
 
 def everything_made(overlay: Overlay) -> list[dict[str, Any]]:
     records = [record for source in overlay.sources for record in overlay.records(source)]
-    return records + [event for source in overlay.event_sources for event in overlay.behaviour_events(source)]
+    behaviour = [event for source in overlay.event_sources for event in overlay.behaviour_events(source)]
+    dealers = [source for source in overlay.sources if source.startswith("dealer:")]
+    return records + behaviour + [event for source in dealers for event in overlay.workshop_events(source)]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
@@ -97,7 +101,7 @@ def test_no_noise_hides_more_records_than_the_share_that_may_be_lost(lost: float
 
 
 def test_records_have_the_shape_of_the_import_and_nothing_else(overlay: Overlay) -> None:
-    identifiers = {"mobile", "name", "id_card", "email", "unionid", "openid", "appid", "device"}
+    identifiers = {"mobile", "name", "id_card", "email", "unionid", "openid", "appid", "device", "address", "birth_date"}
     for source, record, _ in with_persons(overlay):
         assert {"record_id", "updated_at", "identifiers"} <= record.keys()
         assert record.keys() <= {"record_id", "updated_at", "identifiers", "vehicle", "attributes"}
@@ -301,3 +305,38 @@ def test_the_readme_names_every_rate_with_its_share() -> None:
     page = README.read_text(encoding="utf-8")
     for name, group, share, why in OverlayRates().rows():
         assert f"| `{name}` | {group} | {share:g} | {why} |" in page
+
+
+def test_who_lives_together_has_one_address_and_nobody_else_has_it(overlay: Overlay) -> None:
+    world = overlay.world
+    homes, people = world.homes, world.people
+    assert len(homes.dwelling) + len(homes.former) == len({*homes.dwelling.tolist(), *homes.former.tolist()})
+    assert set() == {*homes.of_dealer.tolist()} & {*homes.dwelling.tolist(), *homes.former.tolist()}
+    plain: dict[int, set[str]] = defaultdict(set)
+    rows = np.flatnonzero((homes.address == Address.OWN) & ~homes.loose)
+    for row in rows.tolist():
+        person = int(world.plan.person[row])
+        plain[int(people.household[person])].add(written(homes, people, row, int(world.plan.source[row]), person, 5))
+    assert {1} == {len(ways) for ways in plain.values()}
+    assert len(plain) == len({way for ways in plain.values() for way in ways})
+
+
+def test_households_in_the_truth_are_those_of_two_or_more(overlay: Overlay) -> None:
+    together = list(overlay.truth.households())
+    assert {2, 3} == {len(members) for members in together}
+    assert 0.4 == pytest.approx(sum(map(len, together)) / PERSONS, abs=0.02)
+
+
+def test_cars_are_served_where_they_went_last_of_their_own_will(overlay: Overlay) -> None:
+    workshops, cars = overlay.workshops, overlay.world.vehicles
+    visits: dict[int, list[int]] = defaultdict(list)
+    for dealer, source in enumerate(source for source in overlay.sources if source.startswith("dealer:")):
+        number = {vin.decode(): car for car, vin in enumerate(cars.vin.tolist())}
+        owner = {record["record_id"] for record in overlay.records(source)}
+        for event in overlay.workshop_events(source):
+            assert event["userId"] in owner
+            if event["event"] == "Service Completed":
+                visits[number[event["properties"]["vin"]]].append(dealer)
+    served = {car: dealer for car, dealer in enumerate(workshops.serving.tolist()) if dealer >= 0}
+    assert served.keys() <= visits.keys()
+    assert 0.95 < np.mean([served[car] in visits[car] for car in served]) <= 1
