@@ -170,8 +170,8 @@ class ConsentOutcome(_message.Message):
     consent_id: _builtins.str
     """The caller's id."""
     outcome: _builtins.str
-    """RECORDED, ALREADY_RECORDED, CONSENT_ID_REUSED (another statement has this id), UNKNOWN_ANCHOR, NOT_A_PERSON, or why the
-    identifier is no valid value of its kind.
+    """RECORDED, ALREADY_RECORDED, CONSENT_ID_REUSED (another statement has this id), UNKNOWN_ANCHOR, NOT_A_PERSON, ERASED (the
+    person is kept out), or why the identifier is no valid value of its kind.
     """
     anchor_id: _builtins.int
     """The anchor it stands on; 0 when it was not recorded."""
