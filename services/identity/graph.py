@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,25 @@ from services.identity.domain.graphs import Flags, Graph, Ints
 from services.identity.domain.kinds import COUNTED, NUMBERS, Space
 from services.identity.domain.reasons import View, told
 from services.identity.events import Move
-from services.identity.graph_store import LinkSeen, Moved, NewIdentifier
+from services.identity.graph_store import LinkSeen
 from services.identity.store import Owner, Store
 
 SPACES = (Space.PERSON, Space.VEHICLE)
+# (Anchor, value, name, source) of a link.
+LinkKey = tuple[int, int, int, int]
 _COUNTED = [NUMBERS[reason] for reason in COUNTED]
+
+
+class Fresh(NamedTuple):
+    """New rows of `identifier` in columns, without what solving gives them; `nodes` are their places in a neighbourhood."""
+
+    nodes: range
+    scope_id: Sequence[int]
+    token: Sequence[bytes]
+    next_token: Sequence[bytes | None]
+    sealed: Sequence[bytes]
+    subject_key_id: Sequence[int]
+    first_seen_us: Sequence[int]
 
 
 @dataclass
@@ -45,11 +59,13 @@ class Neighbourhood:
     mine: list[bool] = field(default_factory=list)
     apart: dict[int, tuple[int, ...]] = field(default_factory=dict)
     node: dict[int, int] = field(default_factory=dict)
-    by_token: dict[bytes, int] = field(default_factory=dict)
-    links: dict[tuple[int, int, int, int], int] = field(default_factory=dict)
-    # Rows that are not in the tables yet, without what solving gives them; links likewise.
-    fresh: dict[int, NewIdentifier] = field(default_factory=dict)
+    # (Anchor, value, name, source) → strength; those of `whole` anchors are all there.
+    links: dict[LinkKey, int] = field(default_factory=dict)
+    whole: set[int] = field(default_factory=set)
+    fresh: Fresh | None = None
     new_links: list[LinkSeen] = field(default_factory=list)
+    # Links that were there with another strength: taken back, or stated again.
+    changed_links: list[LinkSeen] = field(default_factory=list)
     seen_again: list[LinkSeen] = field(default_factory=list)
     # Guards that somebody decided on just now, by node.
     set_aside: dict[int, int] = field(default_factory=dict)
@@ -58,52 +74,81 @@ class Neighbourhood:
     # Nodes of which something changed that solving does not know of.
     touched: set[int] = field(default_factory=set)
 
-    def take(self, rows: Iterable[Any], mine: bool = True) -> None:
+    def take(self, rows: Sequence[Any], mine: bool = True) -> None:
         """Adds rows of the tables that are not there yet."""
-        node, ids = self.node, self.ids
-        for row in rows:
-            id_, token, kind, anchor, entity, born, component, version, person, vehicle, cleared, apart, last_seen = row
-            if id_ in node:
-                continue
-            node[id_] = len(ids)
-            if apart:
-                self.apart[len(ids)] = tuple(apart)
-            ids.append(id_)
-            self.by_token[token] = id_
-            self.kind.append(kind)
-            self.anchor.append(anchor)
-            self.entity.append(entity)
-            self.born.append(born)
-            self.component.append(component)
-            self.version.append(version)
-            self.person_guard.append(person)
-            self.vehicle_guard.append(vehicle)
-            self.cleared.append(cleared)
-            self.last_seen_us.append(last_seen)
-            self.mine.append(mine)
+        rows = list({row[0]: row for row in rows if row[0] not in self.node}.values())
+        if not rows:
+            return
+        ids, _, kind, anchor, entity, born, component, version, person, vehicle, cleared, apart, seen = zip(*rows, strict=True)
+        first = len(self.ids)
+        self.node.update(zip(ids, range(first, first + len(ids)), strict=True))
+        self.apart |= {at: tuple(marks) for at, marks in enumerate(apart, first) if marks}
+        self.ids += ids
+        self.kind += kind
+        self.anchor += anchor
+        self.entity += entity
+        self.born += born
+        self.component += component
+        self.version += version
+        self.person_guard += person
+        self.vehicle_guard += vehicle
+        self.cleared += cleared
+        self.last_seen_us += seen
+        self.mine += [mine] * len(ids)
 
-    def add(self, row: NewIdentifier) -> None:
-        """Adds an identifier that the tables do not have."""
-        self.take(
-            [(row.id, row.token, row.kind, row.anchor, 0, 0, 0, 0, 0, 0, False, None, row.last_seen_us)],
-        )
-        self.fresh[row.id] = row
-        self.touched.add(self.node[row.id])
+    def add(
+        self,
+        *,
+        ids: Sequence[int],
+        kind: Sequence[int],
+        anchor: Sequence[bool],
+        last_seen_us: Sequence[int],
+        first_seen_us: Sequence[int],
+        scope_id: Sequence[int],
+        token: Sequence[bytes],
+        next_token: Sequence[bytes | None],
+        sealed: Sequence[bytes],
+        subject_key_id: Sequence[int],
+    ) -> None:
+        """Adds identifiers that the tables do not have; once."""
+        nodes = range(len(self.ids), len(self.ids) + len(ids))
+        self.node.update(zip(ids, nodes, strict=True))
+        none = [0] * len(ids)
+        self.ids += ids
+        self.kind += kind
+        self.anchor += anchor
+        self.last_seen_us += last_seen_us
+        self.mine += [True] * len(ids)
+        self.cleared += [False] * len(ids)
+        for column in (self.entity, self.born, self.component, self.version, self.person_guard, self.vehicle_guard):
+            column += none
+        self.fresh = Fresh(nodes, scope_id, token, next_token, sealed, subject_key_id, first_seen_us)
+        self.whole.update(ids)
 
-    def link(self, seen: LinkSeen) -> bool:
-        """Adds a link, or notes that one was seen again; False in the latter case."""
+    def link(self, seen: LinkSeen) -> None:
+        """Adds a link, or notes that one was seen again."""
         key = seen[:4]
-        if self.links.get(key) == seen.strength:
+        before = self.links.get(key)
+        if before == seen.strength:
             self.seen_again.append(seen)
-            return False
+            return
         self.links[key] = seen.strength
-        self.new_links.append(seen)
-        return True
+        (self.new_links if before is None else self.changed_links).append(seen)
+
+    def observed(self, links: Mapping[LinkKey, int]) -> None:
+        """Adds what was observed: link → seen at."""
+        known, new = self.links, self.new_links
+        for key, at in links.items():
+            if key in known:
+                self.link(LinkSeen(*key, 0, at))
+            else:
+                new.append(LinkSeen(*key, 0, at))
+        known.update(dict.fromkeys(links, 0))
 
     def graph(self, trust: Ints) -> Graph:
         """As arrays."""
-        links = np.array(list(self.links), np.int64).reshape(-1, 4)
-        node = self.node
+        anchor, value, name, source = zip(*self.links, strict=True) if self.links else ((), (), (), ())
+        node = self.node.__getitem__
         person_guard, vehicle_guard = (np.array(guard, np.int16) for guard in (self.person_guard, self.vehicle_guard))
         for at, guard in self.set_aside.items():
             person_guard[at] = vehicle_guard[at] = guard
@@ -112,11 +157,11 @@ class Neighbourhood:
             person_guard=person_guard,
             vehicle_guard=vehicle_guard,
             cleared=np.array(self.cleared, bool),
-            anchor=np.array([node[at] for at in links[:, 0].tolist()], np.int64),
-            value=np.array([node[at] for at in links[:, 1].tolist()], np.int64),
-            name=links[:, 2],
-            source=links[:, 3],
-            strength=np.array(list(self.links.values()), np.int16),
+            anchor=np.fromiter(map(node, anchor), np.int64, len(anchor)),
+            value=np.fromiter(map(node, value), np.int64, len(value)),
+            name=np.array(name, np.int64),
+            source=np.array(source, np.int64),
+            strength=np.fromiter(self.links.values(), np.int16, len(self.links)),
             trust=trust,
             apart=self.apart,
         )
@@ -132,9 +177,14 @@ async def near(uow: UnitOfWork, rows: Sequence[Any]) -> Neighbourhood:
         for at, anchor in enumerate(found.anchor)
         if anchor and (found.component[at] or not found.person_guard[at])
     ]
+    found.whole.update(anchors)
     links = await graph_store.links_of(uow, anchors)
-    found.links = {(anchor, value, name, source): strength for anchor, value, name, source, strength in links}
-    outside = {value for _, value, _, _ in found.links} - found.node.keys()
+    if links:
+        *key, strength = zip(*links, strict=True)
+        found.links = dict(zip(zip(*key, strict=True), strength, strict=True))
+        outside = set(key[1]) - found.node.keys()
+    else:
+        outside = set()
     if outside:
         found.take(await graph_store.by_ids(uow, outside), mine=False)
     return found
@@ -154,13 +204,11 @@ def solve(found: Neighbourhood, trust: Ints) -> Solved:
     return Solved(graph, {space: partition(graph, space) for space in SPACES})
 
 
-async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int = 0, why: str = "") -> dict[int, Owner]:
-    """Solves a neighbourhood, writes rows, links, view and ledger, and returns the owners of its anchors.
+async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int = 0, why: str = "") -> Callable[[int], Owner]:
+    """Solves a neighbourhood, writes rows, links, view and ledger, and returns who owns each of its ids.
 
     The caller holds the graph's lock. `cause`: the operation that asked for it; `why` its reason code.
     """
-    if not found.ids:
-        return {}
     trust = await store.trust(uow)
     solved = solve(found, trust)
     graph, parts = solved.graph, solved.parts
@@ -194,12 +242,13 @@ async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int
     moves = [Move(Space(int(graph.space[at])), Owner(int(ids[at]), int(new_entity[at]), version)) for at in moved.tolist()]
     events.publish_changed(uow, moves, entries)
     await relations.queue(uow, [(int(ids[at]), int(entity[at])) for at in moved.tolist()])
-    changed = (entity != new_entity).tolist()
-    return {
-        id_: Owner(id_, owner, version if changed[at] else found.version[at])
-        for at, (id_, owner, is_anchor) in enumerate(zip(found.ids, new_entity.tolist(), found.anchor, strict=True))
-        if is_anchor
-    }
+    owners, since = new_entity.tolist(), np.where(entity != new_entity, version, np.array(found.version, np.int64)).tolist()
+
+    def owner(id_: int) -> Owner:
+        at = found.node[id_]
+        return Owner(id_, owners[at], since[at])
+
+    return owner
 
 
 async def recompute(
@@ -226,7 +275,7 @@ def _numbered(numbers: Ints, first: int) -> Ints:
 
 def _news(found: Neighbourhood) -> Flags:
     """Which links are new."""
-    news = {link[:4] for link in found.new_links}
+    news = {link[:4] for link in (*found.new_links, *found.changed_links)}
     return np.fromiter((key in news for key in found.links), bool, len(found.links))
 
 
@@ -290,35 +339,40 @@ async def _write(
         | (vehicle != np.array(found.vehicle_guard))
     )
     changed[list(found.touched)] = True
-    columns = zip(
-        *(column.tolist() for column in (np.flatnonzero(changed), entity[changed], born[changed], component[changed])),
-        *(column.tolist() for column in (person[changed], vehicle[changed])),
+    if found.fresh:
+        changed[found.fresh.nodes.start : found.fresh.nodes.stop] = False
+        await _insert(uow, found, found.fresh, (entity, born, component, person, vehicle), version)
+    at = np.flatnonzero(changed)
+    since = np.where(entity != np.array(found.entity), version, np.array(found.version, np.int64))
+    updates = zip(
+        *([column[i] for i in at.tolist()] for column in (found.ids, found.anchor)),
+        *(column[at].tolist() for column in (entity, born, component, since, person, vehicle)),
+        [found.last_seen_us[i] for i in at.tolist()],
         strict=True,
     )
-    new, updates = [], []
-    for at, owner, first_owner, part_of, no_person, no_vehicle in columns:
-        id_ = found.ids[at]
-        since = version if owner != found.entity[at] else found.version[at]
-        if (row := found.fresh.get(id_)) is not None:
-            new.append((*row[:11], owner, first_owner, part_of, since, no_person, no_vehicle))
-        else:
-            updates.append(
-                Moved(
-                    id_,
-                    found.anchor[at],
-                    owner,
-                    first_owner,
-                    part_of,
-                    since,
-                    no_person,
-                    no_vehicle,
-                    found.last_seen_us[at],
-                )
-            )
-    await graph_store.insert_identifiers(uow, new)
-    await graph_store.update_identifiers(uow, updates)
-    await graph_store.store_links(uow, [*found.new_links, *found.seen_again])
+    await graph_store.update_identifiers(uow, list(updates))
+    whole = found.whole
+    new = [link for link in found.new_links if link.anchor_id in whole]
+    await graph_store.insert_links(uow, new)
+    rest = [*found.seen_again, *found.changed_links]
+    if len(new) < len(found.new_links):
+        rest += [link for link in found.new_links if link.anchor_id not in whole]
+    await graph_store.store_links(uow, rest)
     await _keep_degrees(uow, found, person, vehicle)
+
+
+async def _insert(uow: UnitOfWork, found: Neighbourhood, fresh: Fresh, view: Sequence[Any], version: int) -> None:
+    """New rows with their owners at once."""
+    part = slice(fresh.nodes.start, fresh.nodes.stop)
+    entity, born, component, person, vehicle = (column[part].tolist() for column in view)
+    size = len(fresh.nodes)
+    rows = zip(
+        *(found.ids[part], found.kind[part], fresh.scope_id, fresh.token, fresh.next_token, fresh.sealed),
+        *(fresh.subject_key_id, found.anchor[part], fresh.first_seen_us, found.last_seen_us[part]),
+        *([False] * size, entity, born, component, [version if owner else 0 for owner in entity], person, vehicle),
+        strict=True,
+    )
+    await graph_store.insert_identifiers(uow, list(rows))
 
 
 async def _keep_degrees(uow: UnitOfWork, found: Neighbourhood, person: Any, vehicle: Any) -> None:

@@ -57,7 +57,7 @@ class LinkSeen(NamedTuple):
 
 
 class NewIdentifier(NamedTuple):
-    """A row of `identifier`, as COPY takes it; what solving gives it is not known at first."""
+    """A row of `identifier`, as COPY takes it."""
 
     id: int
     kind: int
@@ -78,31 +78,17 @@ class NewIdentifier(NamedTuple):
     vehicle_guard: int = 0
 
 
-class Moved(NamedTuple):
-    """What changed of a row of `identifier`."""
-
-    id: int
-    anchor: bool
-    entity_id: int
-    born_id: int
-    component_id: int
-    version: int
-    person_guard: int
-    vehicle_guard: int
-    last_seen_us: int
-
-
 async def lock(uow: UnitOfWork) -> None:
     """Waits until this transaction is the only one that changes the graph."""
     await uow.execute(LOCK)
 
 
-async def near_tokens(uow: UnitOfWork, tokens: Collection[bytes]) -> Sequence[Any]:
+async def near_tokens(uow: UnitOfWork, tokens: Iterable[bytes]) -> Sequence[Any]:
     """Rows of all that hangs together with these values."""
     return await uow.fetch(NEAR_TOKENS, list(tokens))
 
 
-async def next_tokens(uow: UnitOfWork, tokens: Collection[bytes]) -> dict[bytes, bytes]:
+async def next_tokens(uow: UnitOfWork, tokens: Iterable[bytes]) -> dict[bytes, bytes]:
     """Token under the next key → the row's own, for rows that the rotation of keys has reached."""
     return {row[0]: row[1] for row in await uow.fetch(NEXT_TOKENS, list(tokens))}
 
@@ -157,12 +143,12 @@ async def draw_entities(uow: UnitOfWork, persons: int, vehicles: int, components
 
 
 async def insert_identifiers(uow: UnitOfWork, rows: Sequence[Sequence[Any]]) -> None:
-    """Stores new identifiers with their owners at once."""
+    """Stores rows as NewIdentifier has them."""
     await uow.copy("identifier", NewIdentifier._fields, rows)
 
 
-async def update_identifiers(uow: UnitOfWork, rows: Sequence[Moved]) -> None:
-    """Writes the view of identifiers that changed."""
+async def update_identifiers(uow: UnitOfWork, rows: Sequence[Sequence[Any]]) -> None:
+    """Writes (id, anchor, entity, first entity, component, version, guards of persons and vehicles, last seen)."""
     if rows:
         await uow.fetch(
             "UPDATE identifier i SET anchor = n.anchor, entity_id = n.entity_id, born_id = n.born_id,"
@@ -173,6 +159,12 @@ async def update_identifiers(uow: UnitOfWork, rows: Sequence[Moved]) -> None:
             " vehicle_guard, last_seen_us) WHERE i.id = n.id",
             *map(list, zip(*rows, strict=True)),
         )
+
+
+async def insert_links(uow: UnitOfWork, links: Sequence[LinkSeen]) -> None:
+    """Stores links that are known to be new."""
+    columns = ("anchor_id", "value_id", "name", "source_id", "strength", "first_seen_us", "last_seen_us", "observations")
+    await uow.copy("link", columns, [(*link, link.seen_us, 1) for link in links])
 
 
 async def store_links(uow: UnitOfWork, links: Sequence[LinkSeen]) -> None:

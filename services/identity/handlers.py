@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from chassis.bus import Message
 from chassis.db import UnitOfWork
 from services.identity import consents, erasure, erasure_store, events, graph, graph_store, intake, relations
-from services.identity.domain.kinds import GUARDS, Names, Space
 from services.identity.domain.observations import Observation
-from services.identity.graph import Neighbourhood
-from services.identity.graph_store import LinkSeen
-from services.identity.intake import NOTED_EVERY_US, Seen
+from services.identity.intake import NOTED_EVERY_US, Batch
 from services.identity.profiles import write_profiles
 from services.identity.store import NOBODY, Claim, Store
 from services.identity.vault import Vault
 
 Observed = Callable[[UnitOfWork, Sequence[Message]], Coroutine[Any, Any, None]]
-
-# As anchors, these need a link to themselves that says under which name they came; a record's own id means one person anyway.
-_NAMED = frozenset(int(kind) for kind, guard in GUARDS[Space.PERSON].items() if guard.names is Names.SPLIT)
 
 
 class Resolver:
@@ -79,71 +73,32 @@ class Resolver:
         store, vault = self._store, self._vault
         sources = await store.source_ids(uow, {o.source for o in news})
         scopes = await store.scope_ids(uow, {known.scope for o in news for known in o.persons})
-        await graph_store.lock(uow)
-        seen: dict[bytes, Seen] = {}
+        news = sorted(news, key=lambda o: o.occurred_us)
+        batch = Batch()
         for o in news:
-            for group in (o.persons, o.vehicles):
-                for place, known in enumerate(group):
-                    if (before := seen.get(known.token)) is None:
-                        seen[known.token] = Seen(known, place == 0, o.occurred_us, o.occurred_us)
-                    else:
-                        before.again(place == 0, o.occurred_us)
-        found = await intake.near(uow, vault, seen)
-        ids, subjects = await intake.add_identifiers(uow, vault, found, seen, scopes)
-        _add_links(found, news, ids, sources)
-        owners = await graph.settle(uow, store, found)
+            batch.add(o, sources[o.source])
+        await graph_store.lock(uow)
+        found, ids = await intake.near(uow, vault, batch)
+        subjects = await intake.add_identifiers(uow, vault, found, batch, ids, scopes)
+        found.observed({(ids[a], ids[v], name, source): at for (a, v, name, source), at in batch.links.items()})
+        owner = await graph.settle(uow, store, found)
+        ids.append(0)  # what is behind -1: nobody
         claims = {
-            o.signature: (
-                o.signature,
-                ids[o.persons[0].token] if o.persons else 0,
-                ids[o.vehicles[0].token] if o.vehicles else 0,
-                o.occurred_us,
-            )
-            for o in sorted(news, key=lambda o: o.occurred_us)
+            o.signature: (o.signature, ids[person], ids[vehicle], o.occurred_us)
+            for o, (person, vehicle) in zip(news, batch.anchors, strict=True)
         }
         await graph_store.add_claims(uow, list(claims.values()))
-        await write_profiles(uow, vault, {ids[o.persons[0].token]: o for o in _latest(news)}, subjects)
+        told = {
+            ids[person]: o
+            for o, (person, _) in zip(news, batch.anchors, strict=True)
+            if person >= 0 and (o.person_name or o.address or o.birth_date)
+        }
+        await write_profiles(uow, vault, told, subjects)
         return {
-            signature: Claim(owners.get(person, NOBODY), owners.get(vehicle, NOBODY), last_seen)
+            signature: Claim(owner(person) if person else NOBODY, owner(vehicle) if vehicle else NOBODY, last_seen)
             for signature, person, vehicle, last_seen in claims.values()
         }
 
 
 def _is_news(observation: Observation, claim: Claim | None) -> bool:
     return claim is None or observation.occurred_us > claim.last_seen_us + NOTED_EVERY_US
-
-
-def _latest(news: Sequence[Observation]) -> list[Observation]:
-    """Observations that say more of a person than identifiers, the latest last."""
-    told = [o for o in news if o.persons and (o.person_name or o.address or o.birth_date)]
-    return sorted(told, key=lambda o: o.occurred_us)
-
-
-def _add_links(found: Neighbourhood, news: Sequence[Observation], ids: Mapping[bytes, int], sources: Mapping[str, int]) -> None:
-    """What observations claim, each link once with the latest time."""
-    links: dict[tuple[int, int, int, int], int] = {}
-    for o in news:
-        source, at = sources[o.source], o.occurred_us
-        for anchor, value, name in _claimed(o, ids):
-            key = (anchor, value, name, source)
-            if links.get(key, -1) < at:
-                links[key] = at
-    for (anchor, value, name, source), at in links.items():
-        found.link(LinkSeen(anchor, value, name, source, 0, at))
-
-
-def _claimed(o: Observation, ids: Mapping[bytes, int]) -> Iterator[tuple[int, int, int]]:
-    """(Anchor, value, name) of each link; cars are evidence on persons, too, beside a name."""
-    if o.persons:
-        anchor = ids[o.persons[0].token]
-        for known in o.persons[1:]:
-            yield anchor, ids[known.token], o.name
-        if o.name:
-            if o.persons[0].kind in _NAMED:
-                yield anchor, anchor, o.name
-            for known in o.vehicles:
-                yield anchor, ids[known.token], o.name
-    if len(o.vehicles) > 1:
-        anchor = ids[o.vehicles[0].token]
-        for known in o.vehicles[1:]:
-            yield anchor, ids[known.token], 0

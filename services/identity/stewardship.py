@@ -25,7 +25,7 @@ from services.identity.domain.kinds import (
 )
 from services.identity.graph import Neighbourhood
 from services.identity.graph_store import LinkSeen
-from services.identity.intake import Seen
+from services.identity.intake import Batch
 from services.identity.store import Store
 from services.identity.vault import Vault
 
@@ -89,11 +89,13 @@ async def set_aside(
     scopes = await store.scope_ids(uow, {known.scope for known in identifiers})
     await graph_store.lock(uow)
     now = time.time_ns() // 1000
-    seen = {known.token: Seen(known, False, now, now) for known in identifiers}
-    near = await intake.near(uow, vault, seen, wide=True)
-    ids, _ = await intake.add_identifiers(uow, vault, near, seen, scopes)
+    batch = Batch()
+    for known in identifiers:
+        batch.value(known, now)
+    near, ids = await intake.near(uow, vault, batch, wide=True)
+    await intake.add_identifiers(uow, vault, near, batch, ids, scopes)
     number = NUMBERS[reason]
-    for id_ in ids.values():
+    for id_ in ids:
         node = near.node[id_]
         near.mine[node] = True
         if near.person_guard[node] != NUMBERS[Reason.ERASED]:
@@ -257,13 +259,16 @@ def _reconcile(near: Neighbourhood, mine: Sequence[int], target: Sequence[int]) 
 def _join(near: Neighbourhood, trust: Any, link: LinkSeen, mine: Sequence[int], target: Sequence[int]) -> str:
     """Adds the link when it joins its ends; else leaves everything as it was and says why it does not."""
     marks = _reconcile(near, mine, target)
+    before = near.links.get(link[:4])
     near.link(link)
     solved = graph.solve(near, trust).parts[Space.PERSON]
     if solved.label[near.node[link.anchor_id]] == solved.label[near.node[link.value_id]]:
         return ""
     state = int(solved.state[list(near.links).index(link[:4])])
     del near.links[link[:4]]
+    near.links |= {} if before is None else {link[:4]: before}
     near.new_links = [each for each in near.new_links if each != link]
+    near.changed_links = [each for each in near.changed_links if each != link]
     near.apart |= marks
     return str(REASON_OF[state])
 

@@ -102,6 +102,11 @@ class Vault:
         """The token under the next key, to be written beside the token; None while no rotation is prepared."""
         return self.tokens.next_of(known.kind, known.scope, known.value)
 
+    @property
+    def rotating(self) -> bool:
+        """Whether rows may stand under another key than the active one."""
+        return len(self.tokens.numbers) > 1
+
     def name_hash(self, sound: str) -> int:
         """Stands for the sound of a name: signed 64 bits, never 0."""
         return _hash(self._name_key, sound)
