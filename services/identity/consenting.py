@@ -12,7 +12,7 @@ from services.identity.domain.consents import Statement
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import NUMBERS, Reason, Space
 from services.identity.domain.suppression import is_suppressed
-from services.identity.intake import Seen
+from services.identity.intake import Batch
 from services.identity.queries import kinds_of
 from services.identity.store import Store
 from services.identity.vault import Vault
@@ -122,11 +122,13 @@ async def _anchors_by_identifier(uow: UnitOfWork, store: Store, vault: Vault, kn
         scopes = await store.scope_ids(uow, {one.scope for one in missing})
         await graph_store.lock(uow)
         now = time.time_ns() // 1000
-        seen = {one.token: Seen(one, True, now, now) for one in missing}
-        near = await intake.near(uow, vault, seen)
-        ids, _ = await intake.add_identifiers(uow, vault, near, seen, scopes)
+        batch = Batch()
+        for one in missing:
+            batch.anchor[batch.value(one, now)] = True
+        near, ids = await intake.near(uow, vault, batch)
+        await intake.add_identifiers(uow, vault, near, batch, ids, scopes)
         await graph.settle(uow, store, near)
-        found.update(ids)
+        found.update({token: ids[at] for token, at in batch.number.items()})
     return found
 
 
