@@ -67,3 +67,9 @@ def test_joining_looks_the_same_from_both_sides_and_never_moves_anybody(a: int, 
         (True, True): Joining.ALREADY_TOGETHER if of.get(a) == of.get(b) else Joining.DIFFERENT_HOUSEHOLDS,
     }[a in of, b in of]
     assert (Joining.SAME_PERSON if a == b else expected) is outcome
+
+
+def test_a_thing_of_a_crowd_speaks_for_nobody() -> None:
+    home = {1: frozenset({1, 2})}
+    assert 1 == len(suggest(home, {("device", 1): frozenset(range(1, 1 + MOST_SHARERS))}))
+    assert [] == suggest(home, {("device", 1): frozenset(range(1, 2 + MOST_SHARERS))})
