@@ -404,7 +404,7 @@ Global___GetQualityReportResponse: _TypeAlias = GetQualityReportResponse  # noqa
 
 @_typing.final
 class SourceQuality(_message.Message):
-    """How good the records of one source are. Shares are of the records unless another whole is named."""
+    """How good the records of one source are. Shares are of its records unless another whole is named."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -468,11 +468,11 @@ class SourceQuality(_message.Message):
     events: _builtins.int
     """Events taken from it."""
     identifiers: _builtins.int
-    """Identifiers given, valid or not."""
+    """Different valid values on its records."""
     invalid_share: _builtins.float
-    """Share of identifiers that are no values of their kind."""
+    """Identifiers that are no values of their kind, per event: each event that repeats one counts."""
     placeholder_share: _builtins.float
-    """Share of identifiers that are placeholders and test values."""
+    """Placeholders and test values, per event."""
     shared_share: _builtins.float
     """Share of records with a value that is shared and therefore links nobody."""
     conflicting_share: _builtins.float
@@ -480,7 +480,7 @@ class SourceQuality(_message.Message):
     duplicate_share: _builtins.float
     """Share of records beyond the first of one and the same person."""
     defects_per_record: _builtins.float
-    """All of the above per record; the order of the report."""
+    """Sum of the shares, without that of missing id cards; the order of the report."""
     @_builtins.property
     def missing_shares(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Share of records without a mobile, a name or a resident id card, by field."""
