@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -224,6 +226,15 @@ async def test_a_number_that_opts_out_before_its_record_comes_is_known_when_it_d
     assert on != second.person.anchor_id
     assert [("ALREADY_RECORDED", on, whose)] == await record(ask, stated)
     assert (WITHDRAWN, on) == (await holds(ask, second.person.entity_id))["marketing", "sms"]
+
+
+async def test_the_same_calls_at_once_record_each_statement_once(world: World, ask: Any) -> None:
+    batch = [statement(f"c{n}", identifier=mobile(f"1391234560{n}"), channel="sms", given=False) for n in range(6)]
+    answers = await asyncio.gather(*(record(ask, *batch[start:], *batch[:start]) for start in range(6)))
+    outcomes = [outcome for answer in answers for outcome, _, _ in answer]
+    assert {"RECORDED": 6, "ALREADY_RECORDED": 30} == Counter(outcomes)
+    assert 6 == len({anchor for answer in answers for _, anchor, _ in answer})
+    assert 6 == len(await changes(world))
 
 
 @pytest.mark.parametrize(
