@@ -38,10 +38,10 @@ async def serve(settings: Settings) -> None:
     opener = consumers.Opener(private_keys, vault)
     async with Runtime("identity", settings) as runtime:
         store = Store()
-        await runtime.publishes(*events.STREAMS)
         # Where a token key is missing nothing may be asked and nothing stored: every value would be somebody new.
         await token_keys.wait(runtime.database, vault)
         runtime.checks["token keys"] = partial(token_keys.check, runtime.database, vault)
+        await runtime.publishes(*events.STREAMS)
         handle = consumers.observed(opener, store, Resolver(store, vault))
         # Full messages hold 500 events: eight make a transaction of about half a second on one core.
         runtime.consumes(Consumer(consumers.NAME, consumers.SUBJECT, handle, batch=8))

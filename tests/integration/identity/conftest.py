@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
-from chassis.testing import DatabaseFactory
+from chassis.testing import DatabaseFactory, create_database, drop_database
+from tests.conftest import ROOT, Servers
 from tests.integration.identity.world import World
 
 
@@ -14,3 +19,28 @@ from tests.integration.identity.world import World
 async def world(databases: DatabaseFactory) -> AsyncIterator[World]:
     async with databases.database("identity") as database:
         yield World(database)
+
+
+def key(byte: bytes) -> str:
+    return base64.b64encode(byte * 32).decode()
+
+
+@pytest.fixture
+async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
+    """Of a service process on a database of its own that nobody has migrated yet."""
+    name = f"identity_process_{os.getpid()}"
+    dsn = await create_database(servers.postgres_dsn, name)
+    own = {
+        "POSTGRES_DSN": dsn,
+        "NATS_URL": servers.nats_url,
+        "GRPC_PORT": "0",
+        "HTTP_PORT": "0",
+        "CALLER_TOKEN": "s" * 16,
+        "CALLER_TOKEN_SHA256": json.dumps({"operator": hashlib.sha256(b"s" * 16).hexdigest()}),
+        "SEALING_PRIVATE_KEYS": json.dumps({"k1": base64.b64encode(bytes(range(32))).decode()}),
+        "TOKEN_KEYS": json.dumps({"1": key(b"t")}),
+        "HASH_KEY": key(b"h"),
+        "KEKS": json.dumps({"k1": key(b"v")}),
+    }
+    yield {**os.environ, **{f"TROIKA_{variable}": value for variable, value in own.items()}, "PYTHONPATH": f"{ROOT}:{ROOT}/gen"}
+    await drop_database(servers.postgres_dsn, name)

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from troika.identity.v1 import events_pb2
 
 from chassis.bus import Bus, Message, Stream
 from chassis.outbox import Outgoing
-from chassis.testing import create_database, drop_database
 from services.identity.consumers import SUBJECT
 from services.identity.events import RESOLVED
-from tests.conftest import ROOT, Servers
+from tests.conftest import ROOT
 from tests.integration.identity.world import World
 
 EVENTS = 200
-
-
-def key(byte: bytes) -> str:
-    return base64.b64encode(byte * 32).decode()
-
-
-@pytest.fixture
-async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
-    name = "identity_process"
-    dsn = await create_database(servers.postgres_dsn, name)
-    own = {
-        "POSTGRES_DSN": dsn,
-        "NATS_URL": servers.nats_url,
-        "GRPC_PORT": "0",
-        "HTTP_PORT": "0",
-        "CALLER_TOKEN": "s" * 16,
-        "CALLER_TOKEN_SHA256": json.dumps({"operator": hashlib.sha256(b"s" * 16).hexdigest()}),
-        "SEALING_PRIVATE_KEYS": json.dumps({"k1": base64.b64encode(bytes(range(32))).decode()}),
-        "TOKEN_KEYS": json.dumps({"1": key(b"t")}),
-        "HASH_KEY": key(b"h"),
-        "KEKS": json.dumps({"k1": key(b"v")}),
-    }
-    yield {**os.environ, **{f"TROIKA_{variable}": value for variable, value in own.items()}, "PYTHONPATH": f"{ROOT}:{ROOT}/gen"}
-    await drop_database(servers.postgres_dsn, name)
 
 
 def start(verb: str, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
