@@ -49,8 +49,8 @@ def assign(
 ) -> Assignment:
     """Gives each cluster with an anchor its id: one that it may keep, else one that an anchor was born with, else a new one.
 
-    An entity lives on where its anchor of the smallest rank is; of several, a preferred one, else the smallest. `free`: which
-    of some entity ids are nobody's now.
+    An entity lives on where an anchor is that was born with it, else where its anchor of the smallest rank is; of several, a
+    preferred one goes on, else the smallest. `free`: which of some entity ids are nobody's now.
     """
     size = int(label.max()) + 1 if len(label) else 0
     anchors = np.flatnonzero(before.anchor)
@@ -102,6 +102,9 @@ def _untie(
     lives_in: dict[int, int] = {}
     for at in order:
         members[int(label[at])].append(at)
+        if (entity := int(before.entity[at])) and entity == before.born[at]:
+            lives_in.setdefault(entity, int(label[at]))
+    for at in order:
         if entity := int(before.entity[at]):
             lives_in.setdefault(entity, int(label[at]))
     keeps: defaultdict[int, list[int]] = defaultdict(list)

@@ -25,7 +25,7 @@ def seen(rng: random.Random, prefix: str, size: int) -> list[tuple[object, ...]]
         *(("device", f"device-{prefix}-{i}") for i in range(3)),
         *(("unionid", f"oUnion{prefix}UnionUnion{i}") for i in range(3)),
         *(("vin", f"WBA{prefix}ABCDEFGHJK"[:16] + str(i)) for i in range(2)),
-        *(("id_card", card) for card in ("11010519491231002X", "440524188001010014")),
+        *(("id_card", card) for card in ("11010519491231002X", "440524198001010013")),
         ("plate", f"粤B{prefix}1"),
     ]
     return [

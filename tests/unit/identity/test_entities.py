@@ -61,6 +61,11 @@ def test_what_comes_apart_gets_the_id_back_that_it_was_born_with() -> None:
     assert ({1: 4, 2: 8, 3: 4}, [("split", 4, 8)]) == told([F({2}), F({1, 3})], {1: 4, 2: 4, 3: 4}, born=born)
 
 
+def test_an_entity_lives_on_with_those_who_were_born_with_it() -> None:
+    born = {1: 3, 2: 4}
+    assert ({1: 3, 2: 4}, [("split", 4, 3)]) == told([F({1}), F({2})], {1: 4, 2: 4}, born=born)
+
+
 def test_an_id_that_somebody_has_is_not_given_back() -> None:
     born = {1: 4, 2: 8, 3: 8}
     found, owners = given_to([F({2}), F({1}), F({3})], {1: 4, 2: 4, 3: 8}, born=born)
