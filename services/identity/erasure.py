@@ -23,6 +23,13 @@ from services.identity.erasure_store import Person
 from services.identity.store import Store
 from services.identity.vault import Subject, Vault, identifier_place, profile_place
 
+# Names that values, by their tokens ($1), are suppressed for. While nobody was erased it looks nothing up.
+SUPPRESSED = (
+    "SELECT wanted.token, s.name FROM unnest($1::bytea[]) AS wanted(token) CROSS JOIN LATERAL"
+    " (SELECT id FROM identifier WHERE token = wanted.token"
+    " UNION SELECT id FROM identifier WHERE next_token = wanted.token OFFSET 0) i"
+    " JOIN suppression s ON s.identifier_id = i.id WHERE EXISTS (SELECT 1 FROM suppression)"
+)
 _PLACES = {"identifier": identifier_place, "profile": profile_place}
 
 
@@ -158,13 +165,7 @@ async def find(uow: UnitOfWork, request_id: str) -> Manifest | None:
 async def suppressed(uow: UnitOfWork, vault: Vault, seen: Sequence[Known]) -> Suppressed:
     """Which of these values were erased, by their tokens under the active key: what intake screens observations by."""
     tokens = {token: known.token for known in seen for token in vault.lookup_tokens(known)}
-    rows = await uow.fetch(
-        "SELECT wanted.token, s.name FROM unnest($1::bytea[]) AS wanted(token) CROSS JOIN LATERAL"
-        " (SELECT id FROM identifier WHERE token = wanted.token"
-        " UNION SELECT id FROM identifier WHERE next_token = wanted.token OFFSET 0) i"
-        " JOIN suppression s ON s.identifier_id = i.id WHERE EXISTS (SELECT 1 FROM suppression)",
-        list(tokens),
-    )
+    rows = await uow.fetch(SUPPRESSED, list(tokens))
     found: dict[bytes, frozenset[int]] = {}
     for token, name in rows:
         found[tokens[token]] = found.get(tokens[token], frozenset()) | {name}

@@ -37,7 +37,7 @@ class Tokens:
             raise ValueError(f"token keys bear numbers from 1 to {LARGEST_KEY_NUMBER}")
         self.numbers = frozenset(keys)
         self.active, self.following = active, following
-        self._keys = {number: [b"", *(derive(key, kind.name) for kind in Kind)] for number, key in keys.items()}
+        self._keys = {number: _by_kind(key) for number, key in keys.items()}
         self._prefix = {number: bytes([number]) for number in keys}
         self._others = tuple(sorted(self.numbers - {active}))
 
@@ -57,3 +57,11 @@ class Tokens:
     def others(self, kind: Kind, scope: str, value: str) -> tuple[bytes, ...]:
         """The tokens under all keys that are configured beside the active one."""
         return tuple(self.under(number, kind, scope, value) for number in self._others)
+
+
+def _by_kind(key: bytes) -> list[bytes]:
+    """Derived keys, each at the number of its kind."""
+    found = [b""] * (max(Kind) + 1)
+    for kind in Kind:
+        found[kind] = derive(key, kind.name)
+    return found
