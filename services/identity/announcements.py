@@ -18,7 +18,8 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtext('identity inference'))"
 
 _KEY = ("kind", "subject_kind", "subject_id", "object_kind", "object_id", "valid_from_us")
 _REST = ("valid_to_us", "confidence", "stated")
-_COLUMNS = ", ".join(_KEY + _REST)
+# With where each row lies: who reads it holds LOCK, so that it lies there still when it is deleted.
+_COLUMNS = ", ".join((*_KEY, *_REST, "ctid"))
 _VEHICLE, _PERSON = int(Space.VEHICLE), int(Space.PERSON)
 TOLD = (
     f"SELECT r.* FROM unnest($1::bigint[]) AS car(id) CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM relation"  # noqa: S608
@@ -62,10 +63,4 @@ def _differs(relation: Relation, told: Any) -> bool:
 
 async def _forget(uow: UnitOfWork, rows: Sequence[Any]) -> None:
     if rows:
-        await uow.fetch(
-            "DELETE FROM relation r USING unnest($1::text[], $2::smallint[], $3::bigint[], $4::smallint[], $5::bigint[],"
-            " $6::bigint[]) AS g(kind, subject_kind, subject_id, object_kind, object_id, valid_from_us)"
-            " WHERE r.kind = g.kind AND r.subject_kind = g.subject_kind AND r.subject_id = g.subject_id"
-            " AND r.object_kind = g.object_kind AND r.object_id = g.object_id AND r.valid_from_us = g.valid_from_us",
-            *map(list, zip(*(tuple(row)[:6] for row in rows), strict=True)),
-        )
+        await uow.fetch("DELETE FROM relation WHERE ctid = ANY($1::tid[])", [row[9] for row in rows])

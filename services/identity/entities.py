@@ -218,8 +218,9 @@ async def number_devices(uow: UnitOfWork, persons: Collection[int]) -> int:
         " used AS (SELECT v.id FROM mine CROSS JOIN LATERAL (SELECT value_id FROM link WHERE anchor_id = mine.id OFFSET 0) l"
         f" CROSS JOIN LATERAL (SELECT id FROM identifier WHERE id = l.value_id AND kind = {_DEVICE} OFFSET 0) v"
         f" UNION SELECT id FROM mine WHERE kind = {_DEVICE})"
-        " INSERT INTO device (identifier_id) SELECT id FROM used"
-        " WHERE NOT EXISTS (SELECT 1 FROM device d WHERE d.identifier_id = used.id) ORDER BY id"
+        " INSERT INTO device (identifier_id) SELECT used.id FROM used LEFT JOIN LATERAL"
+        " (SELECT 1 AS known FROM device WHERE identifier_id = used.id OFFSET 0) d ON true"
+        " WHERE d.known IS NULL ORDER BY used.id"
         " ON CONFLICT (identifier_id) DO NOTHING RETURNING id",
         list(persons),
     )

@@ -48,6 +48,17 @@ ANCHORS = (
 )
 
 
+# Suggestions in which anchors ($1) stand on either side, with the persons of both.
+KNOWN = (
+    "SELECT s.id, s.state, a.entity_id, b.entity_id FROM (SELECT h.* FROM unnest($1::bigint[]) AS p(id) CROSS JOIN LATERAL"
+    " (SELECT id, state, anchor_a, anchor_b FROM household_suggestion WHERE anchor_a = p.id OFFSET 0) h"
+    " UNION SELECT h.* FROM unnest($1::bigint[]) AS p(id) CROSS JOIN LATERAL"
+    " (SELECT id, state, anchor_a, anchor_b FROM household_suggestion WHERE anchor_b = p.id OFFSET 0) h) s"
+    " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = s.anchor_a OFFSET 0) a"
+    " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = s.anchor_b OFFSET 0) b"
+)
+
+
 async def suggest(uow: UnitOfWork, persons: Collection[int]) -> int:
     """Brings the pending suggestions of persons up to date; returns how many are new. The caller holds the LOCK."""
     at: defaultdict[int, dict[int, tuple[int, int]]] = defaultdict(dict)
@@ -100,12 +111,7 @@ def _row(
 
 async def _known(uow: UnitOfWork, person_of: Mapping[int, int]) -> dict[tuple[int, int], tuple[int, str]]:
     """Pairs of persons that a suggestion stands for, whatever its records: (id, state)."""
-    rows = await uow.fetch(
-        "SELECT s.id, s.state, a.entity_id, b.entity_id FROM household_suggestion s JOIN identifier a ON a.id = s.anchor_a"
-        " JOIN identifier b ON b.id = s.anchor_b"
-        " WHERE s.anchor_a = ANY($1::bigint[]) OR s.anchor_b = ANY($1::bigint[])",
-        list(person_of),
-    )
+    rows = await uow.fetch(KNOWN, list(person_of))
     return {(min(a, b), max(a, b)): (id_, state) for id_, state, a, b in rows}
 
 

@@ -25,11 +25,13 @@ from services.identity.settings import Settings
 log = logging.getLogger(__name__)
 
 CHUNK = 1000
+# Nobody waits for a longer queue to be counted.
+MOST_COUNTED = 100_000
 
 
 @dataclass
 class Inferred:
-    """What one run did; `left`: how much is queued still."""
+    """What one run did; `left`: how much is queued still, at most MOST_COUNTED."""
 
     anchors: int = 0
     vehicles: int = 0
@@ -68,7 +70,8 @@ async def infer(database: Database, size: int = CHUNK) -> Inferred:
         # New evidence on a car may bring two people together who were known before.
         near = persons | {row.subject for row in rows if row.kind <= Evidence.SEEN_WITH}
         done.suggestions = await households.suggest(uow, near)
-        done.left = int((await uow.fetch("SELECT count(*) FROM inference_queue"))[0][0])
+        waiting = await uow.fetch("SELECT count(*) FROM (SELECT 1 FROM inference_queue LIMIT $1) AS waiting", MOST_COUNTED)
+        done.left = int(waiting[0][0])
         return done
 
 
@@ -123,7 +126,7 @@ async def queue_all(database: Database) -> None:
 async def _take(uow: UnitOfWork, size: int) -> list[tuple[int, int]]:
     await uow.execute(LOCK)
     rows = await uow.fetch(
-        "DELETE FROM inference_queue WHERE id IN (SELECT id FROM inference_queue ORDER BY id LIMIT $1)"
+        "DELETE FROM inference_queue WHERE id = ANY(ARRAY(SELECT id FROM inference_queue ORDER BY id LIMIT $1))"
         " RETURNING anchor_id, left_id",
         size,
     )
