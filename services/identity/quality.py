@@ -17,6 +17,7 @@ from services.identity.domain.relations import OWNS, Evidence
 from services.identity.settings import Settings
 
 PLACEHOLDER = "PLACEHOLDER"
+OPENED_BY_USERS = frozenset({"app", "wechat"})
 REFUSED_LINK, OTHER_NAME, OTHER_OWNER = "REFUSED_LINK", "OTHER_NAME", "OTHER_OWNER"
 # Values that one person alone has: where the record and the value are two persons', a guard refused the link.
 _EXCLUSIVE = ", ".join(str(int(kind)) for kind in (Kind.ID_CARD, Kind.OPENID, Kind.UNIONID))
@@ -44,9 +45,14 @@ class Quality:
 
     @property
     def defects(self) -> float:
-        """Defects per record: the order of the report. An id card is nothing that every record must bear."""
-        shares = (self.invalid, self.placeholder, self.shared, self.conflicting, self.duplicates)
-        return sum(shares) + self.missing["mobile"] + self.missing["name"]
+        """Defects per record: the order of the report.
+
+        An id card is nothing that every record must bear, nor do accounts that people open themselves owe a name.
+        """
+        wrong = self.invalid + self.placeholder + self.shared + self.conflicting + self.duplicates
+        return (
+            wrong if self.source.partition(":")[0] in OPENED_BY_USERS else wrong + self.missing["mobile"] + self.missing["name"]
+        )
 
 
 # Records are the sources' own keys. Owners are those told last; a record contradicts them when it names an owner while the

@@ -22,6 +22,7 @@ from services.identity.domain.relations import (
 DEALER = "dealer:"
 _OF_VEHICLE = (Evidence.OWNS, Evidence.BOUGHT)
 _DEALER_FIRST = int(Evidence.ADVISED_AT)
+_KINDS = {int(kind): kind for kind in Evidence}
 
 
 class Key(NamedTuple):
@@ -173,7 +174,7 @@ ADVICE = (
 
 
 def _counted(rows: Iterable[Any]) -> list[Counted]:
-    return [Counted(Evidence(kind), *rest) for kind, *rest in rows]
+    return [Counted(_KINDS[kind], *rest) for kind, *rest in rows]
 
 
 async def on_vehicles(uow: UnitOfWork, vehicles: Collection[int]) -> list[Counted]:

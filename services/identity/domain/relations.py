@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
 from enum import IntEnum
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from services.identity.domain.kinds import Space
 from services.identity.domain.tenures import OPEN, Start, Tenure, dated_back, tenures
 
 DAY_US = 86_400_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
 OWNS, DRIVES, PAYS_FOR = "owns", "drives", "pays_for"
 MEMBER_OF, SOLD_BY, SERVICED_BY, ADVISED_BY, USES = "member_of", "sold_by", "serviced_by", "advised_by", "uses"
 
@@ -48,11 +49,12 @@ _ADVICE = frozenset(
 )
 
 
-def evidence_of(name: str, relation: str, *, person: bool, vehicle: bool, dealer: bool) -> list[Evidence]:
+@lru_cache(10_000)
+def evidence_of(name: str, relation: str, *, person: bool, vehicle: bool, dealer: bool) -> tuple[Evidence, ...]:
     """What an event shows, by its name, the relation it states, and whom it is about."""
-    shows = []
+    shows: list[Evidence] = []
     if name in _ADVICE:
-        return [Evidence.ADVISED_AT] if person and dealer else []
+        return (Evidence.ADVISED_AT,) if person and dealer else ()
     if person and vehicle:
         if name in _SALE:
             shows.append(Evidence.BOUGHT)
@@ -62,12 +64,17 @@ def evidence_of(name: str, relation: str, *, person: bool, vehicle: bool, dealer
         shows.append(Evidence.SOLD_AT if name in _SALE else Evidence.SERVICED_AT if name in _SERVICE else Evidence.FILED_AT)
     if person and dealer and not vehicle:
         shows.append(Evidence.ADVISED_AT)
-    return shows
+    return tuple(shows)
 
 
 def month_of(at_us: int) -> tuple[int, int]:
     """(months since 1970, bit of the day within it), UTC."""
-    day = datetime.fromtimestamp(at_us / 1_000_000, UTC)
+    return _month_of_day(at_us // DAY_US)
+
+
+@lru_cache(10_000)
+def _month_of_day(number: int) -> tuple[int, int]:
+    day = date.fromordinal(_EPOCH + number)
     return (day.year - 1970) * 12 + day.month - 1, 1 << (day.day - 1)
 
 

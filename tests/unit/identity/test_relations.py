@@ -158,7 +158,7 @@ def test_more_days_and_sources_make_surer() -> None:
 
 def test_events_are_evidence_by_their_name_and_whom_they_are_about() -> None:
     def shown(name: str, relation: str = "", **about: bool) -> list[Evidence]:
-        return evidence_of(name, relation, **{"person": True, "vehicle": True, "dealer": True, **about})
+        return [*evidence_of(name, relation, **{"person": True, "vehicle": True, "dealer": True, **about})]
 
     assert [Evidence.BOUGHT, Evidence.SOLD_AT] == shown("Vehicle Sold", "owns")
     assert [Evidence.SEEN_WITH, Evidence.SERVICED_AT] == shown("Service Visit")
