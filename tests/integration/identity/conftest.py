@@ -12,6 +12,7 @@ import pytest
 
 from chassis.testing import DatabaseFactory, create_database, drop_database
 from tests.conftest import ROOT, Servers
+from tests.integration.identity.erasing import Doors, open_doors
 from tests.integration.identity.world import World
 
 
@@ -44,3 +45,9 @@ async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
     }
     yield {**os.environ, **{f"TROIKA_{variable}": value for variable, value in own.items()}, "PYTHONPATH": f"{ROOT}:{ROOT}/gen"}
     await drop_database(servers.postgres_dsn, name)
+
+
+@pytest.fixture
+async def doors(world: World) -> AsyncIterator[Doors]:
+    async with open_doors(world) as found:
+        yield found

@@ -1,23 +1,16 @@
-"""An erased person is nowhere, stays away when the same records come again, and takes nobody else along."""
+"""An erased person is nowhere, backups included, and takes nobody else along."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
 from troika.identity.v1 import events_pb2
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1 import vault_service_pb2 as vault_pb
-from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub, add_IdentityServiceServicer_to_server
-from troika.identity.v1.vault_service_pb2_grpc import VaultServiceStub, add_VaultServiceServicer_to_server
 
-from chassis import rpc
 from chassis.bus import Message
 from chassis.errors import FailedPrecondition
 from chassis.rpc import reason_of
@@ -26,105 +19,24 @@ from services.identity import erasure, erasure_store, tables
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import NUMBERS, Reason
 from services.identity.keks import EnvironmentKeks
-from services.identity.rpc import IdentityRpc
-from services.identity.rpc_vault import VaultRpc
 from services.identity.vault import Vault, identifier_place, profile_place
+from tests.integration.identity.erasing import (
+    LI,
+    MOBILE,
+    PERSON,
+    VIN,
+    ZHANG,
+    ZHANGS,
+    Doors,
+    Event,
+    both,
+    erase,
+    failed_checks,
+    ref,
+    resolve,
+    snapshot,
+)
 from tests.integration.identity.world import NOW, World
-
-MOBILE, OWN_MOBILE = "13912345679", "15012345679"
-UNIONID = "oUnionUnionUnionUnion"
-VIN = "LSVAA49J132047371"
-PERSON = events_pb2.ENTITY_KIND_PERSON
-CALLERS = ("touchpoints", "operator")
-
-Event = tuple[Any, ...]
-# Li's file comes first: her phone is sealed under her key. Zhang has a dealer file, an app account and a call.
-LI: Sequence[Event] = (
-    ("dealer:D001", ("crm_id", "dealer:D001", "D2"), ("mobile", MOBILE), {"who": "李娜", "address": "上海市徐汇区漕溪路1号"}),
-)
-ZHANG: Sequence[Event] = (
-    (
-        "dealer:D001",
-        *(("crm_id", "dealer:D001", "D1"), ("mobile", OWN_MOBILE), ("vin", VIN)),
-        {"who": "张伟", "relation": "owns", "address": "上海市徐汇区漕溪路1号"},
-    ),
-    ("app", ("crm_id", "app", "U1"), ("mobile", OWN_MOBILE), ("unionid", UNIONID), ("device", "a8f5f167f44f4964")),
-    ("call_center", ("crm_id", "call_center", "C1"), ("mobile", OWN_MOBILE), ("mobile", MOBILE), {"who": "张伟"}),
-)
-
-
-@dataclass
-class Doors:
-    touchpoints: IdentityServiceStub
-    operator: IdentityServiceStub
-    vault: VaultServiceStub
-    not_operator: VaultServiceStub
-
-
-@pytest.fixture
-async def doors(world: World) -> AsyncIterator[Doors]:
-    hashes = {caller: hashlib.sha256(f"{caller}-secret".encode()).hexdigest() for caller in CALLERS}
-    allowed = {
-        "troika.identity.v1.IdentityService": frozenset(CALLERS),
-        "troika.identity.v1.VaultService": frozenset({"operator"}),
-    }
-    server = rpc.Server(hashes, allowed, with_reflection=False)
-    identity = IdentityRpc(world.database, world.store, world.vault, "k1", world.public_key, frozenset({"touchpoints"}))
-    add_IdentityServiceServicer_to_server(identity, server.aio)
-    add_VaultServiceServicer_to_server(VaultRpc(world.database, world.store, world.vault), server.aio)
-    port = await server.start("127.0.0.1:0")
-    touchpoints, operator = (rpc.connect(f"127.0.0.1:{port}", caller, f"{caller}-secret") for caller in CALLERS)
-    yield Doors(
-        IdentityServiceStub(touchpoints),
-        IdentityServiceStub(operator),
-        VaultServiceStub(operator),
-        VaultServiceStub(touchpoints),
-    )
-    for channel in (touchpoints, operator):
-        await channel.close()
-    await server.stop(0)
-
-
-def ref(kind: str, value: str, scope: str = "") -> pb.IdentifierRef:
-    return pb.IdentifierRef(kind=kind, scope=scope, value=value)
-
-
-ZHANGS = (
-    *(ref("crm_id", "D1", "dealer:D001"), ref("crm_id", "U1", "app"), ref("crm_id", "C1", "call_center")),
-    *(ref("mobile", OWN_MOBILE), ref("unionid", UNIONID), ref("device", "a8f5f167f44f4964")),
-)
-
-
-async def resolve(doors: Doors, *refs: pb.IdentifierRef) -> list[int]:
-    answer = await doors.operator.ResolveIdentifiers(pb.ResolveIdentifiersRequest(identifiers=refs))
-    return list(answer.entity_ids)
-
-
-async def erase(doors: Doors, person_id: int, request_id: str = "r1", dry_run: bool = False) -> vault_pb.ErasureManifest:
-    request = vault_pb.ErasePersonRequest(person_id=person_id, request_id=request_id, reason="asked for", dry_run=dry_run)
-    return (await doors.vault.ErasePerson(request)).manifest
-
-
-async def failed_checks(doors: Doors, request_id: str = "r1") -> dict[str, int]:
-    answer = await doors.vault.GetErasure(vault_pb.GetErasureRequest(request_id=request_id))
-    failed = {check.name: check.found for check in answer.checks if not check.passed}
-    assert answer.clean == (not failed)
-    assert {"identifier.sealed", "subject_key", "link", "profile", "ResolveIdentifiers"} <= {c.name for c in answer.checks}
-    return failed
-
-
-async def both(world: World) -> tuple[int, int]:
-    """Li and Zhang, as persons."""
-    (li,) = await world.see(*LI)
-    zhang = await world.see(*ZHANG)
-    persons = {event.person.entity_id for event in zhang}
-    assert 1 == len(persons) and li.person.entity_id not in persons
-    return li.person.entity_id, persons.pop()
-
-
-async def snapshot(world: World) -> dict[str, Sequence[Any]]:
-    wanted = ("identifier", "subject_key", "link", "profile", "claim", "relation_evidence", "suppression", "erasure", "consent")
-    return {table: sorted(map(tuple, await world.rows(f"SELECT * FROM {table}")), key=str) for table in wanted}
 
 
 async def test_an_erased_person_is_found_by_nothing(world: World, doors: Doors) -> None:
@@ -161,54 +73,6 @@ async def test_the_proof_looks_for_itself(world: World, doors: Doors) -> None:
         await uow.execute("DELETE FROM suppression WHERE identifier_id = :id", id=tombstone)
     wanted = ("identifier.sealed", "identifier.entity_id", "subject_key", "link", "ResolveIdentifiers", "not suppressed")
     assert dict.fromkeys(wanted, 1) == await failed_checks(doors)
-
-
-async def test_the_same_events_do_not_bring_an_erased_person_back(world: World, doors: Doors) -> None:
-    _, zhang = await both(world)
-    await erase(doors, zhang)
-    await world.published()
-    before = await snapshot(world)
-    assert [] == await world.see(*ZHANG, at=NOW + 10**12)
-    _, changed, dead = await world.published()
-    assert ([], []) == (changed, dead)
-    assert before == await snapshot(world)
-    rows = await world.rows("SELECT s.name, r.kind, r.identifiers FROM rejected r JOIN source s ON s.id = r.source_id"
-                            " WHERE reason = 'ERASED'")  # fmt: skip
-    assert {("dealer:D001", "crm_id", 1), ("app", "crm_id", 1), ("call_center", "crm_id", 1)} == set(map(tuple, rows))
-
-
-@pytest.mark.parametrize(
-    ("who", "identifiers"),
-    [
-        ("张伟", [("crm_id", "dealer:D009", "NEW"), ("mobile", OWN_MOBILE)]),
-        ("张小伟", [("crm_id", "dealer:D009", "NEW"), ("mobile", OWN_MOBILE)]),
-        ("", [("crm_id", "dealer:D009", "NEW"), ("unionid", UNIONID)]),
-        ("张伟", [("crm_id", "dealer:D009", "NEW"), ("mobile", MOBILE)]),
-        ("张伟", [("mobile", MOBILE)]),
-        ("", [("device", "a8f5f167f44f4964")]),
-        ("王芳", [("crm_id", "app", "U1"), ("mobile", "18612345679")]),
-    ],
-)
-async def test_old_identifiers_in_new_records_are_refused(
-    world: World, doors: Doors, who: str, identifiers: list[tuple[str, ...]]
-) -> None:
-    _, zhang = await both(world)
-    await erase(doors, zhang)
-    assert [] == await world.see(("call_center", *identifiers, {"who": who}))
-
-
-async def test_others_on_a_shared_phone_stay_and_come_again(world: World, doors: Doors) -> None:
-    li, zhang = await both(world)
-    await erase(doors, zhang)
-    assert [li] == await resolve(doors, ref("mobile", MOBILE))
-    again = await world.see(
-        ("call_center", ("crm_id", "call_center", "C2"), ("mobile", MOBILE), {"who": "李娜"}),
-        ("app", ("crm_id", "app", "U7"), ("mobile", MOBILE)),
-    )
-    assert [li, li] == [event.person.entity_id for event in again]
-    request = pb.RevealAddressesRequest(person_ids=[li], kind="mobile", purpose="dealer_contact")
-    (address,) = (await doors.touchpoints.RevealAddresses(request)).addresses
-    assert ("+86" + MOBILE, "李娜") == (address.value, address.person_name)
 
 
 async def test_what_others_need_is_sealed_again_before_a_key_goes(world: World, doors: Doors) -> None:
@@ -309,65 +173,6 @@ async def test_a_missing_key_stops_an_erasure_that_would_lose_others_values(worl
     assert before == await snapshot(world)
 
 
-async def test_who_comes_back_by_their_own_will_is_somebody_new(world: World, doors: Doors) -> None:
-    _, zhang = await both(world)
-    manifest = await erase(doors, zhang)
-    request = vault_pb.LiftSuppressionRequest(request_id="r1", reason="new consent 77")
-    answer = await doors.vault.LiftSuppression(request)
-    # Six of his own, and Li's phone under his name.
-    assert (7, [manifest.erasure_id]) == (answer.lifted, list(answer.erasure_ids))
-    assert 0 == (await doors.vault.LiftSuppression(request)).lifted
-    back = await world.see(*ZHANG, at=NOW + 10**12)
-    persons = {event.person.entity_id for event in back}
-    assert 1 == len(persons) and zhang not in persons
-    assert not {event.person.anchor_id for event in back} & set(manifest.anchor_ids)
-    assert {} == await failed_checks(doors)
-
-
-async def test_a_single_value_can_be_let_in_again(world: World, doors: Doors) -> None:
-    _, zhang = await both(world)
-    await erase(doors, zhang)
-    stranger = ("call_center", ("crm_id", "call_center", "C9"), ("mobile", OWN_MOBILE), {"who": "王芳"})
-    assert [] == await world.see(stranger)
-    request = vault_pb.LiftSuppressionRequest(identifiers=[ref("mobile", OWN_MOBILE)], reason="the number was given away anew")
-    assert 1 == (await doors.vault.LiftSuppression(request)).lifted
-    assert 1 == len(await world.see(stranger))
-    assert [] == await world.see(ZHANG[1], at=NOW + 1)
-
-
-@pytest.mark.parametrize(
-    ("request_id", "identifiers", "expected"),
-    [
-        ("", [], ("ONE_OF_TWO", "request_id")),
-        ("r1", [ref("mobile", MOBILE)], ("ONE_OF_TWO", "request_id")),
-        ("none", [], ("ERASURE_NOT_FOUND", "request_id")),
-        ("", [ref("mobile", "000")], ("NOT_A_VALID_NUMBER", "identifiers[0].value")),
-    ],
-)
-async def test_a_lift_names_what_is_wrong(
-    doors: Doors, request_id: str, identifiers: list[pb.IdentifierRef], expected: tuple[str, str]
-) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await doors.vault.LiftSuppression(
-            vault_pb.LiftSuppressionRequest(request_id=request_id, identifiers=identifiers, reason="x")
-        )
-    assert expected == reason_of(error.value)
-
-
-async def test_an_erasure_is_told_and_feedback_after_it_is_refused(world: World, doors: Doors) -> None:
-    _, zhang = await both(world)
-    await world.published()
-    manifest = await erase(doors, zhang)
-    _, changed, _ = await world.published()
-    (told,) = [erased for batch in changed for erased in batch.erasures]
-    assert (manifest.erasure_id, zhang, set(manifest.anchor_ids)) == (told.erasure_id, told.person_id, set(told.anchor_ids))
-    key = world.key()
-    event = world.event(key, "app", name="Push Opened", anchor_id=manifest.anchor_ids[0])
-    await world.take(world.batch(key, [event]))
-    resolved, _, dead = await world.published()
-    assert ([], []) == (resolved, dead)
-
-
 async def test_an_erasure_waits_for_events_that_are_being_resolved(world: World, doors: Doors) -> None:
     """Else they would be told after it, of a person whom the other services have forgotten."""
     _, zhang = await both(world)
@@ -410,49 +215,6 @@ async def test_only_the_operator_erases(doors: Doors) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await doors.not_operator.ErasePerson(vault_pb.ErasePersonRequest(person_id=1, request_id="r", reason="x"))
     assert grpc.StatusCode.PERMISSION_DENIED == error.value.code()
-
-
-async def test_reveals_can_be_read_afterwards_and_show_no_value(world: World, doors: Doors) -> None:
-    li, zhang = await both(world)
-    for person in (li, zhang, li):
-        request = pb.RevealAddressesRequest(person_ids=[person], kind="mobile", purpose="push")
-        await doors.touchpoints.RevealAddresses(request)
-    answer = await doors.vault.ListReveals(vault_pb.ListRevealsRequest(page_size=2))
-    assert [[li], [zhang]] == [list(reveal.person_ids) for reveal in answer.reveals]
-    rest = await doors.vault.ListReveals(vault_pb.ListRevealsRequest(page_size=2, page_token=answer.next_page_token))
-    assert [[li]] == [list(reveal.person_ids) for reveal in rest.reveals]
-    assert {("touchpoints", "push", "mobile")} == {(r.caller, r.purpose, r.kind) for r in answer.reveals}
-    of_li = await doors.vault.ListReveals(vault_pb.ListRevealsRequest(person_id=li))
-    assert 2 == len(of_li.reveals) and MOBILE not in str(of_li)
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await doors.vault.ListReveals(vault_pb.ListRevealsRequest(person_id=zhang, page_token=answer.next_page_token))
-    assert ("INVALID_PAGE_TOKEN", "page_token") == reason_of(error.value)
-
-
-async def test_stolen_tables_show_nothing(world: World) -> None:
-    await both(world)
-    values = [MOBILE, OWN_MOBILE, UNIONID, VIN, "张伟", "李娜", "zhang wei", "漕溪路"]
-    for table in tables.metadata.tables:
-        for row in await world.rows(f"SELECT t::text AS content FROM {table} t"):
-            content = row.content
-            for value in values:
-                # Bytes are shown as hexadecimal.
-                assert value not in content and value.encode().hex() not in content, table
-
-
-async def test_a_cell_that_was_swapped_in_the_tables_does_not_open(world: World, doors: Doors) -> None:
-    li, zhang = await both(world)
-    async with world.database.transaction() as uow:
-        await uow.execute(
-            "UPDATE identifier i SET sealed = o.sealed, subject_key_id = o.subject_key_id FROM identifier o"
-            " WHERE i.kind = 6 AND o.kind = 6 AND i.id <> o.id"
-        )
-    for person in (li, zhang):
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await doors.touchpoints.RevealAddresses(
-                pb.RevealAddressesRequest(person_ids=[person], kind="mobile", purpose="push")
-            )
-        assert "SEALED_VALUE_UNREADABLE" == reason_of(error.value)[0]
 
 
 def population(seed: int) -> list[Event]:
