@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 from troika.identity.v1 import events_pb2 as out
 
-from services.identity import entities
+from chassis.testing import DatabaseFactory
+from services.identity import entities, households, stewardship
 from services.identity.domain.kinds import Space
 from services.identity.domain.relations import Relation
 from services.identity.entities import Entity
 from services.identity.inference import Inferred, infer, queue_all
+from services.identity.stewardship import MergeOrder
 from tests.integration.identity.world import NOW, World
 
 DAY = 86_400_000_000
 VIN, OTHER_VIN = "LSVAA49J132047371", "LTR1A3BC7HT000001"
+HOME = "深圳市南山区科技园路12号3栋502室"
 ZHANG, LI, WANG = "13912345679", "15012345679", "18612345679"
 
 
@@ -108,7 +111,10 @@ async def test_a_test_drive_makes_nobody_a_driver_but_a_dealers_customer(world: 
 async def test_the_serving_dealer_is_where_the_car_goes_lately(world: World) -> None:
     visits = [("D001", -900), ("D001", -800), ("D001", -700), ("D002", -40), ("D002", -10)]
     events = await world.see(
-        *(record(dealer, dealer, ZHANG, VIN, who="张伟", name="Service Completed", at=NOW + day * DAY) for dealer, day in visits)
+        *(
+            record(dealer, dealer, ZHANG, VIN, who="张伟", name="Service Completed", at=NOW + day * DAY)
+            for dealer, day in visits
+        )
     )
     dealer = {row.id: row.code for row in await world.rows("SELECT code, id FROM dealer")}
     car = await entity(world, Space.VEHICLE, events[0].vehicle.entity_id)
@@ -192,8 +198,52 @@ async def test_dealers_and_devices_answer_for_themselves(world: World) -> None:
     )
     tablet = await entity(world, Space.DEVICE, 1)
     assert {events[1].person.entity_id, events[2].person.entity_id} == {r.subject[1] for r in tablet.relations}
-    uses: list[Relation] = [r for r in (await entity(world, Space.PERSON, events[2].person.entity_id)).relations]
+    uses: list[Relation] = list((await entity(world, Space.PERSON, events[2].person.entity_id)).relations)
     assert [("uses", (Space.DEVICE, 1))] == [(r.kind, r.object) for r in uses]
     _, changed, _ = await world.published()
     assert {"owns", "sold_by", "uses"} == {c.kind for m in changed for c in m.relation_changes}
     assert out.ENTITY_KIND_DEVICE in {c.object_kind for m in changed for c in m.relation_changes}
+
+
+async def test_after_an_unmerge_relations_and_what_was_told_are_as_if_never_merged(
+    world: World, databases: DatabaseFactory
+) -> None:
+    """Two persons become one, more is seen of both, they come apart again; beside it the same without the merge."""
+    first = [
+        record("D001", "1", ZHANG, VIN, who="张伟", relation="owns", address=HOME),
+        record("D001", "2", LI, VIN, who="李娜", relation="drives", address=HOME, at=NOW + DAY),
+    ]
+    meanwhile = [
+        record("D001", "2", LI, OTHER_VIN, who="李娜", name="Vehicle Sold", at=NOW + 20 * DAY),
+        record("D002", "9", ZHANG, VIN, who="张伟", name="Service Completed", at=NOW + 30 * DAY),
+        ("app", ("crm_id", "app", "U1"), ("mobile", LI), ("device", "phone-of-li"), {"at": NOW + 31 * DAY}),
+    ]
+    async with databases.database("identity") as other:
+        never = World(other)
+        for one in (never, world):
+            events = await one.see(*((*each[:-1], dict(each[-1])) for each in first))
+            zhang, li = (event.person.entity_id for event in events)
+            await inferred(one)
+            async with one.database.transaction() as uow:
+                outcome, _ = await households.decide(uow, 1, True, "operator")
+            assert "CREATED" == outcome
+            if one is world:
+                order = MergeOrder("m1", zhang, [li], 100, "test", "operator")
+                async with one.database.transaction() as uow:
+                    merged = await stewardship.merge_persons(uow, one.store, order)
+                assert ["MERGED"] == [source.outcome for source in merged.outcomes]
+                await inferred(one)
+            await one.see(*((*each[:-1], dict(each[-1])) for each in meanwhile))
+            await inferred(one)
+            if one is world:
+                both = await entity(one, Space.PERSON, zhang)
+                assert {"owns", "drives", "uses", "member_of"} == {r.kind for r in both.relations}
+                async with one.database.transaction() as uow:
+                    await stewardship.unmerge(uow, one.store, "m1", "test", "operator", False)
+                await inferred(one)
+        for space, id_ in ((Space.PERSON, zhang), (Space.PERSON, li), (Space.VEHICLE, 1), (Space.VEHICLE, 2)):
+            assert (await entity(never, space, id_)).relations == (await entity(world, space, id_)).relations
+        told = "SELECT * FROM relation ORDER BY kind, subject_kind, subject_id, object_kind, object_id, valid_from_us"
+        expected = [tuple(row) for row in await never.rows(told)]
+        assert expected == [tuple(row) for row in await world.rows(told)]
+        assert {"owns", "drives", "member_of", "uses", "sold_by", "serviced_by"} == {row[0] for row in expected}
