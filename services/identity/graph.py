@@ -121,7 +121,7 @@ class Neighbourhood:
         self.mine += [True] * len(ids)
         self.cleared += [False] * len(ids)
         for column in (self.entity, self.born, self.component, self.version, self.person_guard, self.vehicle_guard):
-            column += none
+            column.extend(none)
         self.fresh = Fresh(nodes, scope_id, token, next_token, sealed, subject_key_id, first_seen_us)
         self.whole.update(ids)
 

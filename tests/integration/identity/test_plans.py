@@ -22,8 +22,8 @@ async def full(world: World) -> World:
     """Ten thousand claims of ten thousand people, each with a record and a phone, and no statistics."""
     async with world.database.transaction() as uow:
         await uow.execute(
-            "INSERT INTO identifier (id, kind, scope_id, token, sealed, subject_key_id, anchor, entity_id, born_id, component_id,"
-            " version, person_guard, vehicle_guard, cleared, first_seen_us, last_seen_us)"
+            "INSERT INTO identifier (id, kind, scope_id, token, sealed, subject_key_id, anchor, entity_id, born_id,"
+            " component_id, version, person_guard, vehicle_guard, cleared, first_seen_us, last_seen_us)"
             " SELECT i, 1 + i % 2 * 5, 0, decode(lpad(to_hex(i), 32, '0'), 'hex'), '', i, i % 2 = 0,"
             " i / 2, i / 2, i / 2, 1, 0, 0, false, 0, 0 FROM generate_series(1, 20000) AS i"
         )
