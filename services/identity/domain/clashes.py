@@ -52,14 +52,17 @@ def settle(crowd: Crowd) -> tuple[Mapping[int, int], Mapping[Pair, Reason]]:
     held = dict(crowd.held)
     refused: dict[Pair, Reason] = {}
     for level in sorted(levels, reverse=True):
-        between = {pair: (_root(parent, pair[0]), _root(parent, pair[1])) for pair in levels[level]}
-        for group in _connected({ends for ends in between.values() if ends[0] != ends[1]}):
+        between: defaultdict[Pair, list[Pair]] = defaultdict(list)
+        for pair in levels[level]:
+            ends = _root(parent, pair[0]), _root(parent, pair[1])
+            if ends[0] != ends[1]:
+                between[ends].append(pair)
+        for group in _connected(between):
             broken = _broken(crowd.limits, held, {node for ends in group for node in ends})
             contested = _contested(group, broken, held) if broken else set()
-            reason = _reason(broken)
-            for pair, ends in between.items():
-                if ends in contested:
-                    refused[pair] = reason
+            if contested:
+                reason = _reason(broken)
+                refused.update((pair, reason) for ends in contested for pair in between[ends])
             for one, other in group - contested:
                 _join(parent, held, one, other)
     return {node: _root(parent, node) for node in list(parent)}, refused

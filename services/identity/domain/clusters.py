@@ -8,8 +8,10 @@ break a limit per entity (two id cards): then the strongest evidence stands, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -18,6 +20,7 @@ from services.identity.domain.graphs import RULES, Flags, Graph, Ints, Rules, Sm
 from services.identity.domain.kinds import NO_LIMIT, NUMBERS, Names, Reason, Space
 
 NOT_HERE = -1
+_LARGEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,22 @@ class Partition:
 def partition(graph: Graph, space: Space) -> Partition:
     """Solves one space."""
     rules = RULES[space]
-    own = (graph.link_space == space) & (graph.strength >= 0)
     guard = graph.guard(space).copy()
-    _count(graph, rules, own, guard)
+    own = graph.link_space == space
     state = np.full(len(graph.anchor), NOT_HERE, np.int16)
-    state[(graph.link_space == space) & (graph.strength < 0)] = NUMBERS[Reason.RETRACTED]
+    if not own.any():
+        return Partition(np.arange(graph.size), guard, state, graph.value)
+    retracted = graph.strength < 0
+    if retracted.any():
+        state[own & retracted] = NUMBERS[Reason.RETRACTED]
+        own &= ~retracted
+    _count(graph, rules, own, guard)
     links = own & (graph.anchor != graph.value)
     # The value's guard explains more than the anchor's.
-    at_value, at_anchor = guard[graph.value], guard[graph.anchor]
-    state[links] = np.where(at_value, at_value, at_anchor)[links]
+    at_value = guard[graph.value]
+    np.copyto(state, np.where(at_value, at_value, guard[graph.anchor]), where=links)
     place, places = _places(graph, rules, own, guard, state)
-    joins = np.flatnonzero(state == 0)
+    joins = state == 0
     label = components(graph.size + places, graph.anchor[joins], place[joins])
     crowded = _crowded(graph, rules, space, label)
     if crowded.size:
@@ -60,92 +68,130 @@ def components(size: int, one: Ints, other: Ints) -> Ints:
     """Label of each of `size` nodes, equal for what edges connect."""
     if not len(one):
         return np.arange(size, dtype=np.int64)
-    edges = coo_matrix((np.ones(len(one), np.int8), (one, other)), shape=(size, size))
-    labels: Ints = connected_components(edges, directed=False)[1].astype(np.int64, copy=False)
-    return labels
+    # What no edge leads to, such as a record, is where one of the values is that it leads to: that takes most nodes and half
+    # the edges away at the price of a few look-ups.
+    reached = np.zeros(size, bool)
+    reached[other] = True
+    at: npt.NDArray[Any] = np.arange(size, dtype=np.int32)
+    leads = ~reached[one]
+    at[one[leads]] = other[leads]
+    one = at[one]
+    left = one != other
+    one, other = one[left], other[left]
+    stays = reached
+    stays[at] = True
+    number = np.cumsum(stays, dtype=np.int32)
+    number -= 1
+    nodes = int(number[-1]) + 1
+    at = number[at]
+    if not len(one):
+        return at
+    ends = number[one], number[other]
+    edges = coo_matrix((np.ones(len(one), np.int8), ends), shape=(nodes, nodes))
+    labels: Ints = connected_components(edges, directed=False)[1]
+    return labels[at]
 
 
 def _count(graph: Graph, rules: Rules, own: Flags, guard: Small) -> None:
     """Marks values that are past a counted limit. Depends on the set of links only; a limit that nobody nears costs a count."""
-    anchor, value, kind = graph.anchor, graph.value, graph.kind
-    real = own & (anchor != value)
+    kind = graph.kind
     open_to = (guard == 0) & ~graph.cleared
     found: list[tuple[Reason, Ints]] = []
-
-    degree = np.bincount(value[own], minlength=graph.size)
-    if (many := open_to & (degree > rules.max_names[kind])).any():
-        at = np.flatnonzero(own & many[value] & (graph.name != 0))
-        values, names = _past(rules.max_names[kind], value[at], graph.name[at])
-        found.append((Reason.TOO_MANY_NAMES, values[names]))
-    if (many := open_to & (degree > rules.max_anchors[kind])).any():
-        at = np.flatnonzero(real & many[value])
-        values, past = _past(rules.max_anchors[kind], value[at], anchor[at])
-        found.append((Reason.TOO_MANY_ANCHORS, values[past]))
-    alike = real & ((rules.names[kind][value] == Names.IGNORED) | (graph.name == 0)) & (graph.strength == 0)
-    degree = np.bincount(value[alike], minlength=graph.size)
-    if (many := open_to & (degree > rules.max_anchors_per_source[kind])).any():
-        at = np.flatnonzero(alike & many[value])
-        pair = value[at] * (int(graph.source.max()) + 1) + graph.source[at]
-        pairs, past = _past(None, pair, anchor[at], rules.max_anchors_per_source[kind[value[at]]])
-        found.append((Reason.TOO_MANY_ANCHORS, np.unique(pairs[past] // (int(graph.source.max()) + 1))))
-    carried = real & (graph.strength == 0)
-    degree = np.bincount(anchor[carried], minlength=graph.size)
-    if (many := open_to & (degree > rules.max_values_per_kind[kind])).any():
-        at = np.flatnonzero(carried & many[anchor])
-        pair = anchor[at] * len(rules.strength) + kind[value[at]]
-        pairs, past = _past(None, pair, value[at], rules.max_values_per_kind[kind[anchor[at]]])
-        found.append((Reason.TOO_MANY_VALUES, np.unique(pairs[past] // len(rules.strength))))
+    lowest = np.minimum(np.minimum(rules.max_names, rules.max_anchors), rules.max_anchors_per_source)
+    at = _beyond(graph, lowest, open_to, graph.value, own)
+    if len(at):
+        anchor, value, name = graph.anchor[at], graph.value[at], graph.name[at]
+        own_kind = kind[value]
+        named = name != 0
+        values, names = _distinct(value[named], name[named])
+        found.append((Reason.TOO_MANY_NAMES, values[names > rules.max_names[kind[values]]]))
+        real = (anchor != value) & (graph.strength[at] == 0)
+        values, anchors = _distinct(value[real], anchor[real])
+        found.append((Reason.TOO_MANY_ANCHORS, values[anchors > rules.max_anchors[kind[values]]]))
+        alike = real & ((rules.names[own_kind] == Names.IGNORED) | ~named)
+        sources = len(graph.trust)
+        pair = value[alike].astype(np.int64) * sources + graph.source[at[alike]]
+        pairs, anchors = _distinct(pair, anchor[alike])
+        values = pairs // sources
+        found.append((Reason.TOO_MANY_ANCHORS, values[anchors > rules.max_anchors_per_source[kind[values]]]))
+    limited = (rules.max_values_per_kind < NO_LIMIT)[kind]
+    at = _beyond(graph, rules.max_values_per_kind, open_to, graph.anchor, own & limited[graph.anchor])
+    at = at[(graph.anchor[at] != graph.value[at]) & (graph.strength[at] == 0)]
+    if len(at):
+        anchor, value = graph.anchor[at], graph.value[at]
+        kinds = len(rules.strength)
+        pairs, values = _distinct(anchor.astype(np.int64) * kinds + kind[value], value)
+        anchors = pairs // kinds
+        found.append((Reason.TOO_MANY_VALUES, anchors[values > rules.max_values_per_kind[kind[anchors]]]))
     for reason, nodes in found:
         fresh = nodes[guard[nodes] == 0]
         guard[fresh] = NUMBERS[reason]
 
 
-def _past(limit_of: Ints | None, group: Ints, member: Ints, limits: Ints | None = None) -> tuple[Ints, Flags]:
-    """Groups and whether each has more different members than its limit (by group number, or one beside each entry)."""
-    order = np.lexsort((member, group))
-    group, member = group[order], member[order]
-    starts = np.ones(len(group), bool)
-    starts[1:] = group[1:] != group[:-1]
-    distinct = starts.copy()
-    distinct[1:] |= member[1:] != member[:-1]
-    first = np.flatnonzero(starts)
-    counts = np.add.reduceat(distinct, first) if len(first) else np.zeros(0, np.int64)
-    groups = group[first]
-    limit = limit_of[groups] if limit_of is not None else (limits if limits is not None else counts)[order][first]
-    return groups, counts > limit
+def _beyond(graph: Graph, limit: Ints, open_to: Flags, end: Ints, links: Flags) -> Ints:
+    """Those of some links at whose `end` there are more of them than the kind's limit."""
+    degree = np.bincount(end[links], minlength=graph.size)
+    hot = np.flatnonzero(degree > limit.min())
+    hot = hot[(degree[hot] > limit[graph.kind[hot]]) & open_to[hot]]
+    if not len(hot):
+        return hot
+    many = np.zeros(graph.size, bool)
+    many[hot] = True
+    return np.flatnonzero(links & many[end])
+
+
+def _distinct(group: Ints, member: Ints) -> tuple[Ints, Ints]:
+    """Groups and how many different members each has."""
+    if not len(group):
+        return group, group
+    width = int(member.max()) + 1
+    if int(member.min()) < 0 or width > _LARGEST // (int(group.max()) + 1):
+        member = np.unique(member, return_inverse=True)[1]
+        width = int(member.max()) + 1
+    # To sort numbers is several times faster than to sort pairs.
+    pairs = np.sort(group.astype(np.int64) * width + member)
+    pairs = pairs[_starts(pairs)] // width
+    first = np.flatnonzero(_starts(pairs))
+    return pairs[first], np.diff(first, append=len(pairs))
+
+
+def _starts(ordered: Ints) -> Flags:
+    """Where something else begins."""
+    starts = np.ones(len(ordered), bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    return starts
 
 
 def _places(graph: Graph, rules: Rules, own: Flags, guard: Small, state: Small) -> tuple[Ints, int]:
     """Where on its value each link ends, and how many places there are beside the values' own; sets states of the nameless."""
-    place = graph.value.copy()
-    mode = rules.names[graph.kind][graph.value]
-    joins = state == 0
-    state[joins & (mode == Names.REQUIRED) & (graph.name == 0)] = NUMBERS[Reason.NAME_MISSING]
-    apart = (state == 0) & (mode == Names.REQUIRED)
-    named = own & (mode == Names.SPLIT) & (graph.name != 0) & (guard[graph.value] == 0)
+    value, name = graph.value, graph.name
+    mode = rules.names[graph.kind][value]
+    required = (mode == Names.REQUIRED) & (state == 0)
+    state[required & (name == 0)] = NUMBERS[Reason.NAME_MISSING]
+    apart = [np.flatnonzero(required & (name != 0))]
+    named = np.flatnonzero(own & (mode == Names.SPLIT) & (name != 0))
+    named = named[guard[value[named]] == 0]
     # Of values with one name at most, every link ends at the value itself; to find the others takes no sorting.
     some_name = np.zeros(graph.size, np.int64)
-    some_name[graph.value[named]] = graph.name[named]
-    several = np.zeros(graph.size, bool)
-    several[graph.value[named & (some_name[graph.value] != graph.name)]] = True
-    if several.any():
-        leading = _leading(graph, np.flatnonzero(named & several[graph.value]))
+    some_name[value[named]] = name[named]
+    differing = value[named[some_name[value[named]] != name[named]]]
+    if len(differing):
+        several = np.zeros(graph.size, bool)
+        several[differing] = True
+        named = named[several[value[named]]]
+        leading = _leading(graph, named)
         # The leading name's place is the value itself: there it meets nameless links and the value as an anchor. Where no
         # name leads, nameless links meet one another only.
-        apart |= (
-            (state == 0)
-            & (mode == Names.SPLIT)
-            & several[graph.value]
-            & (graph.name != 0)
-            & (graph.name != leading[graph.value])
-        )
-    at = np.flatnonzero(apart)
+        apart.append(named[(state[named] == 0) & (name[named] != leading[value[named]])])
+    at = np.concatenate(apart)
     if not len(at):
-        return place, 0
-    order = at[np.lexsort((graph.name[at], graph.value[at]))]
+        return value, 0
+    order = at[np.lexsort((name[at], value[at]))]
+    ends, names = value[order], name[order]
     new = np.ones(len(order), bool)
-    new[1:] = (graph.value[order[1:]] != graph.value[order[:-1]]) | (graph.name[order[1:]] != graph.name[order[:-1]])
+    new[1:] = (ends[1:] != ends[:-1]) | (names[1:] != names[:-1])
     number = np.cumsum(new)
+    place = value.copy()
     place[order] = graph.size - 1 + number
     return place, int(number[-1])
 
@@ -175,7 +221,8 @@ def _crowded(graph: Graph, rules: Rules, space: Space, label: Ints) -> Ints:
     """Labels of components that hold more values of a kind than one entity may have, or both sides of an undone merge."""
     found: list[Ints] = []
     own = label[: graph.size]
-    for kind in np.flatnonzero(rules.max_per_entity < NO_LIMIT):
+    largest = int(np.bincount(own).max()) if len(own) else 0
+    for kind in np.flatnonzero(rules.max_per_entity < min(NO_LIMIT, largest)):
         held = own[graph.kind == kind]
         if len(held):
             found.append(np.flatnonzero(np.bincount(held) > rules.max_per_entity[kind]))
@@ -210,10 +257,10 @@ def _settle(graph: Graph, rules: Rules, label: Ints, crowded: Ints, state: Small
         if reason := refused.get((one, other)):
             state[at] = NUMBERS[reason]
     # Every place of a crowded component gets its root as a label of its own, behind all others.
-    label = label.copy()
-    behind = int(label.max()) + 1
-    for node in np.flatnonzero(is_crowded[label]).tolist():
-        label[node] = behind + root.get(node, node)
+    nodes = np.flatnonzero(is_crowded[label])
+    roots = np.array([root.get(node, node) for node in nodes.tolist()], np.int64)
+    label = label.astype(np.int64)
+    label[nodes] = int(label.max()) + 1 + roots
     return label
 
 
