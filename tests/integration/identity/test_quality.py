@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
+import orjson
 import pytest
 
-from services.identity import quality
+from chassis.db import Database
+from chassis.testing import DatabaseFactory
+from services.identity import inference, quality
 from services.identity.inference import infer
 from services.identity.quality import OTHER_NAME, OTHER_OWNER, REFUSED_LINK, Quality
+from services.identity.settings import Settings
 from tests.integration.identity.world import NOW, World
 
 DAY = 86_400_000_000
@@ -97,3 +102,21 @@ async def test_one_source_may_be_asked_for_alone_and_the_table_names_it(world: W
     lines = table.splitlines()
     assert ["source", "dealer:D002", "dealer:D001"] == [line.split()[0] for line in lines[:3]]
     assert "mobile NOT_A_PHONE_NUMBER 1" in lines[-1] or "mobile NOT_A_VALID_NUMBER 1" in lines[-1]
+
+
+async def test_the_verbs_catch_up_and_report(databases: DatabaseFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    dsn, _ = await databases.address("identity")
+    settings = Settings.model_construct(postgres_dsn=dsn)
+    database = Database(dsn, "identity")
+    await World(database).see(record("D001", "1", ("mobile", ZHANG), ("vin", VIN), who="张伟", relation="owns"))
+    await database.close()
+    for expected in (2, 0):
+        await inference.catch_up(settings, Namespace(all=False, json=True))
+        assert expected == orjson.loads(capsys.readouterr().out)["changes"]
+    await inference.catch_up(settings, Namespace(all=True, json=False))
+    assert "anchors 2  vehicles 1  persons 1" in capsys.readouterr().out
+    await quality.show(settings, Namespace(source="", json=True))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert ("dealer:D001", 1, 0.0) == tuple(orjson.loads(line)[name] for name in ("source", "records", "defects_per_record"))
+    await quality.show(settings, Namespace(source="dealer:D001", json=False))
+    assert "dealer:D001" in capsys.readouterr().out
