@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -83,19 +82,13 @@ async def erase(
     if dry_run:
         return manifest
     await _seal_again(uow, vault, await erasure_store.sealed_beside(uow, person))
-    ended = await erasure_store.told_relations(uow, person_id)
+    told = await erasure_store.told_relations(uow, person_id)
     vehicles = await erasure_store.vehicles_beside(uow, person.anchors)
     manifest = replace(manifest, removed=await erasure_store.remove(uow, person))
     await erasure_store.bury(uow, person)
     manifest = await _record(uow, manifest, person)
-    events.publish_erased(
-        uow,
-        erasure_id=manifest.erasure_id,
-        person_id=person_id,
-        anchors=person.anchors,
-        relations=ended,
-        ended_us=time.time_ns() // 1000,
-    )
+    events.publish_relations(uow, told)
+    events.publish_erased(uow, erasure_id=manifest.erasure_id, person_id=person_id, anchors=person.anchors)
     # Others' relations over the same cars may read differently now.
     await relations.queue(uow, [(vehicle, 0) for vehicle in vehicles])
     await graph.recompute(uow, store, person.touched, why="ERASED", reopen=person.reopen)

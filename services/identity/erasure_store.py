@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.db import UnitOfWork
+from services.identity import announcements
 from services.identity.domain.kinds import COUNTED, NUMBERS, RETRACTED_STRENGTH, Reason, Space
+from services.identity.events import RelationTold
 from services.identity.queries import kinds_of
 
 # Events that are being resolved hold this lock shared until they are committed, an erasure holds it alone: an event that
 # was found to be the person's is told before the erasure, and none after it.
 _SHARED = "SELECT pg_advisory_xact_lock_shared(hashtext('identity erasure'))"
 _ALONE = "SELECT pg_advisory_xact_lock(hashtext('identity erasure'))"
-# The job that infers relations must not tell one of a person whom it read before the erasure.
-_NO_INFERENCE = "SELECT pg_advisory_xact_lock(hashtext('identity inference'))"
 
 # What hangs on a person's anchors, and goes: table → conditions over $1, the anchors.
 OF_ANCHORS: Mapping[str, str] = {
@@ -78,7 +78,8 @@ async def hold_off(uow: UnitOfWork) -> None:
 
 async def lock(uow: UnitOfWork) -> None:
     """Waits until nobody resolves events or infers relations; take it before the graph's lock."""
-    await uow.fetch(_NO_INFERENCE)
+    # The job that infers relations must not tell one of a person whom it read before the erasure.
+    await uow.fetch(announcements.LOCK)
     await uow.fetch(_ALONE)
 
 
@@ -230,14 +231,15 @@ async def write_sealed(uow: UnitOfWork, table: str, cells: Sequence[tuple[int, i
     )
 
 
-async def told_relations(uow: UnitOfWork, person_id: int) -> Sequence[Any]:
-    """Rows of relations that were told of a person and were not told to have ended."""
-    return await uow.fetch(
-        "SELECT kind, subject_kind, subject_id, object_kind, object_id, valid_from_us, confidence, stated FROM relation"
-        " WHERE valid_to_us = 0 AND ((subject_kind = $1 AND subject_id = $2) OR (object_kind = $1 AND object_id = $2))",
+async def told_relations(uow: UnitOfWork, person_id: int) -> list[RelationTold]:
+    """Relations that were told of a person, as they are to be told now: never true."""
+    rows = await uow.fetch(
+        "SELECT kind, subject_kind, subject_id, object_kind, object_id, valid_from_us, valid_to_us, stated FROM relation"
+        " WHERE (subject_kind = $1 AND subject_id = $2) OR (object_kind = $1 AND object_id = $2)",
         _PERSON,
         person_id,
     )
+    return [RelationTold(**dict(row), confidence=0.0) for row in rows]
 
 
 async def vehicles_beside(uow: UnitOfWork, anchors: Collection[int]) -> list[int]:

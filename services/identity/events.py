@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 from troika.identity.v1 import events_pb2
@@ -124,33 +124,14 @@ def publish_consents(uow: UnitOfWork, statements: Iterable[Statement], persons: 
         uow.publish(CHANGED.subjects[0], events_pb2.EntitiesChanged(consent_changes=chunk).SerializeToString())
 
 
-def publish_erased(
-    uow: UnitOfWork, *, erasure_id: int, person_id: int, anchors: Sequence[int], relations: Sequence[Any], ended_us: int
-) -> None:
-    """entities.changed for an erased person: its relations (rows of `relation`) ended, its anchors are to be forgotten."""
-    subject = CHANGED.subjects[0]
-    ended = [
-        events_pb2.RelationChange(
-            kind=row["kind"],
-            subject_kind=events_pb2.EntityKind.ValueType(row["subject_kind"]),
-            subject_id=row["subject_id"],
-            object_kind=events_pb2.EntityKind.ValueType(row["object_kind"]),
-            object_id=row["object_id"],
-            valid_from_us=row["valid_from_us"],
-            valid_to_us=ended_us,
-            confidence=row["confidence"],
-            stated=row["stated"],
-        )
-        for row in relations
-    ]
-    for chunk in chunks(ended):
-        uow.publish(subject, events_pb2.EntitiesChanged(relation_changes=chunk).SerializeToString())
+def publish_erased(uow: UnitOfWork, *, erasure_id: int, person_id: int, anchors: Sequence[int]) -> None:
+    """entities.changed for an erased person: its anchors are to be forgotten."""
     # A person may have come through very many cookies.
     for start in range(0, max(len(anchors), 1), ANCHORS_PER_ERASURE):
         erased = events_pb2.Erasure(
             erasure_id=erasure_id, person_id=person_id, anchor_ids=anchors[start : start + ANCHORS_PER_ERASURE]
         )
-        uow.publish(subject, events_pb2.EntitiesChanged(erasures=[erased]).SerializeToString())
+        uow.publish(CHANGED.subjects[0], events_pb2.EntitiesChanged(erasures=[erased]).SerializeToString())
 
 
 def publish_relations(uow: UnitOfWork, told: Iterable[RelationTold]) -> None:

@@ -44,6 +44,8 @@ async def suggest(uow: UnitOfWork, store: Store, pairs: Sequence[Pair], threshol
         "INSERT INTO suggestion (anchor_a, anchor_b, probability, explanation, state, decided_by)"
         " SELECT a, b, p, explanation, CASE WHEN p >= $5 THEN 'linked' ELSE 'pending' END, ''"
         " FROM unnest($1::bigint[], $2::bigint[], $3::real[], $4::bytea[]) AS new(a, b, p, explanation)"
+        # Linkage takes a while: whom it read may have been erased since.
+        " WHERE 2 = (SELECT count(*) FROM identifier i WHERE i.id IN (a, b) AND i.anchor)"
         " ON CONFLICT (anchor_a, anchor_b) DO UPDATE SET probability = excluded.probability,"
         " explanation = excluded.explanation, state = excluded.state, at = now()"
         " WHERE suggestion.state IN ('pending', 'linked') RETURNING anchor_a, anchor_b, state, probability",

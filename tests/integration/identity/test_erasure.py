@@ -15,10 +15,11 @@ from chassis.bus import Message
 from chassis.errors import FailedPrecondition
 from chassis.rpc import reason_of
 from chassis.testing import DatabaseFactory
-from services.identity import erasure, erasure_store, tables
+from services.identity import erasure, erasure_store, inference, suggestions, tables
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import NUMBERS, Reason
 from services.identity.keks import EnvironmentKeks
+from services.identity.suggestions import Pair
 from services.identity.vault import Vault, identifier_place, profile_place
 from tests.integration.identity.erasing import (
     LI,
@@ -209,6 +210,35 @@ async def test_erasures_amid_events_leave_nothing_behind(world: World, doors: Do
     # What came in before the erasure went with it, what came after was refused.
     assert {0} == set(await resolve(doors, *ZHANGS))
     assert {} == await failed_checks(doors)
+
+
+async def test_linkage_that_read_an_erased_person_leaves_nothing_behind(world: World, doors: Doors) -> None:
+    li, zhang = await both(world)
+    rows = await world.rows("SELECT id, entity_id FROM identifier WHERE anchor AND kind = 1 ORDER BY id")
+    hers, his = (next(row.id for row in rows if row.entity_id == person) for person in (li, zhang))
+    await erase(doors, zhang)
+    async with world.database.transaction() as uow:
+        pairs = [Pair(hers, his, 0.99, {}), Pair(his, hers, 0.5, {})]
+        assert (0, 0) == await suggestions.suggest(uow, world.store, pairs[:1], 0.9)
+        assert (0, 0) == await suggestions.suggest(uow, world.store, pairs[1:], 0.9)
+    assert {} == await failed_checks(doors)
+
+
+async def test_relations_of_an_erased_person_are_taken_back(world: World, doors: Doors) -> None:
+    _, zhang = await both(world)
+    while (await inference.infer(world.database)).anchors:
+        pass
+    await world.published()
+    told = await world.rows("SELECT kind FROM relation WHERE subject_kind = 1 AND subject_id = :zhang", zhang=zhang)
+    assert "owns" in {row.kind for row in told}
+    await erase(doors, zhang)
+    while (await inference.infer(world.database)).anchors:
+        pass
+    _, changed, _ = await world.published()
+    taken_back = [c for batch in changed for c in batch.relation_changes if c.subject_kind == PERSON and c.subject_id == zhang]
+    assert sorted(row.kind for row in told) == sorted(c.kind for c in taken_back)
+    assert {0.0} == {c.confidence for c in taken_back}
+    assert [] == await world.rows("SELECT kind FROM relation WHERE subject_kind = 1 AND subject_id = :zhang", zhang=zhang)
 
 
 async def test_only_the_operator_erases(doors: Doors) -> None:
