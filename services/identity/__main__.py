@@ -16,7 +16,7 @@ from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_t
 from chassis import run
 from chassis.bus import Consumer
 from chassis.run import Runtime, Verb
-from services.identity import consumers, events, inference, quality, rotation, token_keys
+from services.identity import consumers, events, inference, linking, quality, rotation, token_keys
 from services.identity.handlers import Resolver
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
@@ -70,6 +70,7 @@ async def serve(settings: Settings) -> None:
 
 
 VERBS = (
+    Verb("link", "find records that are probably of one person, as suggestions or links", linking.run, linking.arguments),
     Verb("infer", "work out the relations of what changed since the last time", inference.catch_up, inference.arguments),
     Verb("quality", "tell how good each source's records are, worst first", quality.show, quality.arguments),
     *rotation.VERBS,

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
@@ -96,6 +96,14 @@ class Settings(ChassisSettings):
     )
     inference_pause_s: float = Field(
         5.0, gt=0, description="Seconds between two looks at what relations follow from new evidence."
+    )
+
+    linkage_engine: Literal["duckdb", "spark"] = Field("duckdb", description="Where the verb `link` runs its SQL.")
+    linkage_spark_master: str = Field("local-cluster[2,1,1024]", description="Spark master of the verb `link` on Spark.")
+    linkage_folder: Path | None = Field(
+        None,
+        description="Folder for what linkage writes while it runs, in a folder of its own for its user alone; "
+        "on a cluster one that all executors reach. Default: the system's folder for temporary files.",
     )
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.identity.linkage import engines
-from services.identity.linkage.profile import Profile, Record
+from services.identity.linkage.model import TooLittleToLearn
+from services.identity.linkage.profile import Profile
 from services.identity.linkage.profiles import PROFILES
-from services.identity.linkage.run import Linked, link
+from services.identity.linkage.run import Linked, PreparedFile, link, told
 
 ID = "record_id"
 
 
-def records(profile: Profile, files: list[Path]) -> Iterator[Record]:
+def prepare(profile: Profile, files: list[Path], into: Path) -> PreparedFile:
     """Rows of all files; `source` is the number of the file."""
-    for number, path in enumerate(files):
-        for batch in pq.ParquetFile(path).iter_batches(columns=list(profile.inputs)):
-            for row in batch.to_pylist():
-                yield {**row, "source": str(number)} if profile.two_files else row
+    with PreparedFile(profile, into) as prepared:
+        for number, path in enumerate(files):
+            for batch in pq.ParquetFile(path).iter_batches(columns=list(profile.inputs)):
+                prepared.add([{**row, "source": str(number)} for row in batch.to_pylist()])
+    return prepared
 
 
 def write(linked: Linked, ids: pa.Array, folder: Path) -> None:
@@ -50,15 +50,6 @@ def write(linked: Linked, ids: pa.Array, folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(linked.parameters), folder / "model.parquet")
 
 
-def say(as_json: bool, step: str, figures: dict[str, Any]) -> None:
-    """One line per step."""
-    text = orjson.dumps({"step": step, **figures}).decode()
-    if not as_json:
-        text = f"{step:10} " + "  ".join(f"{name} {value:,}" for name, value in figures.items())
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Reads the flags, links, writes."""
     parser = argparse.ArgumentParser(prog="python -m services.identity.linkage", description=__doc__)
@@ -66,7 +57,9 @@ def main() -> None:
     parser.add_argument("profile", choices=sorted(PROFILES))
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    add_engine_flags(parser)
+    parser.add_argument("--engine", choices=engines.ENGINES, default="duckdb", help="where the SQL runs (default duckdb)")
+    parser.add_argument("--master", default=engines.LOCAL_CLUSTER, help="Spark master (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="progress as JSON lines")
     flags = parser.parse_args()
     profile: Profile = PROFILES[flags.profile]
     if profile.two_files and len(flags.files) != 2:
@@ -79,19 +72,12 @@ def main() -> None:
             parser.error(f"{path}: no column {', '.join(missing)}")
     ids = pa.concat_arrays([chunk for path in flags.files for chunk in pq.read_table(path, columns=[ID])[ID].chunks])
     with engines.private_folder() as folder, engines.opened(flags.engine, flags.master, folder) as engine:
-        linked = link(
-            profile, records(profile, flags.files), engine, folder, lambda step, figures: say(flags.json, step, figures)
-        )
+        prepared = prepare(profile, flags.files, folder / "records.parquet")
+        try:
+            linked = link(prepared, engine, told(flags.json))
+        except TooLittleToLearn as error:
+            sys.exit(f"too little to learn from: {error}")
     write(linked, ids, flags.out)
-
-
-def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """--engine, --master, --json: the same wherever a linkage starts."""
-    parser.add_argument("--engine", choices=engines.ENGINES, default="duckdb", help="where the SQL runs (default duckdb)")
-    parser.add_argument(
-        "--master", default="local-cluster[2,1,1024]", help="Spark master, for --engine spark (default local-cluster[2,1,1024])"
-    )
-    parser.add_argument("--json", action="store_true", help="progress as JSON lines")
 
 
 if __name__ == "__main__":

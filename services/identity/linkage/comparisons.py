@@ -5,11 +5,6 @@ from __future__ import annotations
 from services.identity.linkage.profile import Level
 
 
-def missing(*columns: str) -> str:
-    """Either record lacks one of the columns."""
-    return " or ".join(f"{column}_{side} is null" for column in columns for side in "lr")
-
-
 def same(column: str, *, by_frequency: bool = True) -> Level:
     """Equal values; rare ones weigh more unless told otherwise."""
     return Level(f"same {column}", f"{column}_l = {column}_r", column if by_frequency else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,9 +14,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import sqlglot
 from splink.internals.database_api import DatabaseAPISubClass
-from splink.internals.splink_dataframe import SplinkDataFrame
 
 ENGINES = ("duckdb", "spark")
+# Two executors of one core and 1 GiB each, as processes of this machine.
+LOCAL_CLUSTER = "local-cluster[2,1,1024]"
+_PREFIX = "troika-linkage-"
 
 
 class Engine(Protocol):
@@ -31,8 +34,8 @@ class Engine(Protocol):
     def create(self, name: str, sql: str) -> None:
         """Makes a table from DuckDB SQL."""
 
-    def fetch(self, frame: SplinkDataFrame, sql: str) -> pa.Table:
-        """Result of DuckDB SQL in which {this} is the frame."""
+    def fetch(self, sql: str) -> pa.Table:
+        """Result of DuckDB SQL."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ class DuckDbEngine:
         """Makes the table."""
         self.connection.execute(f"create table {name} as {sql}")
 
-    def fetch(self, frame: SplinkDataFrame, sql: str) -> pa.Table:
+    def fetch(self, sql: str) -> pa.Table:
         """Runs it here."""
-        return self.connection.sql(sql.format(this=frame.physical_name)).to_arrow_table()
+        return self.connection.sql(sql).to_arrow_table()
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,34 @@ class SparkEngine:
         self._run(sql).write.parquet(target)
         self.session.read.parquet(target).createOrReplaceTempView(name)
 
-    def fetch(self, frame: SplinkDataFrame, sql: str) -> pa.Table:
+    def fetch(self, sql: str) -> pa.Table:
         """Collects to this process."""
-        return self._run(sql.format(this=frame.physical_name)).toArrow()
+        return self._run(sql).toArrow()
 
 
 @contextmanager
 def private_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder that only this user can enter, and that is gone afterwards: it holds personal data."""
-    with tempfile.TemporaryDirectory(prefix="troika-linkage-", dir=parent) as name:  # 0700 by itself
+    """A folder that only this user can enter, and that is gone afterwards: it holds personal data.
+
+    What a killed run left goes when the next one begins.
+    """
+    home = parent or Path(tempfile.gettempdir())
+    for left in home.glob(f"{_PREFIX}*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if left.stat().st_uid == os.getuid() and pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=home) as name:  # 0700 by itself
         yield Path(name)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def opened(name: str, master: str, folder: Path) -> AbstractContextManager[Engine]:

@@ -5,8 +5,8 @@ SQL here is DuckDB's; an engine of another dialect translates it. In a compariso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,11 +25,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Levels from most to least alike; the last, "different", is implied. `missing`: when the pair says nothing about it."""
+    """Levels from most to least alike, then the implied "different". A pair that lacks a column of `needs` says nothing."""
 
     name: str
-    missing: str
+    needs: tuple[str, ...]
     levels: tuple[Level, ...]
+
+    @property
+    def missing(self) -> str:
+        """SQL: either record lacks one of the columns."""
+        return " or ".join(f"{column}_{side} is null" for column in self.needs for side in "lr")
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,13 @@ class Profile:
     cluster_threshold: float
     # Two files without duplicates inside: `source` says which file, and a record links to one other at most.
     two_files: bool = False
+
+    def restricted_to(self, present: Container[str]) -> Profile:
+        """The profile for records of which all other columns are empty: no key, comparison or training asks for them."""
+
+        def whole(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+            return tuple(group for group in groups if all(column in present for column in group))
+
+        training = replace(self.training, certain=whole(self.training.certain), blocks=whole(self.training.blocks))
+        comparisons = tuple(c for c in self.comparisons if all(column in present for column in c.needs))
+        return replace(self, keys=whole(self.keys), comparisons=comparisons, training=training)

@@ -60,7 +60,7 @@ ONE_FILE = Profile(
     comparisons=(
         Comparison(
             "given_name",
-            by.missing("given_name"),
+            ("given_name",),
             (
                 by.same("given_name"),
                 by.listed("given_name", "names"),
@@ -71,7 +71,7 @@ ONE_FILE = Profile(
         ),
         Comparison(
             "surname",
-            by.missing("surname"),
+            ("surname",),
             (
                 by.same("surname"),
                 by.listed("surname", "names"),
@@ -80,20 +80,16 @@ ONE_FILE = Profile(
                 by.typos("surname", 2, longer_than=4),
             ),
         ),
-        Comparison(
-            "born", by.missing("born"), (by.same("born"), by.typos("born", 1), by.typos("born", 2), by.within("birth_year", 1))
-        ),
-        Comparison(
-            "insurance", by.missing("insurance"), (by.same("insurance"), by.typos("insurance", 1), by.typos("insurance", 2))
-        ),
+        Comparison("born", ("born",), (by.same("born"), by.typos("born", 1), by.typos("born", 2), by.within("birth_year", 1))),
+        Comparison("insurance", ("insurance",), (by.same("insurance"), by.typos("insurance", 1), by.typos("insurance", 2))),
         Comparison(
             "address",
-            by.missing("address_1"),
+            ("address_1",),
             (by.same("address_1"), by.typos("address_1", 2), by.overlap("street")),
         ),
-        Comparison("street_number", by.missing("street_number"), (by.same("street_number"), by.typos("street_number", 1))),
-        Comparison("postcode", by.missing("postcode"), (by.same("postcode"), by.typos("postcode", 1))),
-        Comparison("suburb", by.missing("suburb"), (by.same("suburb"), by.typos("suburb", 2), by.listed("suburb", "street"))),
+        Comparison("street_number", ("street_number",), (by.same("street_number"), by.typos("street_number", 1))),
+        Comparison("postcode", ("postcode",), (by.same("postcode"), by.typos("postcode", 1))),
+        Comparison("suburb", ("suburb",), (by.same("suburb"), by.typos("suburb", 2), by.listed("suburb", "street"))),
     ),
     training=Training(
         certain=(("insurance",), ("given_name", "surname", "born")),

@@ -84,7 +84,7 @@ PROFILE = Profile(
     comparisons=(
         Comparison(
             "family",
-            by.missing("family"),
+            ("family",),
             (
                 by.same("family"),
                 by.listed("family", "words"),
@@ -96,7 +96,7 @@ PROFILE = Profile(
         ),
         Comparison(
             "given",
-            by.missing("given"),
+            ("given",),
             (
                 by.same("given"),
                 Level("initial", f"{_SAME_INITIAL} and (length(given_l) = 1 or length(given_r) = 1)"),
@@ -106,20 +106,20 @@ PROFILE = Profile(
                 by.listed("given", "words"),
             ),
         ),
-        Comparison("middle", by.missing("middle"), (by.overlap("middle"),)),
+        Comparison("middle", ("middle",), (by.overlap("middle"),)),
         Comparison(
             "born",
-            by.missing("born"),
+            ("born",),
             (by.same("born"), by.typos("born", 1), by.same("birth_year", by_frequency=False), by.typos("born", 2)),
         ),
         Comparison(
             "postcode",
-            by.missing("postcode"),
+            ("postcode",),
             (by.same("postcode"), by.typos("postcode", 1), by.same("outcode"), by.same("area")),
         ),
-        Comparison("birth_place", by.missing("birth_place"), (by.same("birth_place"), by.overlap("places"))),
-        Comparison("occupation", by.missing("occupation"), (by.same("occupation"),)),
-        Comparison("gender", by.missing("gender"), (by.same("gender"),)),
+        Comparison("birth_place", ("birth_place",), (by.same("birth_place"), by.overlap("places"))),
+        Comparison("occupation", ("occupation",), (by.same("occupation"),)),
+        Comparison("gender", ("gender",), (by.same("gender"),)),
     ),
     training=Training(
         certain=(("family", "given", "born"), ("born", "postcode"), ("family", "postcode")),
