@@ -16,7 +16,7 @@ from services.identity.domain.kinds import Kind
 from services.identity.domain.relations import OWNS, Evidence
 from services.identity.settings import Settings
 
-PLACEHOLDER = "PLACEHOLDER"
+PLACEHOLDER, ERASED = "PLACEHOLDER", "ERASED"
 OPENED_BY_USERS = frozenset({"app", "wechat"})
 REFUSED_LINK, OTHER_NAME, OTHER_OWNER = "REFUSED_LINK", "OTHER_NAME", "OTHER_OWNER"
 # Values that one person alone has: where the record and the value are two persons', a guard refused the link.
@@ -102,7 +102,8 @@ async def report(uow: UnitOfWork, source: str = "") -> list[Quality]:
 def _quality(name: str, events: int, counted: Sequence[int], refusals: Sequence[tuple[str, str, int]]) -> Quality:
     records, identifiers, doubled, *missing, shared, refused, other_name, other_owner, conflicting = counted
     placeholders = sum(count for _, reason, count in refusals if reason == PLACEHOLDER)
-    invalid = sum(count for _, reason, count in refusals) - placeholders
+    # That somebody was erased is no fault of the source.
+    invalid = sum(count for _, reason, count in refusals if reason not in (PLACEHOLDER, ERASED))
     # Events that brought nothing valid are not among the events, their refusals are.
     taken, whole = max(events, 1), max(records, 1)
     return Quality(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -247,3 +248,36 @@ async def test_after_an_unmerge_relations_and_what_was_told_are_as_if_never_merg
         expected = [tuple(row) for row in await never.rows(told)]
         assert expected == [tuple(row) for row in await world.rows(told)]
         assert {"owns", "drives", "member_of", "uses", "sold_by", "serviced_by"} == {row[0] for row in expected}
+
+
+async def test_a_social_credit_code_on_records_makes_nobody_one(world: World) -> None:
+    code = ("uscc", "91110000600037341L")
+    events = await world.see(
+        ("dealer:D001", ("crm_id", "dealer:D001", "1"), ("mobile", ZHANG), code, {"who": "张伟"}),
+        ("dealer:D001", ("crm_id", "dealer:D001", "2"), ("mobile", LI), code, {"who": "李娜"}),
+        ("dealer:D001", code),
+    )
+    zhang, li, nobody = (event.person.entity_id for event in events)
+    assert zhang != li
+    assert (0, 0) == (nobody, events[2].vehicle.entity_id)
+
+
+async def test_jobs_that_run_at_once_tell_each_change_once(world: World) -> None:
+    await world.see(
+        *(
+            (
+                f"dealer:D00{n % 3}",
+                ("crm_id", f"dealer:D00{n % 3}", str(n + 1)),
+                ("mobile", f"1391234{n + 5000}"),
+                ("plate", f"粤B{n + 10000}"),
+                {"who": "张伟", "relation": "owns"},
+            )
+            for n in range(40)
+        )
+    )
+    done = await asyncio.gather(*(infer(world.database, 10) for _ in range(12)))
+    assert 80 == sum(each.changes for each in done)
+    assert [0] == [row.n for row in await world.rows("SELECT count(*) AS n FROM inference_queue")]
+    _, changed, _ = await world.published()
+    told = [(c.kind, c.subject_id, c.object_id) for message in changed for c in message.relation_changes]
+    assert 80 == len(told) == len(set(told))
