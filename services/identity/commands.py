@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chassis.db import UnitOfWork
 from chassis.errors import NotFound
-from services.identity import graph, graph_store, queries
+from services.identity import graph, graph_store, neighbourhoods, queries
 from services.identity.domain.explain import explain
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import Kind
@@ -48,7 +48,7 @@ async def explain_link(uow: UnitOfWork, store: Store, vault: Vault, a: Known, b:
         ids.append(found[0])
     if b.kind.space is not a.kind.space:
         return Story(False, [], [DIFFERENT_KINDS])
-    near = await graph.near(uow, await graph_store.near_ids(uow, ids))
+    near = await neighbourhoods.near(uow, await graph_store.near_ids(uow, ids))
     solved = graph.solve(near, await store.trust(uow))
     found_way = explain(solved.graph, solved.parts[a.kind.space], near.node[ids[0]], near.node[ids[1]])
     if found_way.guards:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chassis.db import UnitOfWork
-from services.identity import graph, graph_store
+from services.identity import graph_store, neighbourhoods
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import GUARDS, Names, Space
 from services.identity.domain.observations import Observation
-from services.identity.graph import Neighbourhood
+from services.identity.neighbourhoods import Neighbourhood
 from services.identity.token_keys import require_token_keys
 from services.identity.vault import Subject, Vault, identifier_place
 
@@ -105,7 +105,7 @@ async def near(uow: UnitOfWork, vault: Vault, batch: Batch, wide: bool = False) 
     if wide:
         asked = set(own.values())
         rows = [*rows, *await graph_store.near_ids(uow, [row["id"] for row in rows if row["token"] in asked])]
-    found = await graph.near(uow, rows)
+    found = await neighbourhoods.near(uow, rows)
     by_token = {row[1]: row[0] for row in rows}
     ids = [by_token.get(own.get(token, token), 0) for token in tokens]
     for at, id_ in enumerate(ids):

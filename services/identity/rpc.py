@@ -14,7 +14,7 @@ from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
-from services.identity import commands, entities, events, queries, stewardship
+from services.identity import commands, entities, events, queries, sharing
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import KINDS, SCOPED, Kind, Reason, Space
 from services.identity.messages import entity_message, timestamp
@@ -98,7 +98,7 @@ class IdentityRpc(IdentityServiceServicer):
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         good = [k for k in known if isinstance(k, Known)]
         async with self._database.transaction() as uow:
-            registered = await stewardship.set_aside(uow, self._store, self._vault, good, Reason.REGISTERED, request.reason)
+            registered = await sharing.set_aside(uow, self._store, self._vault, good, Reason.REGISTERED, request.reason)
         invalid = [index for index, k in enumerate(known) if not isinstance(k, Known)]
         return pb.RegisterSharedIdentifiersResponse(registered=registered, invalid_indexes=invalid)
 

@@ -13,7 +13,7 @@ from troika.identity.v1.stewardship_service_pb2_grpc import StewardshipServiceSe
 
 from chassis import paging
 from chassis.db import Database
-from services.identity import queries, stewardship, suggestions
+from services.identity import queries, sharing, stewardship, suggestions
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import Reason
 from services.identity.messages import timestamp
@@ -90,7 +90,7 @@ class StewardshipRpc(StewardshipServiceServicer):
         """Clusters that only these values held together come apart at once."""
         good, invalid = self._known(request.identifiers)
         async with self._database.transaction() as uow:
-            quarantined = await stewardship.set_aside(uow, self._store, self._vault, good, Reason.QUARANTINED, request.reason)
+            quarantined = await sharing.set_aside(uow, self._store, self._vault, good, Reason.QUARANTINED, request.reason)
         return pb.QuarantineIdentifiersResponse(quarantined=quarantined, invalid_indexes=invalid)
 
     async def ReleaseIdentifiers(
@@ -99,7 +99,7 @@ class StewardshipRpc(StewardshipServiceServicer):
         """What they held together joins again."""
         good, invalid = self._known(request.identifiers)
         async with self._database.transaction() as uow:
-            released, unknown = await stewardship.release(uow, self._store, self._vault, good)
+            released, unknown = await sharing.release(uow, self._store, self._vault, good)
         unheard = {known.token for known in unknown}
         for index, ref in enumerate(request.identifiers):
             known = self._vault.known(ref.kind, ref.scope, ref.value)

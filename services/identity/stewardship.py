@@ -13,21 +13,16 @@ import orjson
 
 from chassis.db import UnitOfWork
 from chassis.errors import FailedPrecondition, NotFound
-from services.identity import graph, graph_store, intake, queries
-from services.identity.domain.identifiers import Known
+from services.identity import graph, graph_store, neighbourhoods, queries
 from services.identity.domain.kinds import (
-    NUMBERS,
     OPERATOR_STRENGTH,
     REASON_OF,
     RETRACTED_STRENGTH,
-    Reason,
     Space,
 )
-from services.identity.graph import Neighbourhood
 from services.identity.graph_store import LinkSeen
-from services.identity.intake import Batch
+from services.identity.neighbourhoods import Neighbourhood
 from services.identity.store import Store
-from services.identity.vault import Vault
 
 OPERATOR = "operator"
 MERGED, ALREADY_MERGED, NOT_FOUND = "MERGED", "ALREADY_MERGED", "NOT_FOUND"
@@ -80,59 +75,6 @@ class MergeOrder:
         return sha256(orjson.dumps([self.target_id, list(self.source_ids), self.move_limit])).digest()
 
 
-async def set_aside(
-    uow: UnitOfWork, store: Store, vault: Vault, identifiers: Sequence[Known], reason: Reason, note: str
-) -> int:
-    """Takes values out of use, known or not yet, and takes apart what only they held together; returns how many were in use."""
-    if not identifiers:
-        return 0
-    scopes = await store.scope_ids(uow, {known.scope for known in identifiers})
-    await graph_store.lock(uow)
-    now = time.time_ns() // 1000
-    batch = Batch()
-    for known in identifiers:
-        batch.value(known, now)
-    near, ids = await intake.near(uow, vault, batch, wide=True)
-    await intake.add_identifiers(uow, vault, near, batch, ids, scopes)
-    number = NUMBERS[reason]
-    for id_ in ids:
-        node = near.node[id_]
-        near.mine[node] = True
-        if near.person_guard[node] != NUMBERS[Reason.ERASED]:
-            near.set_aside[node] = number
-    set_aside_ids = [near.ids[node] for node in near.set_aside]
-    fresh = [id_ for id_ in set_aside_ids if not near.person_guard[near.node[id_]]]
-    degree = dict.fromkeys(set_aside_ids, 0)
-    for _, value, _, _ in near.links:
-        if value in degree:
-            degree[value] += 1
-    await uow.fetch("UPDATE identifier SET cleared = false WHERE id = ANY($1::bigint[])", set_aside_ids)
-    await graph_store.write_shared(uow, {id_: (number, links) for id_, links in degree.items()}, note)
-    await graph.settle(uow, store, near, why=str(reason))
-    return len(fresh)
-
-
-async def release(uow: UnitOfWork, store: Store, vault: Vault, identifiers: Sequence[Known]) -> tuple[int, list[Known]]:
-    """Puts values back to use; returns how many were out of it, and those that nobody knows."""
-    await graph_store.lock(uow)
-    ids, unknown = [], []
-    for known in identifiers:
-        found = await queries.identifier_ids(uow, vault.lookup_tokens(known))
-        ids += found
-        if not found:
-            unknown.append(known)
-    rows = await uow.fetch(
-        "UPDATE identifier SET cleared = true, person_guard = 0, vehicle_guard = 0 WHERE id = ANY($1::bigint[])"
-        " AND person_guard <> $2 AND (person_guard > 0 OR vehicle_guard > 0) RETURNING id",
-        ids,
-        NUMBERS[Reason.ERASED],
-    )
-    released = [int(row[0]) for row in rows]
-    await uow.fetch("DELETE FROM shared WHERE identifier_id = ANY($1::bigint[])", released)
-    await graph.recompute(uow, store, released, why="RELEASED")
-    return len(released), unknown
-
-
 async def merge_persons(uow: UnitOfWork, store: Store, order: MergeOrder) -> Merged:
     """Makes persons one; each source by itself. Raises NotFound for the target, FailedPrecondition OP_ID_REUSED."""
     operators = (await store.source_ids(uow, {OPERATOR}))[OPERATOR]
@@ -145,7 +87,7 @@ async def merge_persons(uow: UnitOfWork, store: Store, order: MergeOrder) -> Mer
     anchors = await _anchors(uow, [order.target_id, *order.source_ids])
     if order.target_id not in anchors:
         raise NotFound("no such person", reason="ENTITY_NOT_FOUND", field="target_id")
-    near = await graph.near(uow, await graph_store.near_ids(uow, [at for ids in anchors.values() for at in ids]))
+    near = await neighbourhoods.near(uow, await graph_store.near_ids(uow, [at for ids in anchors.values() for at in ids]))
     near.preferred = frozenset((order.target_id,))
     trust = await store.trust(uow)
     target = anchors[order.target_id]
@@ -197,7 +139,7 @@ async def unmerge(uow: UnitOfWork, store: Store, op_id: str, reason: str, caller
     before = await _owner_of(uow, ends)
     operators = (await store.source_ids(uow, {OPERATOR}))[OPERATOR]
     now = time.time_ns() // 1000
-    near = await graph.near(uow, await graph_store.near_ids(uow, ends)) if ends else Neighbourhood()
+    near = await neighbourhoods.near(uow, await graph_store.near_ids(uow, ends)) if ends else Neighbourhood()
     for anchor, value in links:
         near.link(LinkSeen(anchor, value, 0, operators, RETRACTED_STRENGTH, now))
     if dry_run:
@@ -219,7 +161,7 @@ async def _part(uow: UnitOfWork, store: Store, op_id: str, reason: str, caller: 
     moved, kept = rows[0]
     ends = [*kept, *moved]
     before = await _owner_of(uow, ends)
-    near = await graph.near(uow, await graph_store.near_ids(uow, ends))
+    near = await neighbourhoods.near(uow, await graph_store.near_ids(uow, ends))
     marks: dict[int, tuple[int, ...]] = {}
     for side, anchors in ((number, kept), (-number, moved)):
         for anchor in anchors:

@@ -10,7 +10,7 @@ import orjson
 
 from chassis.db import UnitOfWork
 from chassis.errors import FailedPrecondition, NotFound
-from services.identity import graph, graph_store, stewardship
+from services.identity import graph, graph_store, neighbourhoods, stewardship
 from services.identity.domain.kinds import MAX_PROBABLE_STRENGTH
 from services.identity.graph_store import LinkSeen
 from services.identity.stewardship import MergeOrder
@@ -57,7 +57,7 @@ async def suggest(uow: UnitOfWork, store: Store, pairs: Sequence[Pair], threshol
     )
     linked = [(int(r[0]), int(r[1]), float(r[3])) for r in rows if r[2] == LINKED]
     if linked:
-        near = await graph.near(uow, await graph_store.near_ids(uow, {at for a, b, _ in linked for at in (a, b)}))
+        near = await neighbourhoods.near(uow, await graph_store.near_ids(uow, {at for a, b, _ in linked for at in (a, b)}))
         now = time.time_ns() // 1000
         for a, b, probability in linked:
             if a in near.node and b in near.node:

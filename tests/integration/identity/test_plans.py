@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chassis.db import UnitOfWork
-from services.identity import graph, graph_store
+from services.identity import graph_store, neighbourhoods
 from services.identity.store import CLAIMS
 from tests.integration.identity.world import World
 
@@ -53,7 +53,7 @@ async def test_a_known_claim_is_found_by_its_index(full: World) -> None:
 async def test_a_neighbourhood_is_found_by_index(full: World) -> None:
     tokens = [token(number) for number in range(2, 1002, 2)]
     async with full.database.transaction() as uow:
-        near = await graph.near(uow, await graph_store.near_tokens(uow, tokens))
+        near = await neighbourhoods.near(uow, await graph_store.near_tokens(uow, tokens))
         assert 1000 == len(near.ids)
         assert 500 == len(near.links)
         found = {
