@@ -70,10 +70,20 @@ async def _anchored(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | N
 
 def of_vehicles(rows: Iterable[Counted]) -> list[Relation]:
     """Relations of vehicles with persons and dealers, from all evidence on them."""
+    return [relation for car, mine in by_vehicle(rows).items() for relation in of_vehicle(car, mine)]
+
+
+def by_vehicle(rows: Iterable[Counted]) -> Mapping[int, Sequence[Counted]]:
+    """Evidence by the vehicle that it is on."""
     cars: defaultdict[int, list[Counted]] = defaultdict(list)
     for row in rows:
         cars[row.object if row.kind <= Evidence.SEEN_WITH else row.subject].append(row)
-    return [r for car, mine in cars.items() for r in (*vehicle_relations(car, mine), *dealer_relations(car, mine))]
+    return cars
+
+
+def of_vehicle(vehicle: int, rows: Sequence[Counted]) -> list[Relation]:
+    """Relations of one vehicle."""
+    return [*vehicle_relations(vehicle, rows), *dealer_relations(vehicle, rows)]
 
 
 async def of_persons(uow: UnitOfWork, persons: Collection[int]) -> list[Relation]:

@@ -185,6 +185,7 @@ inference_queue = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("anchor_id", BigInteger, nullable=False),
     Column("left_id", BigInteger, nullable=False),
+    Index("ix_inference_queue_anchor_id", "anchor_id"),
 )
 
 dealer = Table(

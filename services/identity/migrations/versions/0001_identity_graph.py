@@ -122,6 +122,7 @@ STATEMENTS = (
         anchor_id bigint NOT NULL,
         left_id bigint NOT NULL,
         CONSTRAINT pk_inference_queue PRIMARY KEY (id))""",
+    "CREATE INDEX ix_inference_queue_anchor_id ON inference_queue (anchor_id)",
     """CREATE TABLE dealer (
         id bigint GENERATED ALWAYS AS IDENTITY,
         code text NOT NULL,
