@@ -51,26 +51,27 @@ async def record(
     told = [entry for entry in told if counts(entry[0]) or entry[0].signature in news]
     if not told:
         return
-    codes = {o.source.removeprefix(DEALER) for o, _, _ in told if o.source.startswith(DEALER)}
-    dealers = await dealer_ids(uow, codes) if codes else {}
+    codes = {source: source.removeprefix(DEALER) for source in {o.source for o, _, _ in told} if source.startswith(DEALER)}
+    ids = await dealer_ids(uow, set(codes.values())) if codes else {}
+    dealer_of = {source: ids[code] for source, code in codes.items()}
     rows: dict[Key, list[int]] = {}
     touched: set[int] = set()
     for o, person, vehicle in told:
-        dealer = dealers[o.source.removeprefix(DEALER)] if o.source.startswith(DEALER) else 0
-        shows = evidence_of(o.event, o.relation, person=bool(person), vehicle=bool(vehicle), dealer=bool(dealer))
-        if shows:
-            month, day = month_of(o.occurred_us)
-        for kind in shows:
-            of_dealer = kind >= Evidence.SOLD_AT
-            subject = person if kind < Evidence.SOLD_AT or kind >= Evidence.ADVISED_AT else vehicle
-            key = Key(subject, dealer if of_dealer else vehicle, int(kind), sources[o.source], month)
+        dealer, at = dealer_of.get(o.source, 0), o.occurred_us
+        month, day = month_of(at)
+        for kind in evidence_of(o.event, o.relation, person=person > 0, vehicle=vehicle > 0, dealer=dealer > 0):
+            between_them = kind < Evidence.SOLD_AT
+            subject = vehicle if not between_them and kind < Evidence.ADVISED_AT else person
             since = _first_sold(o.vehicle_properties) if kind in _OF_VEHICLE else 0
-            row = rows.setdefault(key, [0, 0, o.occurred_us, o.occurred_us, since])
-            row[0] |= day
-            row[1] += 1
-            row[2], row[3] = min(row[2], o.occurred_us), max(row[3], o.occurred_us)
-            row[4] = min(filter(None, (row[4], since)), default=0)
-            touched.add(subject if kind >= Evidence.SOLD_AT else vehicle)
+            key = Key(subject, vehicle if between_them else dealer, int(kind), sources[o.source], month)
+            if (row := rows.get(key)) is None:
+                rows[key] = [day, 1, at, at, since]
+            else:
+                row[0] |= day
+                row[1] += 1
+                row[2], row[3] = min(row[2], at), max(row[3], at)
+                row[4] = min(row[4] or since, since or row[4])
+            touched.add(vehicle if between_them else subject)
         # An address or a device says who may live together and who uses what.
         if person and o.signature in news and (o.address_hash or any(known.kind is Kind.DEVICE for known in o.persons)):
             touched.add(person)
