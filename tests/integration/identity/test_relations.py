@@ -13,7 +13,7 @@ from services.identity import entities, households, stewardship
 from services.identity.domain.kinds import Space
 from services.identity.domain.relations import Relation
 from services.identity.entities import Entity
-from services.identity.inference import Inferred, infer, queue_all
+from services.identity.inference import Inferred, follow, infer, queue_all
 from services.identity.stewardship import MergeOrder
 from tests.integration.identity.world import NOW, World
 
@@ -281,3 +281,17 @@ async def test_jobs_that_run_at_once_tell_each_change_once(world: World) -> None
     _, changed, _ = await world.published()
     told = [(c.kind, c.subject_id, c.object_id) for message in changed for c in message.relation_changes]
     assert 80 == len(told) == len(set(told))
+
+
+async def test_the_service_follows_evidence_by_itself(world: World) -> None:
+    following = asyncio.create_task(follow(world.database, 0.05))
+    try:
+        for number in range(3):
+            await world.see(record("D001", "1", ZHANG, VIN, who="张伟", relation="owns", at=NOW + number * DAY))
+            async with asyncio.timeout(10):
+                while (await world.rows("SELECT count(*) AS n FROM inference_queue"))[0].n:
+                    await asyncio.sleep(0.02)
+        assert 2 == len(await world.rows("SELECT kind FROM relation"))
+        assert not following.done()
+    finally:
+        following.cancel()
