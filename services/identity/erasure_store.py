@@ -9,7 +9,7 @@ from typing import Any
 
 from chassis.db import UnitOfWork
 from services.identity import announcements
-from services.identity.domain.kinds import COUNTED, NUMBERS, RETRACTED_STRENGTH, Reason, Space
+from services.identity.domain.kinds import COUNTED, NUMBERS, Reason, Space
 from services.identity.events import RelationTold
 from services.identity.queries import kinds_of
 
@@ -93,21 +93,25 @@ async def person(uow: UnitOfWork, person_id: int) -> Person | None:
     if not members:
         return None
     anchors = sorted(row[0] for row in members if row[1])
-    linked = await uow.fetch("SELECT value_id, name FROM link WHERE anchor_id = ANY($1::bigint[])", anchors)
+    # What records said; what operators and linkage say of two records is no value of either.
+    linked = await uow.fetch("SELECT value_id, name FROM link WHERE anchor_id = ANY($1::bigint[]) AND strength = 0", anchors)
     profiles = await uow.fetch("SELECT name FROM profile WHERE anchor_id = ANY($1::bigint[])", anchors)
     names = frozenset({row[1] for row in linked} | {row[0] for row in profiles}) - {0}
     candidates = {row[0] for row in members} | {row[0] for row in linked}
     rows = await uow.fetch(
-        "SELECT id, kind, anchor, entity_id, person_guard FROM identifier WHERE id = ANY($1::bigint[])", list(candidates)
+        "SELECT id, anchor AND entity_id <> $2, person_guard FROM identifier WHERE id = ANY($1::bigint[])"
+        " AND kind = ANY($3::smallint[])",
+        list(candidates),
+        person_id,
+        kinds_of(Space.PERSON),
     )
-    of_persons = set(kinds_of(Space.PERSON))
-    guard = {row[0]: row[4] for row in rows if row[1] in of_persons}
+    guard = {row[0]: row[2] for row in rows}
     taken = await _used_by_others(uow, list(guard), anchors)
-    for id_, _, anchor, entity_id, _ in rows:
-        if anchor and entity_id != person_id and id_ in guard:
-            taken.setdefault(id_, set())
+    for id_, is_anchor_of_others, _ in rows:
+        if is_anchor_of_others:
+            taken.setdefault(id_, frozenset())
     own = sorted(id_ for id_, number in guard.items() if id_ not in taken and number not in _DECIDED)
-    rest = {row[0]: row[4] for row in rows if row[0] not in set(own)}
+    left = await _neighbours(uow, anchors, own)
     keys = await uow.fetch(
         "SELECT subject_key_id FROM identifier WHERE id = ANY($1::bigint[]) AND subject_key_id <> 0"
         " UNION SELECT subject_key_id FROM profile WHERE anchor_id = ANY($2::bigint[])",
@@ -118,26 +122,40 @@ async def person(uow: UnitOfWork, person_id: int) -> Person | None:
         person_id,
         anchors,
         own,
-        {id_: frozenset(taken.get(id_, ())) for id_, number in guard.items() if id_ in taken and number == 0},
+        {id_: taken[id_] for id_, number in guard.items() if id_ in taken and number == 0},
         names,
         sorted(row[0] for row in keys),
-        frozenset(rest),
-        frozenset(id_ for id_, number in rest.items() if number in _COUNTED),
+        frozenset(left),
+        frozenset(id_ for id_, number in left.items() if number in _COUNTED),
     )
 
 
-async def _used_by_others(uow: UnitOfWork, values: Sequence[int], anchors: Sequence[int]) -> dict[int, set[int]]:
-    """Values that came with anchors of somebody else → the names they came under."""
+async def _used_by_others(uow: UnitOfWork, values: Sequence[int], anchors: Sequence[int]) -> dict[int, frozenset[int]]:
+    """Values that somebody else's records name, or that speak for somebody else → the names somebody else bears on them."""
     taken: defaultdict[int, set[int]] = defaultdict(set)
     for value, name in await uow.fetch(
         "SELECT DISTINCT value_id, name FROM link WHERE value_id = ANY($1::bigint[]) AND NOT anchor_id = ANY($2::bigint[])"
-        " AND strength <> $3",
+        " AND strength = 0"
+        " UNION SELECT anchor_id, name FROM link WHERE anchor_id = ANY($1::bigint[]) AND NOT anchor_id = ANY($2::bigint[])"
+        " AND strength = 0"
+        " UNION SELECT anchor_id, name FROM profile WHERE anchor_id = ANY($1::bigint[]) AND NOT anchor_id = ANY($2::bigint[])",
         values,
         anchors,
-        RETRACTED_STRENGTH,
     ):
         taken[value].add(name)
-    return dict(taken)
+    return {value: frozenset(names) for value, names in taken.items()}
+
+
+async def _neighbours(uow: UnitOfWork, anchors: Sequence[int], own: Sequence[int]) -> dict[int, int]:
+    """What is left at the far ends of links that go, with its guard on persons."""
+    rows = await uow.fetch(
+        "SELECT i.id, i.person_guard FROM (SELECT value_id AS id FROM link WHERE anchor_id = ANY($1::bigint[])"
+        " UNION SELECT anchor_id FROM link WHERE value_id = ANY($2::bigint[]) UNION SELECT unnest($1::bigint[])) far"
+        " JOIN identifier i USING (id) WHERE NOT i.id = ANY($2::bigint[])",
+        anchors,
+        own,
+    )
+    return {int(row[0]): int(row[1]) for row in rows}
 
 
 async def count(uow: UnitOfWork, what: Person) -> dict[str, int]:

@@ -8,6 +8,9 @@ from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1 import vault_service_pb2 as vault_pb
 
 from chassis.rpc import reason_of
+from services.identity import stewardship, suggestions
+from services.identity.stewardship import MergeOrder
+from services.identity.suggestions import Pair
 from tests.integration.identity.erasing import (
     MOBILE,
     OWN_MOBILE,
@@ -129,3 +132,36 @@ async def test_an_erasure_is_told_and_feedback_after_it_is_refused(world: World,
     await world.take(world.batch(key, [event]))
     resolved, _, dead = await world.published()
     assert ([], []) == (resolved, dead)
+
+
+async def test_a_namesake_who_was_once_taken_for_the_erased_person_is_not_turned_away(world: World, doors: Doors) -> None:
+    """What operators and linkage say of two records is no value of either."""
+    cards = ("11010519491231002X", "440524198001010013")
+    records = [("app", ("crm_id", "app", f"N{at}"), ("id_card", card), {"who": "张伟"}) for at, card in enumerate(cards)]
+    erased, other = await world.see(*records)
+    ids = (erased.person.anchor_id, other.person.anchor_id)
+    async with world.database.transaction() as uow:
+        await suggestions.suggest(uow, world.store, [Pair(*ids, 0.99, {})], 0.9)
+    order = MergeOrder("op", other.person.entity_id, [erased.person.entity_id], 100, "looks alike", "operator")
+    async with world.database.transaction() as uow:
+        await stewardship.merge_persons(uow, world.store, order)
+    await erase(doors, erased.person.entity_id)
+    assert {} == await failed_checks(doors)
+    again = await world.see(*records, at=NOW + 10**12)
+    assert [other.person.entity_id] == [event.person.entity_id for event in again]
+    rows = await world.rows("SELECT identifier_id, name FROM suppression WHERE identifier_id = ANY(:ids)", ids=ids)
+    assert [(erased.person.anchor_id, 0)] == list(map(tuple, rows))
+
+
+async def test_a_number_that_speaks_for_somebody_else_keeps_its_name(world: World, doors: Doors) -> None:
+    # Wang has no record of hers: facts hang on her number. Zhang's file names it, too.
+    (wang,) = await world.see(("call_center", ("mobile", MOBILE), {"who": "王芳"}))
+    await world.see(("call_center", ("mobile", MOBILE), {"who": "王芳", "at": NOW + 1}))
+    (zhang,) = await world.see(("dealer:D001", ("crm_id", "dealer:D001", "D1"), ("mobile", MOBILE), {"who": "张伟"}))
+    assert wang.person.entity_id != zhang.person.entity_id
+    await erase(doors, zhang.person.entity_id)
+    again = await world.see(
+        ("call_center", ("mobile", MOBILE), {"who": "王芳", "at": NOW + 10**12}),
+        ("call_center", ("mobile", MOBILE), {"who": "张伟", "at": NOW + 10**12}),
+    )
+    assert [wang.person.entity_id] == [event.person.entity_id for event in again]

@@ -275,7 +275,7 @@ async def partition(world: World) -> dict[bytes, tuple[frozenset[bytes], int]]:
     return {row.token: (frozenset(groups[row.entity_id]), row.person_guard) for row in rows}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [1, 3, 5])
 async def test_who_is_left_is_as_if_the_erased_person_had_never_been(databases: DatabaseFactory, seed: int) -> None:
     async with databases.database("identity") as one, databases.database("identity") as other:
         with_all, without = World(one), World(other)
@@ -300,7 +300,14 @@ async def test_who_is_left_is_as_if_the_erased_person_had_never_been(databases: 
             known = with_all.vault.known(*event[1])
             if isinstance(known, Known) and known.token not in gone:
                 await without.see(event)
-        assert await partition(without) == await partition(with_all)
+        left = await partition(without)
+        assert left == await partition(with_all)
+        # When all records come again, exactly those of the erased person are refused, and nothing changes.
+        for event in events:
+            known = with_all.vault.known(*event[1])
+            admitted = await with_all.see((*event[:-1], {**event[-1], "at": NOW + 10**12}))
+            assert isinstance(known, Known) and (known.token not in gone) == bool(admitted)
+        assert left == await partition(with_all)
 
 
 def test_every_table_is_erased_from_or_stays_for_a_reason() -> None:
