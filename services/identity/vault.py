@@ -65,12 +65,15 @@ class Vault:
 
     @classmethod
     def of(cls, settings: Settings) -> Vault:
-        """The vault that settings describe; raises ValueError."""
+        """The vault that settings describe; raises FailedPrecondition KEK_FILE_UNUSABLE."""
         keys = {number: key_bytes(key) for number, key in settings.token_keys.items()}
         tokens = Tokens(keys, settings.token_key_number, settings.next_token_key_number)
         keks: KekProvider
         if settings.kek_file is not None:
-            keks = FileKeks(settings.kek_file)
+            try:
+                keks = FileKeks(settings.kek_file)
+            except ValueError as error:
+                raise FailedPrecondition(str(error), reason="KEK_FILE_UNUSABLE", field="kek_file") from None
         else:
             keks = EnvironmentKeks({kek_id: key_bytes(key) for kek_id, key in settings.keks.items()}, settings.kek_id)
         return cls(tokens, key_bytes(settings.hash_key), keks)

@@ -203,7 +203,12 @@ def test_settings_describe_the_vault(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (1, 2, {1, 2}) == (of.tokens.active, of.tokens.following, of.tokens.numbers)
     assert known(vault()).token == known(of).token and "k1" == of.keks.active().id
     path = write(tmp_path / "keks.json", {"active": "k7", "keks": encoded(k7=OTHER)})
-    assert "k7" == Vault.of(settings(monkeypatch, KEK_FILE=str(path), KEKS=None)).keks.active().id
+    of_file = settings(monkeypatch, KEK_FILE=str(path), KEKS=None)
+    assert "k7" == Vault.of(of_file).keks.active().id
+    path.chmod(0o644)
+    with pytest.raises(FailedPrecondition, match="closed to others") as refused:
+        Vault.of(of_file)
+    assert "KEK_FILE_UNUSABLE" == refused.value.reason
 
 
 @pytest.mark.parametrize(
