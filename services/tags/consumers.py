@@ -11,10 +11,13 @@ from troika.scoring.v1 import events_pb2 as scoring
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
-from services.tags import events, handlers
+from services.tags import erasing, events, handlers, relating, scores
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
-from services.tags.handlers import Batch, Move, Score, Sighting, TagRules
+from services.tags.erasure_store import Tombstone
+from services.tags.handlers import Batch, Move, Sighting, TagRules
+from services.tags.relating import Told
+from services.tags.scores import Score
 
 EVENTS_TAGGED = Counter("troika_events_tagged_total", "Resolved events whose tags are stored.")
 
@@ -22,6 +25,7 @@ RESOLVED: Final = "tags-resolved"
 ENTITIES: Final = "tags-entities"
 SCORES: Final = "tags-scores"
 RELATIONS: Final = frozenset({"owns", "drives"})
+_UNTAGGED: Final = frozenset({identity.ENTITY_KIND_HOUSEHOLD, identity.ENTITY_KIND_DEALER, identity.ENTITY_KIND_DEVICE})
 # Messages hold up to 500 events; 4 of them make a transaction of some 100 ms.
 MESSAGES_PER_BATCH: Final = 4
 
@@ -52,7 +56,7 @@ class _Resolved:
                 except BadEvent as error:
                     alone = identity.ResolvedBatch(events=[event])
                     uow.dead_letter(RESOLVED, message.subject, alone.SerializeToString(), error.reason)
-        events.publish(uow, await handlers.apply(uow, self._rules, batch))
+        await _apply(uow, self._rules, batch)
         EVENTS_TAGGED.inc(count)
 
     def _add(self, batch: Batch, event: identity.ResolvedEvent) -> None:
@@ -83,25 +87,65 @@ class _Resolved:
 
 
 class _Entities:
-    """Merges and splits: anchors that belong to another entity now."""
+    """Merges and splits, ended relations, erased persons."""
 
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
 
     async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
-        """Moves all anchors of the messages."""
+        """Moves all anchors of the messages, then follows relations, then erases."""
         batch = Batch()
+        told: list[Told] = []
+        erased: dict[int, Tombstone] = {}
         for message in messages:
-            for move in identity.EntitiesChanged.FromString(message.data).anchor_moves:
-                owner = move.owner
-                try:
-                    moves = batch.moves[Kind(move.entity_kind)]
-                except ValueError:
-                    bad = identity.EntitiesChanged(anchor_moves=[move])
-                    uow.dead_letter(ENTITIES, message.subject, bad.SerializeToString(), "UNKNOWN_ENTITY_KIND")
-                    continue
-                moves.append(Move(owner.anchor_id, owner.entity_id, owner.version))
-        events.publish(uow, await handlers.apply(uow, self._rules, batch))
+            changed = identity.EntitiesChanged.FromString(message.data)
+            for move in changed.anchor_moves:
+                self._add(uow, batch, move, message.subject)
+            told += [_told(r, message.sequence) for r in changed.relation_changes if _concerns_us(r)]
+            erased |= {anchor: Tombstone(anchor, e.person_id) for e in changed.erasures for anchor in e.anchor_ids}
+        await _apply(uow, self._rules, batch)
+        if told:
+            events.publish(uow, await relating.follow(uow, told))
+        if erased:
+            events.publish(uow, await erasing.erase(uow, self._rules, list(erased.values())))
+
+    def _add(self, uow: UnitOfWork, batch: Batch, move: identity.AnchorMove, subject: str) -> None:
+        owner = move.owner
+        # Households, dealers and devices have no tags.
+        if move.entity_kind in _UNTAGGED:
+            return
+        try:
+            moves = batch.moves[Kind(move.entity_kind)]
+        except ValueError:
+            bad = identity.EntitiesChanged(anchor_moves=[move])
+            uow.dead_letter(ENTITIES, subject, bad.SerializeToString(), "UNKNOWN_ENTITY_KIND")
+            return
+        moves.append(Move(owner.anchor_id, owner.entity_id, owner.version))
+
+
+async def _apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> None:
+    """Applies a batch; what turns out to be an erased person's only now is erased with it."""
+    changes = await handlers.apply(uow, rules, batch)
+    events.publish(uow, changes)
+    if changes.overdue:
+        events.publish(uow, await erasing.erase(uow, rules, changes.overdue))
+
+
+def _concerns_us(change: identity.RelationChange) -> bool:
+    ends = (change.subject_kind, change.object_kind)
+    return change.kind in RELATIONS and ends == (identity.ENTITY_KIND_PERSON, identity.ENTITY_KIND_VEHICLE)
+
+
+def _told(change: identity.RelationChange, sequence: int) -> Told:
+    return Told(
+        change.subject_id,
+        change.object_id,
+        change.kind,
+        change.valid_from_us,
+        change.valid_to_us,
+        change.confidence == 0,
+        sequence,
+    )
 
 
 class _Scores:
@@ -119,5 +163,5 @@ class _Scores:
                 by_tag.setdefault(tag, []).extend(
                     Score(s.person_id, s.score, s.scored_at_us, s.received_at_us) for s in changed.scores
                 )
-        for tag, scores in by_tag.items():
-            events.publish(uow, await handlers.apply_scores(uow, self._rules, tag, scores))
+        for tag, given in by_tag.items():
+            events.publish(uow, await scores.apply(uow, self._rules, tag, given))

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
-from services.tags import store
+from services.tags import erasure_store, store
 from services.tags.domain.business import BusinessRules
 from services.tags.domain.catalogue import Catalogue, FromScore, Kind, Value
 from services.tags.domain.facts import FactRules, Facts, Occurrence, Statement, fold
+from services.tags.erasure_store import Tombstone
 from services.tags.store import AnchorRow, EntityRow, RelationRow
 
 
@@ -38,13 +39,7 @@ class Move(NamedTuple):
     version: int
 
 
-class Score(NamedTuple):
-    """A person's score by one model."""
-
-    person_id: int
-    value: float
-    scored_at_us: int
-    received_at_us: int
+Claiming = TypeVar("Claiming", Sighting, Move)
 
 
 @dataclass
@@ -69,10 +64,11 @@ class EntityChange(NamedTuple):
 
 @dataclass
 class Changes:
-    """What a transaction changed, to be published with it."""
+    """What a transaction changed, to be published with it; `overdue`: anchors that turn out to be erased ones only now."""
 
     entities: list[EntityChange] = field(default_factory=list)
     relations: list[RelationRow] = field(default_factory=list)
+    overdue: list[Tombstone] = field(default_factory=list)
 
 
 class TagRules:
@@ -145,8 +141,9 @@ async def apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> Changes:
         await work.write(uow, rules, changes)
     if moving:
         pairs |= await store.pairs_of(uow, moving)
-    if batch.relations:
-        pairs |= await store.add_relations(uow, batch.relations)
+    buried = {anchor_id for work in works if work.kind is Kind.PERSON for anchor_id in work.buried}
+    if stated := {each for each in batch.relations if each[0] not in buried}:
+        pairs |= await store.add_relations(uow, stated)
     if pairs:
         changes.relations = await store.refresh_relations(uow, pairs)
     return changes
@@ -156,10 +153,15 @@ class _Work:
     """The part of a batch that concerns one kind of entity."""
 
     def __init__(self, kind: Kind, sightings: Sequence[Sighting], moves: Sequence[Move]) -> None:
-        self.kind, self._sightings = kind, sightings
+        self.kind, self._sightings, self._moves = kind, sightings, moves
+        self.buried: set[int] = set()
+        self._overdue: dict[int, Tombstone] = {}
+        self._claim_all()
+
+    def _claim_all(self) -> None:
         self.claims: dict[int, tuple[int, int]] = {}
-        self._claim(sightings)
-        self._claim(moves)
+        self._claim(self._sightings)
+        self._claim(self._moves)
 
     def _claim(self, said: Sequence[Sighting] | Sequence[Move]) -> None:
         for each in said:
@@ -185,6 +187,9 @@ class _Work:
         if self._joined:
             await store.add_entities(uow, self.kind, self._joined)
         self._entities = await store.lock_entities(uow, self.kind, self._concerned)
+        # Asked with the locks held: an erasure that we did not wait for waits for us.
+        if self.kind is Kind.PERSON and self._screen(await erasure_store.tombstones(uow, self.claims)):
+            return False
         if self._new:
             await store.add_anchors(uow, self.kind, [AnchorRow(a, *self.claims[a], {}) for a in self._new])
         self._anchors = await store.anchors_of(uow, self.kind, self._concerned)
@@ -193,14 +198,30 @@ class _Work:
         locked = {a: (row.entity_id, row.version) for a in self.claims if (row := self._anchors[a])}
         return self._moving(locked) == self.moving
 
+    def _screen(self, stones: Mapping[int, Tombstone]) -> bool:
+        """Drops what is said of erased persons; False when nothing was."""
+        self._sightings, late = _parted(self._sightings, stones)
+        self._moves, late_moves = _parted(self._moves, stones)
+        late += late_moves
+        if not late:
+            return False
+        for anchor_id, (entity_id, version) in late:
+            known = self._overdue.get(anchor_id, stones[anchor_id])
+            if entity_id == known.person_id and version > known.version:
+                self._overdue[anchor_id] = known._replace(version=version)
+        self._claim_all()
+        self.buried |= {anchor_id for anchor_id, _ in late} - self.claims.keys()
+        return True
+
     async def write(self, uow: UnitOfWork, rules: TagRules, changes: Changes) -> None:
         """Folds, moves, derives, writes; adds what changed."""
+        changes.overdue += self._overdue.values()
         if touched := self._fold():
             await store.update_anchors(uow, self.kind, [self._anchors[anchor_id] for anchor_id in touched])
-        by_entity = _by_entity(self._anchors.values())
+        grouped = by_entity(self._anchors.values())
         written = []
         for entity_id, entity in self._entities.items():
-            anchors, received = by_entity.get(entity_id, ()), self._received.get(entity_id, 0)
+            anchors, received = grouped.get(entity_id, ()), self._received.get(entity_id, 0)
             if entity_id in self._regrouped or not entity.present:
                 base = rules.facts.combined(self.kind, anchors) if anchors else None
                 change = rules.renew(self.kind, entity, base, received)
@@ -240,34 +261,28 @@ class _Work:
         return touched
 
 
-async def apply_scores(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Score]) -> Changes:
-    """Keeps the newest score of each person and derives the persons whose score changed."""
-    newest: dict[int, Score] = {}
-    for score in scores:
-        if (known := newest.get(score.person_id)) is None or score.scored_at_us > known.scored_at_us:
-            newest[score.person_id] = score
-    await store.add_entities(uow, Kind.PERSON, newest)
-    changes, written = Changes(), []
-    for entity in (await store.lock_entities(uow, Kind.PERSON, newest)).values():
-        score = newest[entity.entity_id]
-        if tag in entity.scores and entity.scores[tag][1] >= score.scored_at_us:
-            continue
-        entity.scores[tag] = [score.value, score.scored_at_us, score.received_at_us]
-        written.append(entity)
-        if entity.present and (change := rules.advance(Kind.PERSON, entity, {tag: score.value}, score.received_at_us)):
-            changes.entities.append(change)
-    if written:
-        await store.update_entities(uow, Kind.PERSON, written)
-    return changes
+def _parted(
+    said: Sequence[Claiming], stones: Mapping[int, Tombstone]
+) -> tuple[list[Claiming], list[tuple[int, tuple[int, int]]]]:
+    """What may stand, and (anchor, owner) of what is said of the time before an erasure."""
+    kept: list[Claiming] = []
+    late = []
+    for each in said:
+        stone = stones.get(each.anchor_id)
+        if stone is not None and stone.covers(each.entity_id, each.version):
+            late.append((each.anchor_id, (each.entity_id, each.version)))
+        else:
+            kept.append(each)
+    return kept, late
 
 
 async def rederive(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Sequence[int]) -> Changes:
     """Derives entities anew, all tags: for use after the catalogue changed."""
     entities = await store.lock_entities(uow, kind, entity_ids)
-    by_entity = _by_entity((await store.anchors_of(uow, kind, entity_ids)).values())
+    grouped = by_entity((await store.anchors_of(uow, kind, entity_ids)).values())
     changes, written = Changes(), []
     for entity in entities.values():
-        anchors = by_entity.get(entity.entity_id)
+        anchors = grouped.get(entity.entity_id)
         base = rules.facts.combined(kind, anchors) if anchors else None
         if change := rules.renew(kind, entity, base, 0):
             changes.entities.append(change)
@@ -277,7 +292,8 @@ async def rederive(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Seq
     return changes
 
 
-def _by_entity(anchors: Iterable[AnchorRow]) -> dict[int, list[Facts]]:
+def by_entity(anchors: Iterable[AnchorRow]) -> dict[int, list[Facts]]:
+    """Facts of anchors by the entity that owns them."""
     grouped: dict[int, list[Facts]] = defaultdict(list)
     for row in anchors:
         grouped[row.entity_id].append(row.facts)

@@ -181,14 +181,19 @@ async def pairs_of(uow: UnitOfWork, moved: Mapping[Kind, Iterable[int]]) -> Pair
 
 
 async def refresh_relations(uow: UnitOfWork, pairs: Pairs) -> list[RelationRow]:
-    """Derives whether these pairs are related now; returns those for which that changed."""
+    """Derives whether these pairs are related now; returns those for which that changed.
+
+    A pair is related when a source said so of two of their anchors, unless all that identity tells of it has ended.
+    """
     ordered = sorted(pairs)
     rows = await uow.rows(
         "INSERT INTO entity_relation AS e (person_id, vehicle_id, kind, removed, version)"
         " SELECT k.person_id, k.vehicle_id, k.kind, NOT EXISTS ("
         "  SELECT 1 FROM anchor p JOIN relation r ON r.person_anchor = p.anchor_id AND r.kind = k.kind"
         "  JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = r.vehicle_anchor AND v.entity_id = k.vehicle_id"
-        "  WHERE p.entity_kind = 1 AND p.entity_id = k.person_id), 1"
+        "  WHERE p.entity_kind = 1 AND p.entity_id = k.person_id)"
+        "  OR coalesce((SELECT bool_and(t.valid_to_us <> 0) FROM told_relation t WHERE t.person_id = k.person_id"
+        "  AND t.vehicle_id = k.vehicle_id AND t.kind = k.kind AND NOT t.void), false), 1"
         " FROM unnest(CAST(:persons AS bigint[]), CAST(:vehicles AS bigint[]), CAST(:kinds AS text[]))"
         " AS k(person_id, vehicle_id, kind)"
         " ON CONFLICT (person_id, vehicle_id, kind) DO UPDATE SET removed = EXCLUDED.removed, version = e.version + 1"

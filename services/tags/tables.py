@@ -63,3 +63,28 @@ entity_relation = Table(
     Column("version", BigInteger, nullable=False),
 )
 Index("ix_entity_relation_vehicle_id", entity_relation.c.vehicle_id)
+
+# Relations between entities as identity tells them: until when they held (0: still), and where in the stream it was said.
+told_relation = Table(
+    "told_relation",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("vehicle_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("valid_from_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("valid_to_us", BigInteger, nullable=False),
+    # True when identity took back what it had said.
+    Column("void", Boolean, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+)
+
+# Anchors of erased persons, numbers only: what comes late must not bring them back. `version` is the last that is known to
+# have shown the anchor with the person.
+erased_anchor = Table(
+    "erased_anchor",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)

@@ -3,7 +3,7 @@
 import pytest
 
 from chassis.db import Database
-from services.tags import store
+from services.tags import erasure_store, store
 from services.tags.domain.catalogue import Kind
 from services.tags.store import AnchorRow, EntityRow
 
@@ -31,8 +31,10 @@ async def filled(database: Database) -> Database:
         await uow.execute("INSERT INTO entity SELECT 1, i, 1, true, '{}', '{}' FROM generate_series(1, 50000) i")
         await uow.execute("INSERT INTO relation SELECT i, i, 'owns' FROM generate_series(1, 50000) i")
         await uow.execute("INSERT INTO entity_relation SELECT i, i, 'owns', false, 1 FROM generate_series(1, 50000) i")
+        await uow.execute("INSERT INTO told_relation SELECT i, i, 'owns', 1, 2, false, i FROM generate_series(1, 50000) i")
+        await uow.execute("INSERT INTO erased_anchor SELECT i, i / 2, 1 FROM generate_series(1, 50000) i")
     async with database.transaction() as uow:
-        await uow.execute("ANALYZE anchor, entity, relation, entity_relation")
+        await uow.execute("ANALYZE anchor, entity, relation, entity_relation, told_relation, erased_anchor")
     return database
 
 
@@ -45,6 +47,8 @@ STATEMENTS = {
     "update_entities": lambda uow: store.update_entities(uow, Kind.PERSON, [EntityRow(i, 1, True, {}, {}) for i in IDS]),
     "pairs_of": lambda uow: store.pairs_of(uow, {Kind.PERSON: [1, 2], Kind.VEHICLE: [3]}),
     "refresh_relations": lambda uow: store.refresh_relations(uow, {(1, 1, "owns"), (2, 2, "owns")}),
+    "tombstones": lambda uow: erasure_store.tombstones(uow, IDS),
+    "erased_persons": lambda uow: erasure_store.erased_persons(uow, IDS),
     "related_ids": lambda uow: store.related_ids(uow, Kind.VEHICLE, 7),
     "entities_after": lambda uow: store.entities_after(uow, Kind.PERSON, 7, 100),
     "relations_after": lambda uow: store.relations_after(uow, (7, 0, ""), 100),

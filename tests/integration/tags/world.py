@@ -59,18 +59,39 @@ def move(kind: Kind, given: Owner) -> identity.AnchorMove:
     return identity.AnchorMove(entity_kind=int(kind), owner=owner(given))  # type: ignore[arg-type]
 
 
+def moves(*made: identity.AnchorMove) -> identity.EntitiesChanged:
+    return identity.EntitiesChanged(anchor_moves=made)
+
+
+def batch(*stated: identity.ResolvedEvent) -> identity.ResolvedBatch:
+    return identity.ResolvedBatch(events=stated)
+
+
 def message(payload: Any) -> Message:
     return Message("m", "s", payload.SerializeToString(), {}, 1)
 
 
 async def resolved(database: Database, *stated: identity.ResolvedEvent) -> None:
     async with database.transaction() as uow:
-        await RESOLVED.handle(uow, [message(identity.ResolvedBatch(events=stated))])
+        await RESOLVED.handle(uow, [message(batch(*stated))])
 
 
-async def moved(database: Database, *moves: identity.AnchorMove) -> None:
+async def moved(database: Database, *made: identity.AnchorMove) -> None:
     async with database.transaction() as uow:
-        await ENTITIES.handle(uow, [message(identity.EntitiesChanged(anchor_moves=moves))])
+        await ENTITIES.handle(uow, [message(moves(*made))])
+
+
+async def changed(database: Database, *batches: identity.EntitiesChanged, first: int = 1) -> None:
+    """Messages of identity in one transaction; `first` is the place of the first of them in the stream."""
+    made = [
+        Message(f"m{number}", "s", batch.SerializeToString(), {}, number) for number, batch in enumerate(batches, start=first)
+    ]
+    async with database.transaction() as uow:
+        await ENTITIES.handle(uow, made)
+
+
+def erasure(person: int, *anchors: int) -> identity.EntitiesChanged:
+    return identity.EntitiesChanged(erasures=[identity.Erasure(erasure_id=1, person_id=person, anchor_ids=anchors)])
 
 
 async def scored(database: Database, scores: Iterable[tuple[int, float, int]], model: str = "purchase_intent") -> None:
@@ -114,7 +135,7 @@ async def dead_letters(database: Database) -> list[tuple[str, bytes]]:
 
 async def empty(database: Database) -> None:
     async with database.transaction() as uow:
-        await uow.execute("TRUNCATE anchor, entity, relation, entity_relation, outbox")
+        await uow.execute("TRUNCATE anchor, entity, relation, entity_relation, told_relation, erased_anchor, outbox")
 
 
 async def empty_outbox(database: Database) -> None:

@@ -41,3 +41,13 @@ def upgrade() -> None:
         " CONSTRAINT pk_entity_relation PRIMARY KEY (person_id, vehicle_id, kind))"
     )
     op.execute("CREATE INDEX ix_entity_relation_vehicle_id ON entity_relation (vehicle_id)")
+    op.execute(
+        "CREATE TABLE told_relation (person_id bigint NOT NULL, vehicle_id bigint NOT NULL, kind text NOT NULL,"
+        " valid_from_us bigint NOT NULL, valid_to_us bigint NOT NULL, void boolean NOT NULL, sequence bigint NOT NULL,"
+        " CONSTRAINT pk_told_relation PRIMARY KEY (person_id, vehicle_id, kind, valid_from_us))"
+    )
+    op.execute(
+        "CREATE TABLE erased_anchor (anchor_id bigint NOT NULL, person_id bigint NOT NULL, version bigint NOT NULL,"
+        " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))"
+    )
+    op.execute("CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)")
