@@ -100,10 +100,12 @@ async def follow(database: Database, pause_s: float) -> None:
             if (await infer(database, SMALL_CHUNK)).left:
                 rest = min(pause_s, REST * (time.monotonic() - begun))
         except Exception as error:
-            # PostgreSQL may be away for a while; what is queued waits.
-            if not is_operational(error):
-                raise
-            log.warning("inference waits for the database")
+            # PostgreSQL may be away for a while; what is queued waits. Nor may a mistake here stop events from being resolved.
+            if is_operational(error):
+                log.warning("inference waits for the database")
+            else:
+                log.exception("inference failed and will be tried again")
+            rest = pause_s
         await asyncio.sleep(rest)
 
 

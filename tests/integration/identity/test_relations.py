@@ -1,41 +1,16 @@
-"""Relations on real tables: dated from evidence in any order, inferred from use, told when they change, true after unmerge."""
+"""Relations on real tables: dated from evidence in any order, inferred from use, seen from either end."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from troika.identity.v1 import events_pb2 as out
 
-from chassis.testing import DatabaseFactory
-from services.identity import entities, households, stewardship
 from services.identity.domain.kinds import Space
 from services.identity.domain.relations import Relation
-from services.identity.entities import Entity
-from services.identity.inference import Inferred, follow, infer, queue_all
-from services.identity.stewardship import MergeOrder
+from tests.integration.identity.relating import DAY, LI, VIN, WANG, ZHANG, entity, inferred, record
 from tests.integration.identity.world import NOW, World
-
-DAY = 86_400_000_000
-VIN, OTHER_VIN = "LSVAA49J132047371", "LTR1A3BC7HT000001"
-HOME = "深圳市南山区科技园路12号3栋502室"
-ZHANG, LI, WANG = "13912345679", "15012345679", "18612345679"
-
-
-async def entity(world: World, space: Space, id_: int) -> Entity:
-    async with world.database.read() as uow:
-        found = await entities.read(uow, space, id_)
-    assert found is not None
-    return found
-
-
-async def inferred(world: World) -> Inferred:
-    total = Inferred()
-    while True:
-        total.add(done := await infer(world.database, 7))
-        if not done.left:
-            return total
 
 
 def dated(relations: Any) -> list[tuple[str, int, int, int]]:
@@ -44,10 +19,6 @@ def dated(relations: Any) -> list[tuple[str, int, int, int]]:
         (r.kind, r.subject[1], (r.valid_from_us - NOW) // DAY, (r.valid_to_us - NOW) // DAY if r.valid_to_us else -1)
         for r in relations
     )
-
-
-def record(dealer: str, number: str, mobile: str, vin: str, **extra: Any) -> tuple[Any, ...]:
-    return (f"dealer:{dealer}", ("crm_id", f"dealer:{dealer}", number), ("mobile", mobile), ("vin", vin), extra)
 
 
 async def test_a_later_sale_ends_the_earlier_owners_time_and_a_weak_word_does_not(world: World) -> None:
@@ -123,49 +94,6 @@ async def test_the_serving_dealer_is_where_the_car_goes_lately(world: World) -> 
     assert {"D002": (False, "MOST_VISITS", 2), "D001": (True, "OUTWEIGHED", 3)} == told
 
 
-async def test_changes_are_told_once_and_taken_back_when_they_were_never_so(world: World) -> None:
-    events = await world.see(record("D001", "1", ZHANG, VIN, who="张伟", relation="owns"))
-    zhang, vehicle = events[0].person.entity_id, events[0].vehicle.entity_id
-    assert 2 == (await inferred(world)).changes  # owns and serviced_by
-    _, changed, _ = await world.published()
-    told = [c for message in changed for c in message.relation_changes]
-    assert {("owns", zhang, vehicle, 0), ("serviced_by", vehicle, 1, 0)} == {
-        (c.kind, c.subject_id, c.object_id, c.valid_to_us) for c in told
-    }
-    assert Inferred() == await inferred(world)
-    await queue_all(world.database)
-    assert 0 == (await inferred(world)).changes
-    # Another owner, earlier: what was said of Zhang holds on; a sale before takes nothing back, one after ends it.
-    await world.see(record("D001", "2", LI, VIN, who="李娜", name="Vehicle Sold", at=NOW + 10 * DAY))
-    await inferred(world)
-    _, changed, _ = await world.published()
-    owns = [c for message in changed for c in message.relation_changes if c.kind == "owns"]
-    assert sorted([(zhang, NOW, NOW + 10 * DAY), (events[0].person.entity_id + 1, NOW + 10 * DAY, 0)]) == sorted(
-        (c.subject_id, c.valid_from_us, c.valid_to_us) for c in owns
-    )
-
-
-async def test_after_a_merge_relations_are_of_the_one_and_are_told_again(world: World) -> None:
-    events = await world.see(
-        record("D001", "1", ZHANG, VIN, who="张伟", relation="owns"),
-        record("D002", "2", LI, OTHER_VIN, who="张伟", relation="owns", at=NOW + DAY),
-    )
-    one, two = (event.person.entity_id for event in events)
-    assert one != two
-    await inferred(world)
-    await world.published()
-    await world.see(
-        ("call_center", ("crm_id", "call_center", "C1"), ("mobile", ZHANG), {"who": "张伟"}),
-        ("call_center", ("crm_id", "call_center", "C1"), ("mobile", LI), {"who": "张伟"}),
-    )
-    survivor = min(one, two)
-    assert 2 == len([r for r in (await entity(world, Space.PERSON, survivor)).relations if r.kind == "owns"])
-    await inferred(world)
-    _, changed, _ = await world.published()
-    told = {(c.kind, c.subject_id, c.confidence > 0) for m in changed for c in m.relation_changes}
-    assert {("owns", survivor, True), ("owns", max(one, two), False)} == told
-
-
 @pytest.mark.parametrize("batches", [[[0, 1, 2, 3]], [[3], [2], [1], [0]], [[1, 3], [0], [2]]])
 async def test_any_order_and_batching_leaves_the_same_evidence(world: World, batches: list[list[int]]) -> None:
     made = [
@@ -206,50 +134,6 @@ async def test_dealers_and_devices_answer_for_themselves(world: World) -> None:
     assert out.ENTITY_KIND_DEVICE in {c.object_kind for m in changed for c in m.relation_changes}
 
 
-async def test_after_an_unmerge_relations_and_what_was_told_are_as_if_never_merged(
-    world: World, databases: DatabaseFactory
-) -> None:
-    """Two persons become one, more is seen of both, they come apart again; beside it the same without the merge."""
-    first = [
-        record("D001", "1", ZHANG, VIN, who="张伟", relation="owns", address=HOME),
-        record("D001", "2", LI, VIN, who="李娜", relation="drives", address=HOME, at=NOW + DAY),
-    ]
-    meanwhile = [
-        record("D001", "2", LI, OTHER_VIN, who="李娜", name="Vehicle Sold", at=NOW + 20 * DAY),
-        record("D002", "9", ZHANG, VIN, who="张伟", name="Service Completed", at=NOW + 30 * DAY),
-        ("app", ("crm_id", "app", "U1"), ("mobile", LI), ("device", "phone-of-li"), {"at": NOW + 31 * DAY}),
-    ]
-    async with databases.database("identity") as other:
-        never = World(other)
-        for one in (never, world):
-            events = await one.see(*((*each[:-1], dict(each[-1])) for each in first))
-            zhang, li = (event.person.entity_id for event in events)
-            await inferred(one)
-            async with one.database.transaction() as uow:
-                outcome, _ = await households.decide(uow, 1, True, "operator")
-            assert "CREATED" == outcome
-            if one is world:
-                order = MergeOrder("m1", zhang, [li], 100, "test", "operator")
-                async with one.database.transaction() as uow:
-                    merged = await stewardship.merge_persons(uow, one.store, order)
-                assert ["MERGED"] == [source.outcome for source in merged.outcomes]
-                await inferred(one)
-            await one.see(*((*each[:-1], dict(each[-1])) for each in meanwhile))
-            await inferred(one)
-            if one is world:
-                both = await entity(one, Space.PERSON, zhang)
-                assert {"owns", "drives", "uses", "member_of"} == {r.kind for r in both.relations}
-                async with one.database.transaction() as uow:
-                    await stewardship.unmerge(uow, one.store, "m1", "test", "operator", False)
-                await inferred(one)
-        for space, id_ in ((Space.PERSON, zhang), (Space.PERSON, li), (Space.VEHICLE, 1), (Space.VEHICLE, 2)):
-            assert (await entity(never, space, id_)).relations == (await entity(world, space, id_)).relations
-        told = "SELECT * FROM relation ORDER BY kind, subject_kind, subject_id, object_kind, object_id, valid_from_us"
-        expected = [tuple(row) for row in await never.rows(told)]
-        assert expected == [tuple(row) for row in await world.rows(told)]
-        assert {"owns", "drives", "member_of", "uses", "sold_by", "serviced_by"} == {row[0] for row in expected}
-
-
 async def test_a_social_credit_code_on_records_makes_nobody_one(world: World) -> None:
     code = ("uscc", "91110000600037341L")
     events = await world.see(
@@ -260,38 +144,3 @@ async def test_a_social_credit_code_on_records_makes_nobody_one(world: World) ->
     zhang, li, nobody = (event.person.entity_id for event in events)
     assert zhang != li
     assert (0, 0) == (nobody, events[2].vehicle.entity_id)
-
-
-async def test_jobs_that_run_at_once_tell_each_change_once(world: World) -> None:
-    await world.see(
-        *(
-            (
-                f"dealer:D00{n % 3}",
-                ("crm_id", f"dealer:D00{n % 3}", str(n + 1)),
-                ("mobile", f"1391234{n + 5000}"),
-                ("plate", f"粤B{n + 10000}"),
-                {"who": "张伟", "relation": "owns"},
-            )
-            for n in range(40)
-        )
-    )
-    done = await asyncio.gather(*(infer(world.database, 10) for _ in range(12)))
-    assert 80 == sum(each.changes for each in done)
-    assert [0] == [row.n for row in await world.rows("SELECT count(*) AS n FROM inference_queue")]
-    _, changed, _ = await world.published()
-    told = [(c.kind, c.subject_id, c.object_id) for message in changed for c in message.relation_changes]
-    assert 80 == len(told) == len(set(told))
-
-
-async def test_the_service_follows_evidence_by_itself(world: World) -> None:
-    following = asyncio.create_task(follow(world.database, 0.05))
-    try:
-        for number in range(3):
-            await world.see(record("D001", "1", ZHANG, VIN, who="张伟", relation="owns", at=NOW + number * DAY))
-            async with asyncio.timeout(10):
-                while (await world.rows("SELECT count(*) AS n FROM inference_queue"))[0].n:
-                    await asyncio.sleep(0.02)
-        assert 2 == len(await world.rows("SELECT kind FROM relation"))
-        assert not following.done()
-    finally:
-        following.cancel()
