@@ -34,7 +34,7 @@ async def serve(settings: Settings) -> None:
             lease_s=settings.training_lease_s,
             settle_s=settings.rescore_delay_s,
         )
-        runtime.consumes(consumers.tags_changed(scorer))
+        runtime.consumes(consumers.tags_changed(scorer), consumers.entities_changed())
         runtime.spawn(scorer.run(), "second looks")
         runtime.spawn(trainer.run(), "trainer")
         door = ScoringRpc(runtime.database, registry, tags, trainer, MODELS)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
-from services.scoring import events
+from services.scoring import events, store
 from services.scoring.handlers import Scorer
 
 TAGS = "scoring-tags"
+ENTITIES = "scoring-entities"
 # At most 5,000 changes a message: the persons of a batch fit one question to tags.
 BATCH = 16
 
@@ -28,3 +29,16 @@ def tags_changed(scorer: Scorer) -> Consumer:
             await scorer.score_changed(uow, model, changes)
 
     return Consumer(TAGS, events.TAGS_CHANGED, handle, BATCH)
+
+
+def entities_changed() -> Consumer:
+    """Forgets erased persons. Merges and splits come by way of their tags."""
+
+    async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
+        persons, unreadable = events.erased_persons(messages)
+        for message in unreadable:
+            uow.dead_letter(ENTITIES, message.subject, message.data, "NOT_AN_ENTITIES_CHANGED")
+        if persons:
+            await store.erase(uow, persons)
+
+    return Consumer(ENTITIES, events.ENTITIES_CHANGED, handle, BATCH)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, EntitiesChanged
 from troika.scoring.v1 import events_pb2
 from troika.tags.v1 import events_pb2 as tags_pb2
 
@@ -17,6 +17,7 @@ from services.scoring.frame import Value
 
 SCORES_CHANGED = "troika.scores.changed.v1"
 TAGS_CHANGED = "troika.tags.changed.v1"
+ENTITIES_CHANGED = "troika.entities.changed.v1"
 STREAMS = (Stream("SCORES_CHANGED", (SCORES_CHANGED,)),)
 MAX_SCORES = 5000
 
@@ -67,6 +68,17 @@ def feature_changes(messages: Sequence[Message], tags: Collection[str]) -> tuple
             if known is None or known[0] < change.version:
                 person.values[tag] = change.version, _value(change)
             person.received_at_us = max(person.received_at_us, change.received_at_us)
+    return persons, unreadable
+
+
+def erased_persons(messages: Sequence[Message]) -> tuple[list[int], list[Message]]:
+    """Persons that were erased, and the messages that are not EntitiesChanged at all."""
+    persons, unreadable = [], []
+    for message in messages:
+        try:
+            persons += [erasure.person_id for erasure in EntitiesChanged.FromString(message.data).erasures]
+        except DecodeError:
+            unreadable.append(message)
     return persons, unreadable
 
 

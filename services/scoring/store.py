@@ -17,11 +17,12 @@ from services.scoring.domain import PersonScore
 SCORE_STEP = 1e-6
 
 # Newest wins, and what is returned are the persons whose score is another one than before. The rows are locked first,
-# in the order of ids, so that replicas neither deadlock nor compare with a score that is just being replaced.
+# in the order of ids, so that replicas neither deadlock nor compare with a score that is just being replaced. Erased persons
+# get none.
 WRITE_SCORES = """
 WITH given AS (
   SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:scores AS float8[]), CAST(:probabilities AS float8[]))
-    AS g(person_id, score, probability)
+    AS g(person_id, score, probability) WHERE NOT EXISTS (SELECT FROM erased_person e WHERE e.person_id = g.person_id)
 ), before AS MATERIALIZED (
   SELECT person_id, score FROM score WHERE model = :model AND person_id = ANY(CAST(:ids AS bigint[]))
   ORDER BY person_id FOR UPDATE
@@ -107,6 +108,8 @@ async def write_scores(
     uow: UnitOfWork, model: str, version: int, scores: Sequence[PersonScore], scored_at: datetime
 ) -> list[PersonScore]:
     """Writes scores of distinct persons, newest (version, time) wins; returns those that changed."""
+    # Shared by all who score, alone for an erasure: whoever comes second sees what the first one did.
+    await uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('scoring erasure'))")
     rows = await uow.rows(
         WRITE_SCORES,
         model=model,
@@ -128,10 +131,11 @@ async def read_scores(uow: UnitOfWork, model: str, person_ids: Sequence[int]) ->
 
 
 async def look_again(uow: UnitOfWork, model: str, person_ids: Sequence[int], delay_s: float) -> None:
-    """Puts persons into the queue of those to be scored once more, `delay_s` from now."""
+    """Puts persons into the queue of those to be scored once more, `delay_s` from now; not the erased ones."""
     await uow.execute(
         "INSERT INTO rescore (model, person_id, due_at)"
-        " SELECT :model, p, now() + make_interval(secs => :delay) FROM unnest(CAST(:ids AS bigint[])) AS p ORDER BY p"
+        " SELECT :model, p, now() + make_interval(secs => :delay) FROM unnest(CAST(:ids AS bigint[])) AS p"
+        " WHERE NOT EXISTS (SELECT FROM erased_person e WHERE e.person_id = p) ORDER BY p"
         " ON CONFLICT (model, person_id) DO UPDATE SET due_at = excluded.due_at",
         model=model,
         ids=list(person_ids),
@@ -145,3 +149,14 @@ async def take_due(uow: UnitOfWork, limit: int) -> dict[str, list[int]]:
     for row in await uow.rows(TAKE_DUE, n=limit):
         taken.setdefault(row.model, []).append(row.person_id)
     return taken
+
+
+async def erase(uow: UnitOfWork, person_ids: Sequence[int]) -> None:
+    """Deletes what is kept of persons and keeps them from being scored again."""
+    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('scoring erasure'))")
+    ids = sorted(set(person_ids))
+    await uow.execute(
+        "INSERT INTO erased_person (person_id) SELECT unnest(CAST(:ids AS bigint[])) ON CONFLICT DO NOTHING", ids=ids
+    )
+    for table in ("score", "rescore"):
+        await uow.execute(f"DELETE FROM {table} WHERE person_id = ANY(CAST(:ids AS bigint[]))", ids=ids)  # noqa: S608

@@ -78,3 +78,6 @@ rescore = Table(
     Column("due_at", DateTime(timezone=True), nullable=False),
 )
 Index("ix_rescore_due_at", rescore.c.due_at)
+
+# Persons that were erased, numbers only: what comes late must not score them again.
+Table("erased_person", metadata, Column("person_id", BigInteger, primary_key=True, autoincrement=False))

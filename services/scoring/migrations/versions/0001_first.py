@@ -25,6 +25,7 @@ TABLES = (
     "CREATE TABLE rescore (model text NOT NULL, person_id bigint NOT NULL, due_at timestamptz NOT NULL,"
     " CONSTRAINT pk_rescore PRIMARY KEY (model, person_id))",
     "CREATE INDEX ix_rescore_due_at ON rescore (due_at)",
+    "CREATE TABLE erased_person (person_id bigint NOT NULL, CONSTRAINT pk_erased_person PRIMARY KEY (person_id))",
 )
 
 
