@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def duckdb_engine(folder: Path, threads: int | None = None) -> Iterator[DuckDbEn
 
 
 @contextmanager
-def spark_engine(folder: Path, master: str, partitions: int = 8) -> Iterator[SparkEngine]:
+def spark_engine(folder: Path, master: str) -> Iterator[SparkEngine]:
     """A Spark application on `master`, such as local-cluster[2,1,1024] or spark://host:7077."""
     from pyspark.sql import SparkSession
     from pyspark.sql.types import DoubleType
@@ -138,6 +139,7 @@ def spark_engine(folder: Path, master: str, partitions: int = 8) -> Iterator[Spa
     here: dict[str, bool | float | int | str | None] = {}
     if master.startswith("local"):
         here = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    partitions = _partitions(master)
     home = _spark_home(folder)
     before = os.environ.get("SPARK_HOME")
     os.environ["SPARK_HOME"] = str(home)
@@ -170,6 +172,12 @@ def spark_engine(folder: Path, master: str, partitions: int = 8) -> Iterator[Spa
         yield SparkEngine(session, splink, folder)
     finally:
         session.stop()
+
+
+def _partitions(master: str) -> int:
+    """As many as a local master has cores; elsewhere Spark's own default, which it coalesces where data are few."""
+    match = re.match(r"local(?:-cluster)?\[(\d+)(?:,\s*(\d+))?", master)
+    return int(match[1]) * int(match[2] or 1) if match else 200
 
 
 def _spark_home(folder: Path) -> Path:

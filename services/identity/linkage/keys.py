@@ -24,15 +24,11 @@ def key_table(profile: Profile, records: str) -> str:
     return " union all ".join(_one_key(profile, number, key, records) for number, key in enumerate(profile.keys))
 
 
-def useful_keys(profile: Profile, keys: str) -> str:
-    """SQL: the values that at least two records share and not more than the limit."""
-    return f"select {KEYS} from {keys} group by {KEYS} having count(*) between 2 and {profile.key_limit}"
-
-
-def keyed_records(records: str, keys: str, useful: str) -> str:
-    """SQL: the records with their useful key values as a list."""
+def keyed_records(profile: Profile, records: str, keys: str) -> str:
+    """SQL: the records with a list of those key values that at least two of them share and not more than the limit."""
+    useful = f"select {KEYS} from {keys} group by {KEYS} having count(*) between 2 and {profile.key_limit}"
     listed = (
         f"select k.{ROW} as {ROW}, array_agg(k.{KEYS}) as {KEYS} "
-        f"from {keys} as k join {useful} as u on k.{KEYS} = u.{KEYS} group by k.{ROW}"
+        f"from {keys} as k join ({useful}) as u on k.{KEYS} = u.{KEYS} group by k.{ROW}"
     )
     return f"select r.*, l.{KEYS} from {records} as r left join ({listed}) as l on r.{ROW} = l.{ROW}"

@@ -84,8 +84,7 @@ def link(prepared: PreparedFile, engine: Engine, progress: Progress) -> Linked:
     if not profile.keys or not profile.comparisons:
         raise TooLittleToLearn("no column is filled that records could be compared by")
     engine.create("keyed", keys.key_table(profile, "prepared"))
-    engine.create("useful", keys.useful_keys(profile, "keyed"))
-    engine.create("records", keys.keyed_records("prepared", "keyed", "useful"))
+    engine.create("records", keys.keyed_records(profile, "prepared", "keyed"))
     tables = ["records"]
     if profile.two_files:
         tables = ["file_0", "file_1"]

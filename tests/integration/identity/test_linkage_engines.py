@@ -24,9 +24,21 @@ from tests.integration.identity.test_linkage import draw_persons
 ROOT = Path(__file__).resolve().parents[3]
 
 
+# On so few records Spark spends its time on compiling; what it computes is the same.
+HASTY = """
+spark.sql.codegen.wholeStage false
+spark.sql.codegen.factoryMode NO_CODEGEN
+spark.sql.adaptive.enabled false
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+"""
+# One executor, as a process of its own: a second one would prove no more and take its time to start.
+CLUSTER = "local-cluster[1,1,1024]"
+
+
 def records() -> list[dict[str, Any]]:
-    """Some 220 records of 150 persons."""
-    files = [file for person in draw_persons(150) for file in (person.sold, person.served) if file]
+    """Some 190 records of 130 persons."""
+    files = [file for person in draw_persons(130) for file in (person.sold, person.served) if file]
     return [
         {"name": f["who"], "address": f["address"], "birth_date": f["birth_date"], "mobiles": [f["mobile"]], "vehicles": []}
         for f in files
@@ -42,14 +54,20 @@ SMALL = replace(
 
 
 def linked_on(engine: str, folder: Path) -> Linked:
-    with engines.private_folder(folder) as private, engines.opened(engine, engines.LOCAL_CLUSTER, private) as opened:
+    with engines.private_folder(folder) as private, engines.opened(engine, CLUSTER, private) as opened:
         with PreparedFile(SMALL, private / "records.parquet") as prepared:
             prepared.add(records())
         return link(prepared, opened, lambda step, figures: None)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
-def test_spark_and_duckdb_find_the_same(tmp_path: Path) -> None:
+def test_spark_and_duckdb_find_the_same(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = tmp_path_factory.mktemp("spark")
+    (configuration / "spark-defaults.conf").write_text(HASTY)
+    monkeypatch.setenv("SPARK_CONF_DIR", str(configuration))
     ours, theirs = linked_on("duckdb", tmp_path), linked_on("spark", tmp_path)
     assert len(ours.pairs.weight) > 60
     assert ours.pairs.left.tolist() == theirs.pairs.left.tolist()
