@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
@@ -49,6 +49,10 @@ class UnitOfWork:
         """Streams records into a table by COPY, inside this transaction."""
         if records:
             await (await self._driver()).copy_records_to_table(table, columns=list(columns), records=records)
+
+    async def copy_out(self, query: str, sink: Callable[[bytes], Awaitable[None]]) -> None:
+        """Streams the rows of a query by COPY in PostgreSQL's binary format, for those who want millions of them."""
+        await (await self._driver()).copy_from_query(query, output=sink, format="binary")
 
     async def _driver(self) -> Any:
         raw = (await self.connection.get_raw_connection()).driver_connection

@@ -63,7 +63,7 @@ async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int
             at, assignment = given[space]
             new_entity[at] = _numbered(assignment.entity, base)
     component = _numbered(component, first[2])
-    await _write(uow, found, parts, anchor, new_entity, component, version)
+    await _write(uow, found, solved, anchor, new_entity, component, version)
     entries = []
     for space, base in zip(SPACES, first, strict=False):
         if space in given and given[space][1].changes:
@@ -94,12 +94,13 @@ async def recompute(
     """
     if not touched:
         return
-    found = await near(uow, await graph_store.near_ids(uow, touched))
+    found = await near(uow, await graph_store.near_ids(uow, touched), reopen)
     for id_ in reopen:
         if (at := found.node.get(id_)) is not None:
             found.person_guard[at] = found.vehicle_guard[at] = 0
             found.mine[at] = True
     await settle(uow, store, found, cause, why)
+    await graph_store.unlist_shared(uow, reopen)
 
 
 def _numbered(numbers: Ints, first: int) -> Ints:
@@ -157,13 +158,13 @@ def _components(found: Neighbourhood, solved: Solved, mine: Flags, ids: Ints) ->
 async def _write(
     uow: UnitOfWork,
     found: Neighbourhood,
-    parts: Mapping[Space, Partition],
+    solved: Solved,
     anchor: Flags,
     entity: Ints,
     component: Ints,
     version: int,
 ) -> None:
-    person, vehicle = parts[Space.PERSON].guard, parts[Space.VEHICLE].guard
+    person, vehicle = solved.parts[Space.PERSON].guard, solved.parts[Space.VEHICLE].guard
     born = np.where(anchor & (np.array(found.born, np.int64) == 0), entity, np.array(found.born, np.int64))
     changed = (
         (entity != np.array(found.entity))
@@ -192,7 +193,18 @@ async def _write(
     if len(new) < len(found.new_links):
         rest += [link for link in found.new_links if link.anchor_id not in whole]
     await graph_store.store_links(uow, rest)
+    await graph_store.mark_outside(uow, _outside(found, solved))
     await _keep_degrees(uow, found, person, vehicle)
+
+
+def _outside(found: Neighbourhood, solved: Solved) -> list[int]:
+    """Values that anchors out of use came with and that are not marked so."""
+    graph = solved.graph
+    by_shared = np.zeros(len(graph.anchor), bool)
+    for space, part in solved.parts.items():
+        by_shared |= (graph.link_space == space) & (part.guard[graph.anchor] != 0)
+    values = np.unique(graph.value[by_shared])
+    return [found.ids[at] for at in values.tolist() if not found.outside[at]]
 
 
 async def _insert(uow: UnitOfWork, found: Neighbourhood, fresh: Fresh, view: Sequence[Any], version: int) -> None:

@@ -14,8 +14,8 @@ from services.identity.events import LedgerEntry
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('identity graph'))"
 
 _NODE = (
-    "id, token, kind, anchor, entity_id, born_id, component_id, version, person_guard, vehicle_guard, cleared, apart,"
-    " last_seen_us"
+    "id, token, kind, anchor, entity_id, born_id, component_id, version, person_guard, vehicle_guard, cleared, outside,"
+    " apart, last_seen_us"
 )
 # The planner cannot know how few rows each look-up finds and would rather read whole tables: OFFSET 0 keeps each look-up a
 # look-up by index. What is shared belongs to no component and comes alone.
@@ -161,6 +161,12 @@ async def update_identifiers(uow: UnitOfWork, rows: Sequence[Sequence[Any]]) -> 
         )
 
 
+async def mark_outside(uow: UnitOfWork, values: Collection[int]) -> None:
+    """Notes that anchors out of use came with these values."""
+    if values:
+        await uow.fetch("UPDATE identifier SET outside = true WHERE id = ANY($1::bigint[])", list(values))
+
+
 async def insert_links(uow: UnitOfWork, links: Sequence[LinkSeen]) -> None:
     """Stores links that are known to be new."""
     columns = ("anchor_id", "value_id", "name", "source_id", "strength", "first_seen_us", "last_seen_us", "observations")
@@ -217,6 +223,16 @@ async def write_shared(uow: UnitOfWork, values: Mapping[int, tuple[int, int]], n
             [str(REASON_OF[reason]) for reason, _ in values.values()],
             [links for _, links in values.values()],
             note,
+        )
+
+
+async def unlist_shared(uow: UnitOfWork, values: Collection[int]) -> None:
+    """Takes those of some values off the list of shared ones that are in use again."""
+    if values:
+        await uow.fetch(
+            "DELETE FROM shared s USING identifier i WHERE i.id = s.identifier_id AND i.id = ANY($1::bigint[])"
+            " AND i.person_guard = 0 AND i.vehicle_guard = 0",
+            list(values),
         )
 
 

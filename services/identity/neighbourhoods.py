@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Neighbourhood:
     person_guard: list[int] = field(default_factory=list)
     vehicle_guard: list[int] = field(default_factory=list)
     cleared: list[bool] = field(default_factory=list)
+    outside: list[bool] = field(default_factory=list)
     last_seen_us: list[int] = field(default_factory=list)
     mine: list[bool] = field(default_factory=list)
     apart: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -70,7 +71,8 @@ class Neighbourhood:
         rows = list({row[0]: row for row in rows if row[0] not in self.node}.values())
         if not rows:
             return
-        ids, _, kind, anchor, entity, born, component, version, person, vehicle, cleared, apart, seen = zip(*rows, strict=True)
+        ids, _, kind, anchor, entity, born, component, version, person, vehicle, *more = zip(*rows, strict=True)
+        cleared, outside, apart, seen = more
         first = len(self.ids)
         self.node.update(zip(ids, range(first, first + len(ids)), strict=True))
         self.apart |= {at: tuple(marks) for at, marks in enumerate(apart, first) if marks}
@@ -84,6 +86,7 @@ class Neighbourhood:
         self.person_guard += person
         self.vehicle_guard += vehicle
         self.cleared += cleared
+        self.outside += outside
         self.last_seen_us += seen
         self.mine += [mine] * len(ids)
 
@@ -111,6 +114,7 @@ class Neighbourhood:
         self.last_seen_us += last_seen_us
         self.mine += [True] * len(ids)
         self.cleared += [False] * len(ids)
+        self.outside += [False] * len(ids)
         for column in (self.entity, self.born, self.component, self.version, self.person_guard, self.vehicle_guard):
             column.extend(none)
         self.fresh = Fresh(nodes, scope_id, token, next_token, sealed, subject_key_id, first_seen_us)
@@ -158,16 +162,20 @@ class Neighbourhood:
         )
 
 
-async def near(uow: UnitOfWork, rows: Sequence[Any]) -> Neighbourhood:
-    """The neighbourhood around rows of whole components: their links, and the shared values at the links' far ends."""
+async def near(uow: UnitOfWork, rows: Sequence[Any], reopen: Collection[int] = ()) -> Neighbourhood:
+    """The neighbourhood around rows of whole components: their links, and the shared values at the links' far ends.
+
+    `reopen`: identifiers to be read as if they were in use.
+    """
     found = Neighbourhood()
     found.take(rows)
     # The links of an anchor that is shared itself lead nowhere, and may be many.
-    anchors = [
-        found.ids[at]
-        for at, anchor in enumerate(found.anchor)
-        if anchor and (found.component[at] or not found.person_guard[at])
+    open_to = set(reopen)
+    in_use = [
+        bool(component or not guard or id_ in open_to)
+        for id_, component, guard in zip(found.ids, found.component, found.person_guard, strict=True)
     ]
+    anchors = [id_ for id_, anchor, used in zip(found.ids, found.anchor, in_use, strict=True) if anchor and used]
     found.whole.update(anchors)
     links = await graph_store.links_of(uow, anchors)
     if links:
@@ -176,6 +184,13 @@ async def near(uow: UnitOfWork, rows: Sequence[Any]) -> Neighbourhood:
         outside = set(key[1]) - found.node.keys()
     else:
         outside = set()
+    if any(found.outside):
+        # Anchors that are out of use link nobody, but what they came with counts for the guards of it.
+        values = [id_ for id_, marked, used in zip(found.ids, found.outside, in_use, strict=True) if marked and used]
+        for anchor, value, name, source, strength in await graph_store.links_to(uow, values):
+            found.links[anchor, value, name, source] = strength
+            if anchor not in found.node:
+                outside.add(anchor)
     if outside:
         found.take(await graph_store.by_ids(uow, outside), mine=False)
     return found

@@ -67,6 +67,8 @@ identifier = Table(
     Column("vehicle_guard", SmallInteger, nullable=False),
     # An operator says that the value is somebody's: counted guards do not apply.
     Column("cleared", Boolean, nullable=False),
+    # Anchors that are out of use came with it: not all links that count for its guards lie in its component.
+    Column("outside", Boolean, nullable=False, server_default=text("false")),
     # Operations that were undone and keep this anchor apart from others: +op on one side, -op on the other.
     Column("apart", ARRAY(BigInteger)),
     Column("first_seen_us", BigInteger, nullable=False),

@@ -8,7 +8,7 @@ break a limit per entity (two id cards): then the strongest evidence stands, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -84,12 +84,10 @@ def components(size: int, one: Ints, other: Ints) -> Ints:
     number -= 1
     nodes = int(number[-1]) + 1
     at = number[at]
-    if not len(one):
-        return at
     ends = number[one], number[other]
     edges = coo_matrix((np.ones(len(one), np.int8), ends), shape=(nodes, nodes))
-    labels: Ints = connected_components(edges, directed=False)[1]
-    return labels[at]
+    label: Ints = connected_components(edges, directed=False)[1][at]
+    return label
 
 
 def _count(graph: Graph, rules: Rules, own: Flags, guard: Small) -> None:
@@ -264,7 +262,15 @@ def _settle(graph: Graph, rules: Rules, label: Ints, crowded: Ints, state: Small
     return label
 
 
-def neighbourhoods(graph: Graph, *parts: tuple[Space, Partition]) -> Ints:
+class Guarded(Protocol):
+    """Whatever says why nodes do not link in a space."""
+
+    @property
+    def guard(self) -> Small:
+        """Per node, 0 where it links."""
+
+
+def neighbourhoods(graph: Graph, *parts: tuple[Space, Guarded]) -> Ints:
     """Label per node: equal for what hangs together over values that are not shared, whatever other guards make of it."""
     one, other = [], []
     for space, part in parts:

@@ -42,6 +42,7 @@ STATEMENTS = (
         person_guard smallint NOT NULL,
         vehicle_guard smallint NOT NULL,
         cleared boolean NOT NULL,
+        outside boolean NOT NULL DEFAULT false,
         apart bigint[],
         first_seen_us bigint NOT NULL,
         last_seen_us bigint NOT NULL,
