@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +13,14 @@ from typing import Any
 import orjson
 import pytest
 
+from chassis.db import Database
 from chassis.errors import FailedPrecondition
+from chassis.migrations import migrate
 from chassis.testing import DatabaseFactory
+from services.identity.linkage import records
 from services.identity.linkage.profiles.customers import PROFILE
 from services.identity.linkage.suggesting import NEVER, Outcome, Wanted, link_customers
+from tests.conftest import ROOT
 from tests.integration.identity.world import World
 
 SURNAMES = "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林郑"
@@ -182,3 +189,41 @@ async def test_too_few_records_are_said_to_be_too_few(world: World, tmp_path: Pa
     with pytest.raises(FailedPrecondition) as caught:
         await run_linkage(world, Wanted(NEVER), tmp_path)
     assert "TOO_LITTLE_TO_LEARN" == caught.value.reason
+
+
+def run_verb(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.identity", "link", *words]
+    return subprocess.run(command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+async def test_the_verb_tells_its_steps_and_counts_and_no_value(environment: dict[str, str], tmp_path: Path) -> None:
+    await migrate(environment["TROIKA_POSTGRES_DSN"], "identity", ROOT / "services" / "identity" / "migrations")
+    persons = draw_persons(200)
+    database = Database(environment["TROIKA_POSTGRES_DSN"], "identity", 2)
+    try:
+        await write(World(database), persons)
+    finally:
+        await database.close()
+    environment = environment | {"TROIKA_LINKAGE_FOLDER": str(tmp_path)}
+    done = await asyncio.to_thread(run_verb, environment, "--json", "--threshold", "0.99")
+    assert 0 == done.returncode, done.stderr
+    lines = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert ["read", "keyed", "trained", "scored", "clustered", "kept", "done"] == list(dict.fromkeys(x["step"] for x in lines))
+    both = sum(person.served is not None for person in persons)
+    assert (200 + both, 200 + both) == (lines[-1]["records"], lines[-1]["persons"])
+    assert lines[-1]["linked"] >= 0.8 * both and lines[-1]["pairs"] == lines[-1]["linked"] + lines[-1]["suggested"]
+    said = done.stdout + done.stderr
+    assert not any(person.sold[what] in said for person in persons for what in ("who", "mobile", "address"))
+    assert 2 == (await asyncio.to_thread(run_verb, environment, "--threshold", "7")).returncode
+
+
+async def test_records_are_read_by_index(twins: tuple[World, int]) -> None:
+    world, _ = twins
+    async with world.database.transaction() as uow:
+        # As on a base of millions, where reading a table through is never cheaper.
+        await uow.execute("SET LOCAL enable_seqscan = off")
+        pages = "\n".join(row[0] for row in await uow.fetch(f"EXPLAIN {records.PROFILES}", 0, 100))
+        values = "\n".join(row[0] for row in await uow.fetch(f"EXPLAIN {records.VALUES}", list(range(100))))
+    assert "pk_profile" in pages and "pk_identifier" in pages and "pk_subject_key" in pages
+    assert "pk_link" in values and "pk_identifier" in values
+    assert [] == [text for text in (pages, values) if "Seq Scan" in text]
