@@ -63,8 +63,10 @@ async def _anchored(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | N
     if space is Space.VEHICLE:
         found = of_vehicles(await relations.on_vehicles(uow, [entity_id]))
     else:
-        found = [r for r in of_vehicles(await relations.around(uow, anchors)) if r.subject == (Space.PERSON, entity_id)]
-        found += await of_anchors(uow, dict.fromkeys(anchors, entity_id))
+        rows = await uow.fetch(OF_PERSON, anchors, [entity_id] * len(anchors))
+        cars = of_vehicles(relations.counted(row for row in rows if row[0] <= Evidence.SEEN_WITH))
+        found = [r for r in cars if r.subject == (Space.PERSON, entity_id)]
+        found += _of_persons([row for row in rows if row[0] > Evidence.SEEN_WITH])
     return Entity(anchors, identifiers, _present_first(found))
 
 
@@ -100,29 +102,44 @@ async def of_anchors(uow: UnitOfWork, person_of: Mapping[int, int]) -> list[Rela
     """Like `of_persons`, by all their anchors → person."""
     if not person_of:
         return []
+    return _of_persons(await uow.fetch(HOLDINGS, list(person_of), list(person_of.values())))
+
+
+def _of_persons(rows: Sequence[Any]) -> list[Relation]:
     advised: defaultdict[int, list[Counted]] = defaultdict(list)
-    for row in await relations.advice(uow, person_of):
+    for row in relations.counted(row for row in rows if row[0] == Evidence.ADVISED_AT):
         advised[row.subject].append(row)
-    found = [relation for person, rows in advised.items() for relation in advice_relations(person, rows)]
-    rows = await uow.fetch(HOLDINGS, list(person_of), list(person_of.values()))
-    return found + _uses(row for row in rows if row[0] == USES) + _memberships(row for row in rows if row[0] == MEMBER_OF)
+    found = [relation for person, mine in advised.items() for relation in advice_relations(person, mine)]
+    return found + _uses(row for row in rows if row[0] == _USES) + _memberships(row for row in rows if row[0] == _MEMBER_OF)
 
 
-# What persons' anchors ($1, persons $2) use and where they live: kind, person, object, source, from, to, observations,
-# confidence. A device that is an anchor itself is used by its own person.
+# Beside evidence, in its columns: who uses what, and who lives where (from and to in place of first and last, confidence in
+# ten-thousandths in place of the first sale).
+_USES, _MEMBER_OF = 30, 31
+_USED = (
+    f"SELECT {_USES}::smallint, {{person}}, {{device}}, s.name, 0::smallint, 0, l.observations::bigint, l.first_seen_us,"
+    " l.last_seen_us, 0::bigint"
+)
+_LIVED = (
+    f"SELECT {_MEMBER_OF}::smallint, {{person}}, m.household_id, '', 0::smallint, 0, 0::bigint, m.valid_from_us,"
+    " m.valid_to_us, round(m.confidence * 10000)::bigint"
+)
+_ANCHORS = " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
+# Of persons' anchors ($1, persons $2). A device that is an anchor itself is used by its own person. What was taken back does
+# not count.
 HOLDINGS = (
-    f"SELECT '{USES}', a.person_id, d.id, s.name, l.first_seen_us, l.last_seen_us, l.observations, 0::real"  # noqa: S608
-    " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
-    " (SELECT value_id, source_id, first_seen_us, last_seen_us, observations FROM link WHERE anchor_id = a.id OFFSET 0) l"
+    f"{relations.ADVICE} UNION ALL {_USED.format(person='a.person_id', device='d.id')}{_ANCHORS}"  # noqa: S608
+    " (SELECT value_id, source_id, first_seen_us, last_seen_us, observations FROM link"
+    " WHERE anchor_id = a.id AND strength >= 0 OFFSET 0) l"
     " CROSS JOIN LATERAL (SELECT id FROM device WHERE identifier_id = l.value_id OFFSET 0) d"
     " JOIN source s ON s.id = l.source_id"
-    f" UNION ALL SELECT '{USES}', a.person_id, d.id, '', i.first_seen_us, i.last_seen_us, 1, 0::real"
-    " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
-    " (SELECT id FROM device WHERE identifier_id = a.id OFFSET 0) d JOIN identifier i ON i.id = a.id"
-    f" UNION ALL SELECT '{MEMBER_OF}', a.person_id, m.household_id, '', m.valid_from_us, m.valid_to_us, 0, m.confidence"
-    " FROM unnest($1::bigint[], $2::bigint[]) AS a(id, person_id) CROSS JOIN LATERAL"
-    " (SELECT household_id, valid_from_us, valid_to_us, confidence FROM household_member WHERE anchor_id = a.id OFFSET 0) m"
+    f" UNION ALL SELECT {_USES}::smallint, a.person_id, d.id, '', 0::smallint, 0, 1::bigint, i.first_seen_us, i.last_seen_us,"
+    f" 0::bigint{_ANCHORS} (SELECT id FROM device WHERE identifier_id = a.id OFFSET 0) d JOIN identifier i ON i.id = a.id"
+    f" UNION ALL {_LIVED.format(person='a.person_id')}{_ANCHORS} (SELECT household_id, valid_from_us, valid_to_us, confidence"
+    " FROM household_member WHERE anchor_id = a.id OFFSET 0) m"
 )
+# All of that and all evidence on the vehicles that the anchors are seen with, in one go: GetEntity is asked often.
+OF_PERSON = f"{relations.AROUND} UNION ALL {HOLDINGS}"
 
 
 def _uses(rows: Iterable[Any]) -> list[Relation]:
@@ -131,7 +148,7 @@ def _uses(rows: Iterable[Any]) -> list[Relation]:
         by_device[row[1], row[2]].append(row)
     found = []
     for (person, device), mine in sorted(by_device.items()):
-        first, last = min(row[4] for row in mine), max(row[5] for row in mine)
+        first, last = min(row[7] for row in mine), max(row[8] for row in mine)
         # Links count a claim once a day at most.
         days = sum(row[6] for row in mine)
         counted = Support(days, days, days, tuple(sorted({row[3] for row in mine if row[3]})), first, last)
@@ -151,12 +168,12 @@ def _memberships(rows: Iterable[Any]) -> list[Relation]:
         by_household[row[1], row[2]].append(row)
     found = []
     for (person, household), mine in sorted(by_household.items()):
-        to = 0 if any(row[5] == 0 for row in mine) else max(row[5] for row in mine)
-        counted = Support(0, 0, 0, (), min(row[4] for row in mine), to)
+        to = 0 if any(row[8] == 0 for row in mine) else max(row[8] for row in mine)
+        counted = Support(0, 0, 0, (), min(row[7] for row in mine), to)
         found.append(
             Relation(
                 *(MEMBER_OF, (Space.PERSON, person), (Space.HOUSEHOLD, household), counted.first_us, to),
-                *(round(max(row[7] for row in mine), 4), True, "ACCEPTED", counted),
+                *(max(row[9] for row in mine) / 10_000, True, "ACCEPTED", counted),
             )
         )
     return found
@@ -194,13 +211,13 @@ async def _dealer(uow: UnitOfWork, dealer_id: int) -> Entity | None:
 
 async def _household(uow: UnitOfWork, household_id: int) -> Entity | None:
     rows = await uow.fetch(
-        f"SELECT '{MEMBER_OF}', i.entity_id, m.household_id, '', m.valid_from_us, m.valid_to_us, 0, m.confidence, m.anchor_id"  # noqa: S608
-        " FROM household_member m JOIN identifier i ON i.id = m.anchor_id WHERE m.household_id = $1 ORDER BY m.anchor_id",
+        f"{_LIVED.format(person='i.entity_id')}, m.anchor_id FROM household_member m"
+        " JOIN identifier i ON i.id = m.anchor_id WHERE m.household_id = $1 ORDER BY m.anchor_id",
         household_id,
     )
     if not rows:
         return None
-    return Entity([row[8] for row in rows], {}, _present_first(_memberships(rows)), evidenced=False)
+    return Entity([row[10] for row in rows], {}, _present_first(_memberships(rows)), evidenced=False)
 
 
 async def _device(uow: UnitOfWork, device_id: int) -> Entity | None:
@@ -210,9 +227,9 @@ async def _device(uow: UnitOfWork, device_id: int) -> Entity | None:
     if not rows:
         return None
     used = await uow.fetch(
-        f"SELECT '{USES}', i.entity_id, $1::bigint, s.name, l.first_seen_us, l.last_seen_us, l.observations, 0::real"  # noqa: S608
-        " FROM link l JOIN identifier i ON i.id = l.anchor_id JOIN source s ON s.id = l.source_id"
-        " WHERE l.value_id = $2 AND i.entity_id <> 0 ORDER BY l.last_seen_us DESC LIMIT $3",
+        f"{_USED.format(person='i.entity_id', device='$1::bigint')} FROM link l JOIN identifier i ON i.id = l.anchor_id"
+        " JOIN source s ON s.id = l.source_id WHERE l.value_id = $2 AND l.strength >= 0 AND i.entity_id <> 0"
+        " ORDER BY l.last_seen_us DESC LIMIT $3",
         device_id,
         rows[0][0],
         MOST_RELATIONS,
@@ -225,7 +242,8 @@ async def number_devices(uow: UnitOfWork, persons: Collection[int]) -> int:
     rows = await uow.fetch(
         "WITH mine AS MATERIALIZED (SELECT i.id, i.kind FROM unnest($1::bigint[]) AS p(id) CROSS JOIN LATERAL"  # noqa: S608
         f" (SELECT id, kind FROM identifier WHERE entity_id = p.id AND anchor AND kind IN ({_PERSON_KINDS}) OFFSET 0) i),"
-        " used AS (SELECT v.id FROM mine CROSS JOIN LATERAL (SELECT value_id FROM link WHERE anchor_id = mine.id OFFSET 0) l"
+        " used AS (SELECT v.id FROM mine CROSS JOIN LATERAL"
+        " (SELECT value_id FROM link WHERE anchor_id = mine.id AND strength >= 0 OFFSET 0) l"
         f" CROSS JOIN LATERAL (SELECT id FROM identifier WHERE id = l.value_id AND kind = {_DEVICE} OFFSET 0) v"
         f" UNION SELECT id FROM mine WHERE kind = {_DEVICE})"
         " INSERT INTO device (identifier_id) SELECT used.id FROM used LEFT JOIN LATERAL"

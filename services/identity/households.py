@@ -36,10 +36,11 @@ RESIDENTS = (
 # Mobiles and devices of persons' anchors ($1), with everybody on them.
 SHARERS = (
     "WITH thing AS MATERIALIZED (SELECT DISTINCT v.id, v.kind FROM unnest($1::bigint[]) AS a(id) CROSS JOIN LATERAL"  # noqa: S608
-    " (SELECT value_id FROM link WHERE anchor_id = a.id OFFSET 0) l CROSS JOIN LATERAL (SELECT id, kind FROM identifier"
+    " (SELECT value_id FROM link WHERE anchor_id = a.id AND strength >= 0 OFFSET 0) l"
+    " CROSS JOIN LATERAL (SELECT id, kind FROM identifier"
     f" WHERE id = l.value_id AND kind IN ({', '.join(map(str, _THINGS))}) AND person_guard NOT IN ({_MUTE}) OFFSET 0) v)"
     " SELECT thing.kind, thing.id, i.entity_id FROM thing CROSS JOIN LATERAL"
-    f" (SELECT anchor_id FROM link WHERE value_id = thing.id LIMIT {_MOST_ROWS}) l CROSS JOIN LATERAL"
+    f" (SELECT anchor_id FROM link WHERE value_id = thing.id AND strength >= 0 LIMIT {_MOST_ROWS}) l CROSS JOIN LATERAL"
     " (SELECT entity_id FROM identifier WHERE id = l.anchor_id OFFSET 0) i WHERE i.entity_id <> 0 GROUP BY 1, 2, 3"
 )
 ANCHORS = (

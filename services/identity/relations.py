@@ -174,25 +174,21 @@ ADVICE = (
 )
 
 
-def _counted(rows: Iterable[Any]) -> list[Counted]:
+def counted(rows: Iterable[Any]) -> list[Counted]:
+    """Rows as the statements below give them, by their columns."""
     return [Counted(_KINDS[kind], *rest) for kind, *rest in rows]
 
 
 async def on_vehicles(uow: UnitOfWork, vehicles: Collection[int]) -> list[Counted]:
     """All evidence on vehicles: with persons and with dealers."""
-    return _counted(await uow.fetch(ON_VEHICLES, list(vehicles))) if vehicles else []
+    return counted(await uow.fetch(ON_VEHICLES, list(vehicles))) if vehicles else []
 
 
 async def around(uow: UnitOfWork, anchors: Collection[int]) -> list[Counted]:
     """Evidence of persons, these and others, on all vehicles that these anchors are seen with."""
-    return _counted(await uow.fetch(AROUND, list(anchors))) if anchors else []
+    return counted(await uow.fetch(AROUND, list(anchors))) if anchors else []
 
 
 async def vehicles_of(uow: UnitOfWork, anchors: Collection[int]) -> list[int]:
     """Vehicles that the persons of these anchors are seen with."""
     return [row[0] for row in await uow.fetch(VEHICLES_OF, list(anchors))] if anchors else []
-
-
-async def advice(uow: UnitOfWork, person_of: Mapping[int, int]) -> list[Counted]:
-    """Evidence of persons with dealers, by anchor → person."""
-    return _counted(await uow.fetch(ADVICE, list(person_of), list(person_of.values()))) if person_of else []
