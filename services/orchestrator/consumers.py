@@ -17,6 +17,7 @@ from chassis.db import UnitOfWork
 from services.orchestrator.domain.themes import Goal, Theme
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
+from services.orchestrator.store.erasures import ErasureStore, Tombstone
 from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
 from services.orchestrator.store.themes import ThemeStore
 
@@ -60,6 +61,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
                 found = (*known[:3], answer, known[4])
             furthest[update.delivery_id] = found
     if furthest:
+        await ErasureStore(uow).hold_off()
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
 
 
@@ -88,7 +90,11 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window:
                 if goal and (goal[:2] not in reached or goal[4] < reached[goal[:2]][4]):
                     reached[goal[:2]] = goal
     if reached:
-        await ProjectionStore(uow).reach_goals(list(reached.values()))
+        erasures = ErasureStore(uow)
+        await erasures.hold_off()
+        stones = await erasures.tombstones(anchor for _, anchor in reached)
+        living = [g for g in reached.values() if g[1] not in stones or not stones[g[1]].covers(g[2], g[3])]
+        await ProjectionStore(uow).reach_goals(living)
 
 
 def _goal(theme: Theme, event: identity_pb2.ResolvedEvent, window: timedelta) -> GoalReached | None:
@@ -115,11 +121,11 @@ def _meets(goal: Goal, properties: dict[str, Any]) -> bool:
 
 
 async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
-    """Follows who is who and who forbade what, and forgets what persons said who were erased."""
+    """Follows who is who and who forbade what, and forgets who was erased. Relations decide nothing here."""
     moves: dict[int, Move] = {}
     aliases: dict[int, Alias] = {}
     consents: list[Statement] = []
-    erased: list[int] = []
+    erased: dict[int, Tombstone] = {}
     for message in messages:
         if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
             continue
@@ -127,18 +133,33 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
             _keep_move(moves, move)
         for change in batch.cluster_changes:
             _keep_alias(aliases, change)
-        erased += [anchor for erasure in batch.erasures for anchor in erasure.anchor_ids]
+        erased |= {anchor: Tombstone(anchor, e.person_id) for e in batch.erasures for anchor in e.anchor_ids}
         for stated in batch.consent_changes:
             consents += _statements(uow, stated)
-    store = ProjectionStore(uow)
-    if moves:
-        await store.move_anchors(list(moves.values()))
+    erasures, store = ErasureStore(uow), ProjectionStore(uow)
+    # Before the erasures: it takes along whoever went into an erased person.
     if aliases:
-        await store.alias(list(aliases.values()))
-    if consents:
-        await ConsentStore(uow).keep(consents)
+        await _keep_aliases(erasures, store, aliases)
     if erased:
-        await ConsentStore(uow).forget(erased)
+        await erasures.erase(list(erased.values()))
+    stones = await erasures.tombstones([*moves, *(statement.anchor_id for statement in consents)])
+    late = [move for move in moves.values() if move[0] in stones and stones[move[0]].covers(*move[1:])]
+    # A late move says since when the anchor was the person's: what is older than that is the person's, too.
+    await erasures.bury([Tombstone(a, p, v) for a, p, v in late if p == stones[a].person_id])
+    if living := [move for move in moves.values() if move not in late]:
+        await store.move_anchors(living)
+    said = [s for s in consents if s.anchor_id not in stones or stones[s.anchor_id].person_id != s.person_id]
+    if said:
+        await ConsentStore(uow).keep(said)
+
+
+async def _keep_aliases(erasures: ErasureStore, store: ProjectionStore, aliases: dict[int, Alias]) -> None:
+    """Keeps who went into whom; who went into somebody who was erased meanwhile was erased with them."""
+    erased = await erasures.erased([person for alias in aliases.values() for person in alias[:2] if person])
+    if gone := [person for person, survivor, _ in aliases.values() if survivor in erased]:
+        await erasures.erase([], gone)
+    if living := [alias for alias in aliases.values() if erased.isdisjoint(alias[:2])]:
+        await store.alias(living)
 
 
 def _keep_move(moves: dict[int, Move], move: identity_pb2.AnchorMove) -> None:

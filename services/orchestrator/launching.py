@@ -20,6 +20,7 @@ from services.orchestrator.domain.merging import superfluous
 from services.orchestrator.domain.themes import PersonId, Theme, ThemeState
 from services.orchestrator.events import DELIVERIES_REQUESTED, MAX_REQUESTS, Push, deliveries_requested
 from services.orchestrator.handlers import Room
+from services.orchestrator.store.erasures import ErasureStore
 from services.orchestrator.store.launches import Claim, LaunchStore
 from services.orchestrator.store.themes import ThemeStore
 
@@ -127,6 +128,9 @@ class Launcher:
                 regimes=room.settings.consent_regimes,
             )
             await launches.keep_plan(theme.theme_id, await asyncio.to_thread(planning.records, theme, decided, now))
+            erasures = ErasureStore(uow)
+            if erased := await erasures.planned(theme.theme_id):
+                await erasures.erase([], erased)
         return True
 
     async def _give_up(self, claim: Claim, theme: Theme, reason: str) -> None:

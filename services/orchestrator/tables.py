@@ -66,6 +66,7 @@ Table(
     Column("finished_at", MOMENT),
 )
 
+# Persons below 0 were erased and mean nobody (store/erasures.py).
 Table(
     "decision",
     metadata,
@@ -150,4 +151,15 @@ Table(
     Column("op_id", BigInteger, nullable=False),
     Column("changed_at", MOMENT, nullable=False, server_default=func.now()),
     Index("ix_person_alias_changed_at", "changed_at"),
+)
+
+# Anchors of erased persons, numbers only: what comes late must not bring them back. `version` is the last that is known to
+# have shown the anchor with the person.
+Table(
+    "erased_anchor",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("ix_erased_anchor_person_id", "person_id"),
 )

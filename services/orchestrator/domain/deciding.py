@@ -21,8 +21,8 @@ APP_BIT, WECHAT_BIT, DEALER_BIT = 1, 2, 4
 CHANNEL_BITS = {"app": APP_BIT, "wechat": WECHAT_BIT, "dealer": DEALER_BIT}
 ALL_BITS = APP_BIT | WECHAT_BIT | DEALER_BIT
 
-OUTCOMES = ("push", "holdout", "budget", "no_score", "opted_out", "no_channel", "frequency_cap", "merged")
-PUSH, HOLDOUT, BUDGET, NO_SCORE, OPTED_OUT, NO_CHANNEL, FREQUENCY_CAP, MERGED = range(8)
+OUTCOMES = ("push", "holdout", "budget", "no_score", "opted_out", "no_channel", "frequency_cap", "merged", "erased")
+PUSH, HOLDOUT, BUDGET, NO_SCORE, OPTED_OUT, NO_CHANNEL, FREQUENCY_CAP, MERGED, ERASED = range(9)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

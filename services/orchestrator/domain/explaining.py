@@ -42,6 +42,8 @@ def explain(decision: Decision, theme: ThemeDraft, frequency_cap: int) -> list[s
     asked = list(rules)
     if decision.outcome in ("push", "holdout"):
         return [rules[name] for name in asked[: asked.index("holdout") + 1]]
+    if decision.outcome == "erased":
+        return ["erased: the person was erased before the push went out, and what was known with it"]
     if decision.outcome == "merged":
         return list(rules.values())
     return [rules[name] for name in asked[: asked.index(decision.outcome) + 1]]

@@ -75,10 +75,6 @@ class ConsentStore:
             },
         )
 
-    async def forget(self, anchors: Sequence[int]) -> None:
-        """Deletes what was said through the anchors of erased persons."""
-        await self._uow.execute("DELETE FROM consent WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=list(anchors))
-
     async def forbidden(self, purpose: str, bits: Mapping[str, int], regimes: Mapping[str, str], now: datetime) -> Forbidden:
         """Channels (with their bit) that may not carry a purpose: the strictest over all anchors a person has now."""
         asked = [

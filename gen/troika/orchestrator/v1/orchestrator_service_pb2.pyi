@@ -984,7 +984,7 @@ class Decision(_message.Message):
     """The person at the time of the decision."""
     outcome: _builtins.str
     """push, holdout, or the reason nobody was pushed: budget, no_score, opted_out, no_channel, frequency_cap,
-    merged (the person turned out to be another one who is pushed already).
+    merged (the person turned out to be another one who is pushed already), erased (with what was known, before the push).
     """
     channel: _builtins.str
     """app, wechat or dealer; empty unless pushed."""

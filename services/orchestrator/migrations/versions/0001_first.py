@@ -39,6 +39,9 @@ STATEMENTS = (
     "CREATE TABLE person_alias (person_id bigint, survivor_id bigint, op_id bigint NOT NULL,"
     " changed_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_person_alias PRIMARY KEY (person_id))",
     "CREATE INDEX ix_person_alias_changed_at ON person_alias (changed_at)",
+    "CREATE TABLE erased_anchor (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
+    " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))",
+    "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
 )
 
 

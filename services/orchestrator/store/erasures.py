@@ -1,0 +1,137 @@
+"""Erased persons: what is theirs goes, what only counts stays without them, and what comes late finds a tombstone.
+
+Of a decision stays what the theme's report counts: outcome, channel, band of the score, whether it was handed over and how
+far the push came, whether the goal was reached. Without it the rates of a finished experiment would change, and with them its
+verdict. The row stands under a number below 0 that means nobody, its push under a new random id, its moments as days; place,
+dealer, channels, probability and the score itself are gone. A push that was not handed over is dropped (outcome "erased").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from chassis.db import UnitOfWork
+from services.orchestrator.domain.reporting import BAND_WIDTH, BANDS
+
+# Decisions of these persons, each with the number and the id that stand for nobody from now on, and whether it counts as won.
+_FORGET = f"""
+WITH lowest AS (
+  SELECT t.theme_id, LEAST(0, (SELECT min(person_id) FROM decision m WHERE m.theme_id = t.theme_id)) AS floor FROM theme t
+), theirs AS MATERIALIZED (
+  SELECT d.theme_id, d.person_id, d.delivery_id, l.floor - row_number() OVER (PARTITION BY d.theme_id) AS nobody,
+    'erased-' || gen_random_uuid() AS push,
+    EXISTS (SELECT FROM goal g WHERE g.theme_id = d.theme_id
+      AND (g.anchor_id = ANY(CAST(:anchors AS bigint[])) OR g.person_id = ANY(CAST(:persons AS bigint[])))) AS won
+  FROM lowest l JOIN decision d ON d.theme_id = l.theme_id AND d.person_id = ANY(CAST(:persons AS bigint[]))
+), pushes AS (
+  UPDATE delivery v SET delivery_id = t.push, reason = '', answer = '', occurred_at = date_trunc('day', v.occurred_at)
+  FROM theirs t WHERE v.delivery_id = t.delivery_id
+), cleared AS (
+  DELETE FROM goal WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))
+), others AS (
+  UPDATE goal SET person_id = 0
+  WHERE person_id = ANY(CAST(:persons AS bigint[])) AND NOT anchor_id = ANY(CAST(:anchors AS bigint[]))
+), goals AS (
+  INSERT INTO goal (theme_id, anchor_id, person_id, version, occurred_at)
+  SELECT theme_id, nobody, nobody, 0, date_trunc('day', now()) FROM theirs WHERE won
+)
+UPDATE decision d SET person_id = t.nobody,
+  outcome = CASE WHEN d.outcome = 'push' AND d.handed_over_at IS NULL THEN 'erased' ELSE d.outcome END,
+  channel = CASE WHEN d.outcome = 'push' AND d.handed_over_at IS NULL THEN '' ELSE d.channel END,
+  delivery_id = CASE WHEN d.handed_over_at IS NOT NULL THEN t.push END,
+  score = CASE WHEN d.score < 0 THEN -1 ELSE LEAST(floor(d.score / {BAND_WIDTH}), {BANDS - 1}) * {BAND_WIDTH} END,
+  probability = 0, position = 0, call_rank = 0, channels = 0, opted_out = 0, recent_pushes = 0, dealer_code = '',
+  decided_at = date_trunc('day', d.decided_at), handed_over_at = date_trunc('day', d.handed_over_at)
+FROM theirs t WHERE d.theme_id = t.theme_id AND d.person_id = t.person_id
+"""  # noqa: S608  (constants of ours)
+
+
+class Tombstone(NamedTuple):
+    """An anchor of an erased person, and the last version that is known to have shown it with that person (0: none)."""
+
+    anchor_id: int
+    person_id: int
+    version: int = 0
+
+    def covers(self, person_id: int, version: int) -> bool:
+        """Whether who says that the anchor belongs to this person since this version speaks of the time before the erasure.
+
+        A value that others used, too, may become somebody else's anchor afterwards: that is told with a newer version.
+        """
+        return person_id == self.person_id or version <= self.version
+
+
+class ErasureStore:
+    """Erasures of one transaction. Repeats change nothing."""
+
+    def __init__(self, uow: UnitOfWork) -> None:
+        self._uow = uow
+
+    async def hold_off(self) -> None:
+        """Keeps erasures waiting until this transaction ends; for all who write what hangs on persons."""
+        await self._uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'))")
+
+    async def tombstones(self, anchors: Iterable[int]) -> Mapping[int, Tombstone]:
+        """Those of some anchors that were an erased person's."""
+        rows = await self._uow.rows(
+            "SELECT anchor_id, person_id, version FROM erased_anchor WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",
+            anchors=sorted(set(anchors)),
+        )
+        return {row.anchor_id: Tombstone(*row) for row in rows}
+
+    async def erased(self, persons: Iterable[int]) -> set[int]:
+        """Those of some persons that were erased."""
+        rows = await self._uow.rows(
+            "SELECT DISTINCT person_id FROM erased_anchor WHERE person_id = ANY(CAST(:persons AS bigint[]))",
+            persons=sorted(set(persons)),
+        )
+        return {row.person_id for row in rows}
+
+    async def erase(self, stones: Sequence[Tombstone], persons: Iterable[int] = ()) -> None:
+        """Forgets the persons of the stones, further persons, and all who went into them.
+
+        One at a time, and never while somebody plans: a plan either knows the tombstones or is seen here.
+        """
+        await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator plan'))")
+        await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator erasure'))")
+        await self.bury(stones)
+        gone = await self._uow.rows(
+            "WITH RECURSIVE gone (person_id) AS (SELECT unnest(CAST(:persons AS bigint[])) UNION SELECT a.person_id FROM gone"
+            " JOIN person_alias a ON a.survivor_id = gone.person_id) SELECT person_id FROM gone",
+            persons=sorted({stone.person_id for stone in stones} | set(persons)),
+        )
+        whole = {"persons": [row.person_id for row in gone], "anchors": sorted({stone.anchor_id for stone in stones})}
+        await self._uow.execute(_FORGET, **whole)
+        await self._uow.execute(
+            "DELETE FROM person_alias WHERE person_id = ANY(CAST(:persons AS bigint[]))"
+            " OR survivor_id = ANY(CAST(:persons AS bigint[]))",
+            persons=whole["persons"],
+        )
+        for table in ("consent", "anchor_owner"):
+            await self._uow.execute(
+                f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",  # noqa: S608
+                anchors=whole["anchors"],
+            )
+
+    async def bury(self, stones: Sequence[Tombstone]) -> None:
+        """Leaves tombstones, with the version that is known from the stone or from an earlier move."""
+        await self._uow.execute(
+            "INSERT INTO erased_anchor AS e (anchor_id, person_id, version)"
+            " SELECT s.anchor_id, s.person_id, GREATEST(s.version, o.version) FROM unnest(CAST(:anchors AS bigint[]),"
+            " CAST(:persons AS bigint[]), CAST(:versions AS bigint[])) AS s (anchor_id, person_id, version)"
+            " LEFT JOIN anchor_owner o ON o.anchor_id = s.anchor_id AND o.person_id = s.person_id ORDER BY 1"
+            " ON CONFLICT (anchor_id) DO UPDATE SET version = GREATEST(e.version, EXCLUDED.version)",
+            anchors=[stone.anchor_id for stone in stones],
+            persons=[stone.person_id for stone in stones],
+            versions=[stone.version for stone in stones],
+        )
+
+    async def planned(self, theme_id: int) -> set[int]:
+        """Erased persons that a plan was just made for: the audience was read before tags had heard of it."""
+        rows = await self._uow.rows(
+            "SELECT DISTINCT e.person_id FROM erased_anchor e"
+            " JOIN decision d ON d.theme_id = :id AND d.person_id = e.person_id",
+            id=theme_id,
+        )
+        return {row.person_id for row in rows}
