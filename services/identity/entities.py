@@ -49,11 +49,15 @@ async def read(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | None:
     return await (_household if space is Space.HOUSEHOLD else _device)(uow, entity_id)
 
 
-MEMBERS = "SELECT id, kind, anchor FROM identifier WHERE entity_id = $1 AND kind = ANY($2::smallint[]) ORDER BY id"
+MEMBERS = {
+    space: "SELECT id, kind, anchor FROM identifier WHERE entity_id = $1"  # noqa: S608
+    f" AND kind IN ({', '.join(str(int(kind)) for kind in Kind if kind.space is space)}) ORDER BY id"
+    for space in (Space.PERSON, Space.VEHICLE)
+}
 
 
 async def _anchored(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | None:
-    rows = await uow.fetch(MEMBERS, entity_id, [int(kind) for kind in Kind if kind.space is space])
+    rows = await uow.fetch(MEMBERS[space], entity_id)
     if not rows:
         return None
     identifiers: defaultdict[str, int] = defaultdict(int)
@@ -61,9 +65,9 @@ async def _anchored(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | N
         identifiers[Kind(row[1]).name.lower()] += 1
     anchors = [row[0] for row in rows if row[2]]
     if space is Space.VEHICLE:
-        found = of_vehicles(await relations.on_vehicles(uow, [entity_id]))
+        found = of_vehicles(relations.counted(await uow.fetch(ON_VEHICLE, entity_id)))
     else:
-        rows = await uow.fetch(OF_PERSON, anchors, [entity_id] * len(anchors))
+        rows = await uow.fetch(OF_PERSON, entity_id)
         cars = of_vehicles(relations.counted(row for row in rows if row[0] <= Evidence.SEEN_WITH))
         found = [r for r in cars if r.subject == (Space.PERSON, entity_id)]
         found += _of_persons([row for row in rows if row[0] > Evidence.SEEN_WITH])
@@ -138,8 +142,18 @@ HOLDINGS = (
     f" UNION ALL {_LIVED.format(person='a.person_id')}{_ANCHORS} (SELECT household_id, valid_from_us, valid_to_us, confidence"
     " FROM household_member WHERE anchor_id = a.id OFFSET 0) m"
 )
-# All of that and all evidence on the vehicles that the anchors are seen with, in one go: GetEntity is asked often.
-OF_PERSON = f"{relations.AROUND} UNION ALL {HOLDINGS}"
+# All of that and all evidence on the vehicles that a person ($1) is seen with, in one go: GetEntity is asked often. By one
+# number and not by arrays: their lengths would have PostgreSQL plan anew each time, which takes thrice as long as reading.
+_ANCHOR = (
+    "WITH anchor AS MATERIALIZED"  # noqa: S608
+    f" (SELECT id, entity_id AS person_id FROM identifier WHERE entity_id = $1 AND anchor AND kind IN ({_PERSON_KINDS})), "
+)
+OF_PERSON = (
+    f"{relations.AROUND} UNION ALL {HOLDINGS}".replace("WITH ", _ANCHOR, 1)
+    .replace("unnest($1::bigint[], $2::bigint[]) AS a(id, person_id)", "anchor a")
+    .replace("unnest($1::bigint[]) AS a(id)", "anchor a")
+)
+ON_VEHICLE = relations.ON_VEHICLES.replace("unnest($1::bigint[])", "$1::bigint")
 
 
 def _uses(rows: Iterable[Any]) -> list[Relation]:
