@@ -16,14 +16,19 @@ from services.orchestrator.domain.reporting import BAND_WIDTH, BANDS
 
 # Decisions of these persons, each with the number and the id that stand for nobody from now on, and whether it counts as won.
 _FORGET = f"""
-WITH lowest AS (
+WITH gone AS (
+  SELECT * FROM unnest(CAST(:persons AS bigint[]), CAST(:roots AS bigint[])) AS g (person_id, root)
+), via AS (
+  SELECT * FROM unnest(CAST(:anchors AS bigint[]), CAST(:anchor_roots AS bigint[])) AS v (anchor_id, root)
+), lowest AS (
   SELECT t.theme_id, LEAST(0, (SELECT min(person_id) FROM decision m WHERE m.theme_id = t.theme_id)) AS floor FROM theme t
+), reached AS (
+  SELECT g.theme_id, via.root FROM goal g JOIN via USING (anchor_id)
+  UNION SELECT g.theme_id, gone.root FROM goal g JOIN gone USING (person_id)
 ), theirs AS MATERIALIZED (
   SELECT d.theme_id, d.person_id, d.delivery_id, l.floor - row_number() OVER (PARTITION BY d.theme_id) AS nobody,
-    'erased-' || gen_random_uuid() AS push,
-    EXISTS (SELECT FROM goal g WHERE g.theme_id = d.theme_id
-      AND (g.anchor_id = ANY(CAST(:anchors AS bigint[])) OR g.person_id = ANY(CAST(:persons AS bigint[])))) AS won
-  FROM lowest l JOIN decision d ON d.theme_id = l.theme_id AND d.person_id = ANY(CAST(:persons AS bigint[]))
+    'erased-' || gen_random_uuid() AS push, (d.theme_id, g.root) IN (SELECT theme_id, root FROM reached) AS won
+  FROM lowest l CROSS JOIN gone g JOIN decision d ON d.theme_id = l.theme_id AND d.person_id = g.person_id
 ), pushes AS (
   UPDATE delivery v SET delivery_id = t.push, reason = '', answer = '', occurred_at = date_trunc('day', v.occurred_at)
   FROM theirs t WHERE v.delivery_id = t.delivery_id
@@ -97,21 +102,28 @@ class ErasureStore:
         await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator erasure'))")
         await self.bury(stones)
         gone = await self._uow.rows(
-            "WITH RECURSIVE gone (person_id) AS (SELECT unnest(CAST(:persons AS bigint[])) UNION SELECT a.person_id FROM gone"
-            " JOIN person_alias a ON a.survivor_id = gone.person_id) SELECT person_id FROM gone",
+            "WITH RECURSIVE gone (person_id, root) AS (SELECT id, id FROM unnest(CAST(:persons AS bigint[])) AS id"
+            " UNION SELECT a.person_id, gone.root FROM gone JOIN person_alias a ON a.survivor_id = gone.person_id)"
+            " SELECT DISTINCT ON (person_id) person_id, root FROM gone ORDER BY person_id, root",
             persons=sorted({stone.person_id for stone in stones} | set(persons)),
         )
-        whole = {"persons": [row.person_id for row in gone], "anchors": sorted({stone.anchor_id for stone in stones})}
-        await self._uow.execute(_FORGET, **whole)
+        persons, anchors = [row.person_id for row in gone], [stone.anchor_id for stone in stones]
+        await self._uow.execute(
+            _FORGET,
+            persons=persons,
+            roots=[row.root for row in gone],
+            anchors=anchors,
+            anchor_roots=[stone.person_id for stone in stones],
+        )
         await self._uow.execute(
             "DELETE FROM person_alias WHERE person_id = ANY(CAST(:persons AS bigint[]))"
             " OR survivor_id = ANY(CAST(:persons AS bigint[]))",
-            persons=whole["persons"],
+            persons=persons,
         )
         for table in ("consent", "anchor_owner"):
             await self._uow.execute(
                 f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",  # noqa: S608
-                anchors=whole["anchors"],
+                anchors=anchors,
             )
 
     async def bury(self, stones: Sequence[Tombstone]) -> None:
