@@ -141,16 +141,18 @@ _SUMS = (
     " max(r.last_seen_us) AS last_us, coalesce(min(nullif(r.since_us, 0)), 0) AS since_us"
 )
 _EVIDENCE = "subject_id, object_id, kind, source_id, month, days, observations, first_seen_us, last_seen_us, since_us"
+# Of a car that too many people are seen with, a rental or a demonstrator, only owners are of interest.
 _ON_CARS = (
     f" SELECT r.kind, p.entity_id, car.entity_id, s.name, r.month, {_SUMS} FROM car CROSS JOIN LATERAL"  # noqa: S608
-    f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE object_id = car.id AND kind <= 9 OFFSET 0) r"
+    f" (SELECT {_EVIDENCE} FROM relation_evidence WHERE object_id = car.id AND kind <= 9"
+    f" AND (car.person_guard = 0 OR kind IN ({int(Evidence.OWNS)}, {int(Evidence.BOUGHT)})) OFFSET 0) r"
     " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE id = r.subject_id OFFSET 0) p"
     " JOIN source s ON s.id = r.source_id WHERE p.entity_id <> 0 GROUP BY 1, 2, 3, 4, 5"
 )
 _CARS = (
-    " car AS MATERIALIZED (SELECT i.id, i.entity_id FROM wanted CROSS JOIN LATERAL"  # noqa: S608
-    f" (SELECT id, entity_id FROM identifier WHERE entity_id = wanted.id AND kind IN ({int(Kind.VIN)}, {int(Kind.PLATE)})"
-    " AND anchor OFFSET 0) i)"
+    " car AS MATERIALIZED (SELECT i.id, i.entity_id, i.person_guard FROM wanted CROSS JOIN LATERAL"  # noqa: S608
+    " (SELECT id, entity_id, person_guard FROM identifier WHERE entity_id = wanted.id AND anchor"
+    f" AND kind IN ({int(Kind.VIN)}, {int(Kind.PLATE)}) OFFSET 0) i)"
 )
 ON_VEHICLES = (
     f"WITH wanted AS (SELECT unnest($1::bigint[]) AS id),{_CARS}{_ON_CARS}"  # noqa: S608

@@ -218,3 +218,22 @@ async def test_an_unknown_suggestion_is_not_found(door: Stubs) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await decide(door, 404, True)
     assert ("SUGGESTION_NOT_FOUND", "suggestion_id") == reason_of(error.value)
+
+
+async def test_quality_is_told_worst_first_with_what_was_refused(world: World, door: Stubs) -> None:
+    await world.see(
+        record("1", ZHANG, "张伟"),
+        ("dealer:D002", ("crm_id", "dealer:D002", "1"), ("mobile", "12345"), {"who": "测试"}),
+    )
+    answer = await door.relations.GetQualityReport(pb.GetQualityReportRequest())
+    worst, best = answer.sources
+    assert ("dealer:D002", "dealer:D001", 0.0) == (worst.source, best.source, best.defects_per_record)
+    assert {("mobile", 1), ("name", 1)} == {(refused.kind, refused.values) for refused in worst.refusals}
+    assert (1.0, 1.0, 1.0, 1.0) == (
+        worst.invalid_share,
+        worst.placeholder_share,
+        worst.missing_shares["mobile"],
+        worst.missing_shares["name"],
+    )
+    one = await door.relations.GetQualityReport(pb.GetQualityReportRequest(source="dealer:D001"))
+    assert ["dealer:D001"] == [each.source for each in one.sources]

@@ -144,3 +144,20 @@ async def test_a_social_credit_code_on_records_makes_nobody_one(world: World) ->
     zhang, li, nobody = (event.person.entity_id for event in events)
     assert zhang != li
     assert (0, 0) == (nobody, events[2].vehicle.entity_id)
+
+
+async def test_of_a_car_of_a_crowd_only_the_owner_is_told(world: World) -> None:
+    surnames = "李王刘陈杨黄赵吴周徐孙马"
+    events = await world.see(
+        record("D001", "99", ZHANG, VIN, who="张伟", relation="owns"),
+        *(
+            record("D001", f"1{n}", f"1390000{1000 + n}", VIN, who=f"{name}娜", relation="drives")
+            for n, name in enumerate(surnames)
+        ),
+    )
+    car = await entity(world, Space.VEHICLE, events[0].vehicle.entity_id)
+    assert {("owns", events[0].person.entity_id)} == {
+        (r.kind, r.subject[1]) for r in car.relations if r.subject[0] is Space.PERSON
+    }
+    driver = await entity(world, Space.PERSON, events[1].person.entity_id)
+    assert [] == [r for r in driver.relations if r.kind == "drives"]
