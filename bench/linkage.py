@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench import linkage_overlay
 from bench import linkage_peers as peers
 from bench import linkage_sets as sets
 from bench.linkage_sets import LabelledSet, Links
@@ -100,6 +101,7 @@ MEASURES: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "febrl3": partial(accuracy_of, sets.febrl3),
     "febrl4": partial(accuracy_of, sets.febrl4),
     "historical_persons": partial(accuracy_of, sets.historical_persons),
+    "overlay": linkage_overlay.measure,
 }
 SLOW = ("historical_persons",)
 
