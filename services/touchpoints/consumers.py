@@ -17,7 +17,7 @@ async def _requested(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
 
 
 async def _entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
-    await handlers.follow_consents(uow, [m.data for m in messages])
+    await handlers.follow_entities(uow, [m.data for m in messages])
 
 
 CONSUMERS = (Consumer(DELIVERIES, events.REQUESTED, _requested), Consumer(ENTITIES, events.ENTITIES, _entities))

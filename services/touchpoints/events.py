@@ -178,30 +178,40 @@ def delivery(request: DeliveryRequest) -> Delivery:
     )
 
 
-def consents_and_moves(payload: bytes) -> tuple[list[Statement], list[tuple[int, int, int]], list[int]]:
-    """Statements of consent, persons' anchor moves as (anchor, person, version), and anchors of erased persons, of one bus
-    message; raises DecodeError."""
+@dataclass(frozen=True)
+class EntityFacts:
+    """What one message of identity says that concerns pushes; moves are (anchor, person, version), erased (anchor, person)."""
+
+    consents: Sequence[Statement]
+    moves: Sequence[tuple[int, int, int]]
+    erased: Sequence[tuple[int, int]]
+
+
+def entity_facts(payload: bytes) -> EntityFacts:
+    """Statements of consent, persons' anchor moves and erasures of one bus message; raises DecodeError."""
     message = EntitiesChanged.FromString(payload)
-    changes = [
-        Statement(
-            c.anchor_id,
-            c.person_id,
-            purpose,
-            c.channel,
-            c.kind == CONSENT_KIND_SEPARATE,
-            not c.opted_out,
-            c.stated_at_us,
-            c.expires_at_us or NO_END,
-        )
-        for c in message.consent_changes
-        for purpose in ((c.purpose,) if c.purpose else MESSAGES)
-    ]
-    moves = [
-        (m.owner.anchor_id, m.owner.entity_id, m.owner.version)
-        for m in message.anchor_moves
-        if m.entity_kind == ENTITY_KIND_PERSON
-    ]
-    return changes, moves, [anchor for erasure in message.erasures for anchor in erasure.anchor_ids]
+    return EntityFacts(
+        [
+            Statement(
+                c.anchor_id,
+                c.person_id,
+                purpose,
+                c.channel,
+                c.kind == CONSENT_KIND_SEPARATE,
+                not c.opted_out,
+                c.stated_at_us,
+                c.expires_at_us or NO_END,
+            )
+            for c in message.consent_changes
+            for purpose in ((c.purpose,) if c.purpose else MESSAGES)
+        ],
+        [
+            (m.owner.anchor_id, m.owner.entity_id, m.owner.version)
+            for m in message.anchor_moves
+            if m.entity_kind == ENTITY_KIND_PERSON
+        ],
+        [(anchor, erasure.person_id) for erasure in message.erasures for anchor in erasure.anchor_ids],
+    )
 
 
 def from_us(microseconds: int) -> datetime:

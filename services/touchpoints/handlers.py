@@ -17,7 +17,8 @@ from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
 from services.touchpoints.domain.observed import Observed, Source, event_id
 from services.touchpoints.events import AnchorEvent, Update
-from services.touchpoints.store import consents, deliveries, feedback
+from services.touchpoints.store import consents, deliveries, erasures, feedback
+from services.touchpoints.store.erasures import ERASED, Stopped
 from services.touchpoints.store.feedback import Progress, Pushed
 
 
@@ -31,24 +32,34 @@ async def take_over(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -
                 good[delivery.delivery_id] = delivery
             except ValueError as error:
                 uow.dead_letter(consumer, events.REQUESTED, events.one_request(request), str(error))
-    if good:
-        await deliveries.add(uow, list(good.values()))
+    if not good:
+        return
+    await erasures.hold_off(uow)
+    await deliveries.add(uow, list(good.values()))
+    # Requested before the orchestrator had heard of the erasure.
+    if gone := await erasures.erased_persons(uow, (delivery.person_id for delivery in good.values())):
+        _stop(uow, await erasures.strip(uow, sorted(gone)))
 
 
-async def follow_consents(uow: UnitOfWork, payloads: Sequence[bytes]) -> None:
-    """Keeps who forbade what, and whose anchor is whose; forgets those who were erased."""
-    changes, moves, erased = [], [], []
-    for payload in payloads:
-        changed, moved, gone = events.consents_and_moves(payload)
-        changes += changed
-        moves += moved
-        erased += gone
-    if changes:
-        await consents.save_consents(uow, changes)
-    if moves:
-        await consents.move_anchors(uow, moves)
-    if erased:
-        await consents.forget(uow, erased)
+async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes]) -> None:
+    """Keeps who forbade what, and whose anchor is whose; forgets who was erased. Relations decide nothing here."""
+    facts = [events.entity_facts(payload) for payload in payloads]
+    if erased := [pair for each in facts for pair in each.erased]:
+        _stop(uow, await erasures.erase(uow, erased))
+    stated, moves = [s for each in facts for s in each.consents], [m for each in facts for m in each.moves]
+    if not stated and not moves:
+        return
+    late = await erasures.buried(uow, [*(s.anchor_id for s in stated), *(anchor for anchor, _, _ in moves)])
+    if living := [s for s in stated if (s.anchor_id, s.person_id) not in late]:
+        await consents.save_consents(uow, living)
+    if moved := [move for move in moves if move[:2] not in late]:
+        await consents.move_anchors(uow, moved)
+
+
+def _stop(uow: UnitOfWork, stopped: Sequence[Stopped]) -> None:
+    updates = [Update(push.delivery_id, State.SUPPRESSED, ERASED, push.stopped_at) for push in stopped]
+    for payload in events.update_batches(updates):
+        uow.publish(events.UPDATED, payload)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ delivery = Table(
 Index("ix_delivery_due_at", delivery.c.due_at, postgresql_where=sql("state <= 2"))
 Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("provider_id <> ''"))
 Index("ix_delivery_theme", delivery.c.theme)
+# For erasures. Once a person is erased both are 0.
+Index("ix_delivery_person_id", delivery.c.person_id, postgresql_where=sql("person_id > 0"))
+Index("ix_delivery_anchor_id", delivery.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
 
 Table(
     "feedback",
@@ -117,3 +120,12 @@ anchor_owner = Table(
     Column("version", BigInteger, nullable=False),
 )
 Index("ix_anchor_owner_person_id", anchor_owner.c.person_id)
+
+# Anchors of erased persons, numbers only: what comes late must not bring them back.
+erased_anchor = Table(
+    "erased_anchor",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+)
+Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)

@@ -93,12 +93,6 @@ async def move_anchors(uow: UnitOfWork, moves: Sequence[tuple[int, int, int]]) -
     )
 
 
-async def forget(uow: UnitOfWork, anchors: Sequence[int]) -> None:
-    """Deletes what hangs on the anchors of erased persons. Nothing can be sent to them: nobody knows their addresses."""
-    for table in ("consent", "anchor_owner"):
-        await uow.execute(f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=list(anchors))  # noqa: S608
-
-
 async def forbidden(uow: UnitOfWork, pushes: Sequence[Asked], regimes: Mapping[str, str]) -> dict[str, str]:
     """Of pushes those that may not go now, with the reason: forbidden by the person, or not allowed where that is needed."""
     asked = [

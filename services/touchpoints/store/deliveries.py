@@ -128,10 +128,11 @@ async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> list[tuple[str
         due=[-1.0 if c.due_in_s is None else c.due_in_s for c in changes],
         sure=[c.sure for c in changes],
     )
-    # Feedback may have been faster than the provider's answer: then its number is all there is left to note.
+    # Feedback may have been faster than the provider's answer: then its number is all there is left to note. Of a push to
+    # somebody who was erased meanwhile not even that.
     await uow.execute(
         "UPDATE delivery d SET provider_id = c.provider FROM unnest(CAST(:ids AS text[]), CAST(:providers AS text[]))"
-        " AS c(id, provider) WHERE d.delivery_id = c.id AND c.provider <> '' AND d.provider_id = ''",
+        " AS c(id, provider) WHERE d.delivery_id = c.id AND c.provider <> '' AND d.provider_id = '' AND d.person_id > 0",
         ids=[c.delivery_id for c in changes],
         providers=[c.provider_id for c in changes],
     )

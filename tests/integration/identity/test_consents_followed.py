@@ -21,7 +21,7 @@ from services.orchestrator.consumers import follow_entities
 from services.orchestrator.domain.deciding import CHANNEL_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
-from services.touchpoints.handlers import follow_consents
+from services.touchpoints.handlers import follow_entities as follow_in_touchpoints
 from services.touchpoints.store.consents import Asked, forbidden
 from tests.integration.identity.world import NOW, World
 
@@ -123,7 +123,7 @@ async def test_sender_and_planner_close_what_the_ledger_closes(world: World, dat
     expected = {(p, purpose): await closed(world, p, purpose, now_us) for p in persons for purpose in ("marketing", "service")}
     assert len(set(map(frozenset, expected.values()))) > 2
     async with databases.database("touchpoints") as sender, databases.database("orchestrator") as planner:
-        await follow(sender, follow_consents, life.batches())
+        await follow(sender, follow_in_touchpoints, life.batches())
         await follow(planner, orchestrator_hears, life.batches())
         pushes = [Asked(f"{p} {purpose} {c.label}", p, 0, purpose, c) for p, purpose in expected for c in REACHED]
         async with sender.read() as uow:

@@ -10,7 +10,7 @@ from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ConsentChange, 
 
 from chassis.consents import DEFAULT_REGIMES, MESSAGES, OPT_IN, OPT_OUT, SEPARATE, RegimeTable, regime, uses
 from services.touchpoints.domain.consents import NO_END, UNSAID, Kept, Statement, kept
-from services.touchpoints.events import consents_and_moves
+from services.touchpoints.events import entity_facts
 
 STATEMENTS = st.lists(
     st.builds(
@@ -54,7 +54,7 @@ def test_a_fact_without_a_purpose_is_about_all_messages() -> None:
     new = ConsentChange(
         anchor_id=1, channel="car", stated_at_us=6, purpose="location", kind=CONSENT_KIND_SEPARATE, expires_at_us=9
     )
-    statements, _, _ = consents_and_moves(EntitiesChanged(consent_changes=[old, new]).SerializeToString())
+    statements = entity_facts(EntitiesChanged(consent_changes=[old, new]).SerializeToString()).consents
     assert [
         *(Statement(1, 7, purpose, "app", False, False, 5) for purpose in MESSAGES),
         Statement(1, 0, "location", "car", True, True, 6, 9),

@@ -36,6 +36,8 @@ STATEMENTS = (
     "CREATE INDEX ix_delivery_due_at ON delivery (due_at) WHERE state <= 2",
     "CREATE INDEX ix_delivery_provider_id ON delivery (provider_id) WHERE provider_id <> ''",
     "CREATE INDEX ix_delivery_theme ON delivery (theme)",
+    "CREATE INDEX ix_delivery_person_id ON delivery (person_id) WHERE person_id > 0",
+    "CREATE INDEX ix_delivery_anchor_id ON delivery (anchor_id) WHERE anchor_id > 0",
     """
     CREATE TABLE feedback (
         delivery_id text NOT NULL, kind text NOT NULL, answer text NOT NULL, occurred_at timestamptz NOT NULL,
@@ -54,6 +56,11 @@ STATEMENTS = (
         CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))
     """,
     "CREATE INDEX ix_anchor_owner_person_id ON anchor_owner (person_id)",
+    """
+    CREATE TABLE erased_anchor (
+        anchor_id bigint NOT NULL, person_id bigint NOT NULL, CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))
+    """,
+    "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
 )
 
 
