@@ -97,6 +97,22 @@ def errors_page() -> str:
     return page + table(["reason", "where", "gRPC", "HTTP", "meaning"], rows)
 
 
+FOLLOWED = """
+## What the readers of entities.changed make of it
+
+| change | followed by |
+| --- | --- |
+| an anchor moved (merge, split) | tags, orchestrator, touchpoints: what they keep by anchor is the new owner's; scoring hears of it by way of the tags |
+| consent | orchestrator, touchpoints |
+| erasure | all four: facts, scores, decisions and pushes of the person go, and tombstones (numbers) keep late facts out |
+| relation | tags: a pair that sources related is so no more once all that identity tells of it has ended (the car was sold) |
+
+Orchestrator, scoring and touchpoints decide nothing by relations and pass over them. Of an erased person's decisions and pushes
+stays what reports count, under numbers that mean nobody (`services/orchestrator/store/erasures.py`,
+`services/touchpoints/store/erasures.py`). The streams themselves forget after seven days.
+"""
+
+
 def subjects_page() -> str:
     """Who states and who reads which fact."""
     page = HEAD + "# Facts on the bus\n\nProtobuf micro-batches in JetStream; see proto/troika/<service>/v1/events.proto.\n\n"
@@ -110,7 +126,7 @@ def subjects_page() -> str:
                     if s != service and any(subject in p.read_text() for p in (ROOT / "services" / s).rglob("*.py"))
                 ]
                 rows.append([f"`{subject}`", stream.name, service, ", ".join(readers)])
-    return page + table(["subject", "stream", "stated by", "read by"], rows)
+    return page + table(["subject", "stream", "stated by", "read by"], rows) + FOLLOWED
 
 
 PAGES = {"settings.md": settings_page, "errors.md": errors_page, "facts.md": subjects_page}
