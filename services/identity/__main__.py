@@ -18,6 +18,7 @@ from chassis.bus import Consumer
 from chassis.run import Runtime, Verb
 from services.identity import consumers, events, inference, linking, quality, rotation, token_keys
 from services.identity.handlers import Resolver
+from services.identity.rebuild import run as rebuilding
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
 from services.identity.rpc_relations import RelationRpc
@@ -72,6 +73,7 @@ async def serve(settings: Settings) -> None:
 VERBS = (
     Verb("link", "find records that are probably of one person, as suggestions or links", linking.run, linking.arguments),
     Verb("infer", "work out the relations of what changed since the last time", inference.catch_up, inference.arguments),
+    Verb("rebuild", "solve the graph from its links alone, compare or mend the clusters", rebuilding.run, rebuilding.arguments),
     Verb("quality", "tell how good each source's records are, worst first", quality.show, quality.arguments),
     *rotation.VERBS,
 )

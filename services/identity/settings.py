@@ -99,7 +99,7 @@ class Settings(ChassisSettings):
     )
 
     linkage_engine: Literal["duckdb", "spark"] = Field("duckdb", description="Where the verb `link` runs its SQL.")
-    linkage_spark_master: str = Field("local-cluster[2,1,1024]", description="Spark master of the verb `link` on Spark.")
+    linkage_spark_master: str = Field("local-cluster[2,1,1024]", description="Spark master of the verbs `link` and `rebuild`.")
     linkage_folder: Path | None = Field(
         None,
         description="Folder for what linkage writes while it runs, in a folder of its own for its user alone; "
