@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ DEAD_LETTER_SUBJECT = "troika.deadletters"
 RELAY_BATCH = 64
 # A crash between commit and publish leaves rows behind; another replica's relay finds them within this time.
 SWEEP_S = 1.0
+# Streams keep messages for a week; what is older cannot come again.
+INBOX_DAYS = 8
+PURGE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,14 @@ class Relay:
 
     async def run(self) -> None:
         """Runs until cancelled; wakes on each commit that published and every SWEEP_S."""
+        purged = time.monotonic()
         while True:
             try:
                 while await self.relay_once() == RELAY_BATCH:
                     pass
+                if time.monotonic() - purged > PURGE_S:
+                    purged = time.monotonic()
+                    await self.purge_inbox()
             except Exception as error:
                 if not is_operational(error):
                     log.exception("relay failed")
@@ -131,6 +139,13 @@ class Relay:
             except TimeoutError:
                 pass
             wake.clear()
+
+    async def purge_inbox(self) -> int:
+        """Forgets messages that cannot come again; returns how many."""
+        async with self._database.transaction(traced=False) as uow:
+            return await uow.execute(
+                "DELETE FROM inbox WHERE handled_at < now() - make_interval(days => :days)", days=INBOX_DAYS
+            )
 
     async def relay_once(self) -> int:
         """Publishes one batch and returns its size. A crash after publishing publishes again under the same message ids."""

@@ -86,6 +86,15 @@ async def test_a_message_delivered_twice_is_handled_once(database: Database, bus
     task.cancel()
 
 
+async def test_the_inbox_forgets_only_what_cannot_come_again(database: Database, bus: Bus) -> None:
+    async with database.transaction() as uow:
+        await uow.fresh("toy", ["old", "new"])
+        await uow.execute("UPDATE inbox SET handled_at = now() - interval '9 days' WHERE message_id = 'old'")
+    assert 1 == await Relay(database, bus).purge_inbox()
+    async with database.transaction() as uow:
+        assert {"old"} == await uow.fresh("toy", ["old", "new"])
+
+
 async def test_one_poisoned_message_goes_to_the_dead_letters_alone(database: Database, bus: Bus) -> None:
     await bus.declare(STREAM)
     await bus.publish_all([Outgoing(str(i), SUBJECT, b"poison" if i == 3 else str(i).encode(), {}) for i in range(8)])
