@@ -43,18 +43,20 @@ def partition(graph: Graph, space: Space) -> Partition:
     rules = RULES[space]
     guard = graph.guard(space).copy()
     own = graph.link_space == space
-    state = np.full(len(graph.anchor), NOT_HERE, np.int16)
     if not own.any():
-        return Partition(np.arange(graph.size), guard, state, graph.value)
-    retracted = graph.strength < 0
-    if retracted.any():
-        state[own & retracted] = NUMBERS[Reason.RETRACTED]
-        own &= ~retracted
+        return Partition(np.arange(graph.size), guard, np.full(len(own), NOT_HERE, np.int16), graph.value)
+    retracted = np.flatnonzero(own & (graph.strength < 0))
+    own[retracted] = False
     _count(graph, rules, own, guard)
     links = own & (graph.anchor != graph.value)
-    # The value's guard explains more than the anchor's.
-    at_value = guard[graph.value]
-    np.copyto(state, np.where(at_value, at_value, guard[graph.anchor]), where=links)
+    state = np.where(links, np.int16(0), np.int16(NOT_HERE))
+    state[retracted] = NUMBERS[Reason.RETRACTED]
+    guarded = guard != 0
+    if guarded.any():
+        at = np.flatnonzero(links & (guarded[graph.value] | guarded[graph.anchor]))
+        # The value's guard explains more than the anchor's.
+        at_value = guard[graph.value[at]]
+        state[at] = np.where(at_value, at_value, guard[graph.anchor[at]])
     place, places = _places(graph, rules, own, guard, state)
     joins = state == 0
     label = components(graph.size + places, graph.anchor[joins], place[joins])
@@ -73,19 +75,13 @@ def components(size: int, one: Ints, other: Ints) -> Ints:
     reached = np.zeros(size, bool)
     reached[other] = True
     at: npt.NDArray[Any] = np.arange(size, dtype=np.int32)
-    leads = ~reached[one]
-    at[one[leads]] = other[leads]
-    one = at[one]
-    left = one != other
-    one, other = one[left], other[left]
-    stays = reached
-    stays[at] = True
-    number = np.cumsum(stays, dtype=np.int32)
-    number -= 1
-    nodes = int(number[-1]) + 1
-    at = number[at]
-    ends = number[one], number[other]
-    edges = coo_matrix((np.ones(len(one), np.int8), ends), shape=(nodes, nodes))
+    at[one] = other
+    stays = np.flatnonzero(reached)
+    at[stays] = stays
+    moved = at[one]
+    left = moved != other
+    ends = moved[left], other[left].astype(np.int32)
+    edges = coo_matrix((np.ones(len(ends[0]), np.int8), ends), shape=(size, size))
     label: Ints = connected_components(edges, directed=False)[1][at]
     return label
 
@@ -99,14 +95,14 @@ def _count(graph: Graph, rules: Rules, own: Flags, guard: Small) -> None:
     at = _beyond(graph, lowest, open_to, graph.value, own)
     if len(at):
         anchor, value, name = graph.anchor[at], graph.value[at], graph.name[at]
-        own_kind = kind[value]
         named = name != 0
         values, names = _distinct(value[named], name[named])
         found.append((Reason.TOO_MANY_NAMES, values[names > rules.max_names[kind[values]]]))
         real = (anchor != value) & (graph.strength[at] == 0)
-        values, anchors = _distinct(value[real], anchor[real])
+        many = real & (np.bincount(value)[value] > rules.max_anchors.min())
+        values, anchors = _distinct(value[many], anchor[many])
         found.append((Reason.TOO_MANY_ANCHORS, values[anchors > rules.max_anchors[kind[values]]]))
-        alike = real & ((rules.names[own_kind] == Names.IGNORED) | ~named)
+        alike = real & ((rules.names[kind[value]] == Names.IGNORED) | ~named)
         sources = len(graph.trust)
         pair = value[alike].astype(np.int64) * sources + graph.source[at[alike]]
         pairs, anchors = _distinct(pair, anchor[alike])
@@ -219,9 +215,15 @@ def _crowded(graph: Graph, rules: Rules, space: Space, label: Ints) -> Ints:
     """Labels of components that hold more values of a kind than one entity may have, or both sides of an undone merge."""
     found: list[Ints] = []
     own = label[: graph.size]
-    largest = int(np.bincount(own).max()) if len(own) else 0
-    for kind in np.flatnonzero(rules.max_per_entity < min(NO_LIMIT, largest)):
-        held = own[graph.kind == kind]
+    sizes = np.bincount(own)
+    kinds = np.flatnonzero(rules.max_per_entity < min(NO_LIMIT, int(sizes.max(initial=0))))
+    # Most components are smaller than any limit but that on id cards, of which there are few.
+    large = np.flatnonzero(
+        (sizes > min((limit for limit in rules.max_per_entity[kinds].tolist() if limit > 1), default=0))[own]
+    )
+    for kind in kinds:
+        at = large if rules.max_per_entity[kind] > 1 else slice(None)
+        held = own[at][graph.kind[at] == kind]
         if len(held):
             found.append(np.flatnonzero(np.bincount(held) > rules.max_per_entity[kind]))
     sides: dict[int, set[int]] = {}
@@ -238,9 +240,12 @@ def _settle(graph: Graph, rules: Rules, label: Ints, crowded: Ints, state: Small
     """Solves crowded components link by link, strongest first; writes the states of refused links, returns the labels."""
     is_crowded = np.zeros(int(label.max()) + 1, bool)
     is_crowded[crowded] = True
-    links = np.flatnonzero((state == 0) & is_crowded[label[graph.anchor]])
+    nodes = np.flatnonzero(is_crowded[label])
+    inside = np.zeros(len(label), bool)
+    inside[nodes] = True
+    links = np.flatnonzero((state == 0) & inside[graph.anchor])
     crowd = Crowd()
-    for node in np.flatnonzero(is_crowded[label[: graph.size]]).tolist():
+    for node in nodes[nodes < graph.size].tolist():
         kind = int(graph.kind[node])
         if rules.max_per_entity[kind] < NO_LIMIT:
             crowd.holds(node, kind, int(rules.max_per_entity[kind]))
@@ -255,7 +260,6 @@ def _settle(graph: Graph, rules: Rules, label: Ints, crowded: Ints, state: Small
         if reason := refused.get((one, other)):
             state[at] = NUMBERS[reason]
     # Every place of a crowded component gets its root as a label of its own, behind all others.
-    nodes = np.flatnonzero(is_crowded[label])
     roots = np.array([root.get(node, node) for node in nodes.tolist()], np.int64)
     label = label.astype(np.int64)
     label[nodes] = int(label.max()) + 1 + roots
