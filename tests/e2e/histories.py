@@ -109,6 +109,16 @@ class Population:
         draw = random.Random(self.seed + 3)
         return Step([], [call for name in self.names for call in self._life(draw, name, 30)])
 
+    def sale(self) -> Step:
+        """The car of the first T has a new owner, who was never seen before."""
+        record = {
+            "record_id": f"{self.tag}-buyer",
+            "updated_at": (BEGAN + timedelta(hours=40)).isoformat(),
+            "identifiers": {"mobile": self.mobile(("B", 0))},
+            "vehicle": {"vin": self.vin(("T", 0)), "relation": "owns"},
+        }
+        return Step([(DEALERS[0], record)], [])
+
     def _record(
         self, draw: random.Random, source: str, name: Name, hour: int, identifiers: Mapping[str, str]
     ) -> dict[str, Any]:

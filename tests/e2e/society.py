@@ -17,7 +17,7 @@ from troika.identity.v1 import consent_service_pb2 as consent_pb
 from troika.identity.v1 import stewardship_service_pb2 as steward_pb
 from troika.identity.v1 import vault_service_pb2 as vault_pb
 from troika.identity.v1.consent_service_pb2_grpc import ConsentServiceStub
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, ENTITY_KIND_VEHICLE
 from troika.identity.v1.identity_service_pb2 import IdentifierRef, ResolveIdentifiersRequest
 from troika.identity.v1.stewardship_service_pb2_grpc import StewardshipServiceStub
 from troika.identity.v1.vault_service_pb2_grpc import VaultServiceStub
@@ -33,7 +33,7 @@ from services.orchestrator.domain.deciding import CHANNEL_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.store.consents import Asked, forbidden
-from tests.e2e.histories import PAIRS, SOURCES, Name, Population, Record, Step
+from tests.e2e.histories import DEALERS, PAIRS, SOURCES, Name, Population, Record, Step
 
 AUDIENCES = (
     "",
@@ -191,6 +191,14 @@ class World:
                 request = steward_pb.UnmergeRequest(op_id=op_id, reason="two people after all")
                 assert "UNMERGED" == (await self.operator.ask(self.steward.Unmerge, request)).outcome
         await self.quiet()
+
+    async def owners(self, population: Population) -> tuple[list[int], list[int]]:
+        """(whom tags relates to the car of the first T, its seller and its buyer as identity knows them)."""
+        [car] = await self.resolve("vin", [("", population.vin(("T", 0)))])
+        request = tags_pb.GetProfileRequest(entity_kind=ENTITY_KIND_VEHICLE, entity_id=car)
+        related = (await self.operator.ask(self.operator.tags.GetProfile, request)).related_ids
+        records = [population.records_of(("T", 0))[1], (DEALERS[0], f"{population.tag}-buyer")]
+        return list(related), await self.resolve("crm_id", records)
 
     async def erase(self, person: int) -> dict[str, Any]:
         """Erases a person; what every service answers afterwards."""

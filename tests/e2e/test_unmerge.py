@@ -29,12 +29,16 @@ MERGED = {"a steward": STEWARD, "evidence": EVIDENCE}
 
 @dataclass
 class Lives:
-    """The three populations before, while and after some were merged; audience counts; what was left of an erased person."""
+    """The three populations before, while and after some were merged, audience counts, and what came later.
+
+    `owners`: of a car that was sold; `erased`: what was left of an erased person.
+    """
 
     before: dict[str, Seen] = field(default_factory=dict)
     together: dict[str, Seen] = field(default_factory=dict)
     after: dict[str, Seen] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    owners: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     erased: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,6 +76,8 @@ async def lives(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lives
         told.counts = {
             predicate: (await world.count(predicate), len(await world.audience(predicate))) for predicate in AUDIENCES
         }
+        await world.live(Population.sale)
+        told.owners = {population.tag: await world.owners(population) for population in POPULATIONS}
         told.erased = await world.erase(min(told.after["s"].persons["T", 0]))
         yield told
 
@@ -116,6 +122,12 @@ def test_audiences_count_their_members(lives: Lives) -> None:
         assert members == counted == streamed
     assert len(POPULATIONS) * 2 * PAIRS == lives.counts[""][0]
     assert any(0 < counted < lives.counts[""][0] for counted, _ in lives.counts.values())
+
+
+def test_a_car_that_was_sold_is_its_buyers_alone(lives: Lives) -> None:
+    for related, (seller, buyer) in lives.owners.values():
+        assert seller != buyer
+        assert [buyer] == related
 
 
 def test_who_is_erased_is_forgotten_by_all_services(lives: Lives) -> None:
