@@ -54,10 +54,15 @@ class UnitOfWork:
         """Streams the rows of a query by COPY in PostgreSQL's binary format, for those who want millions of them."""
         await (await self._driver()).copy_from_query(query, output=sink, format="binary")
 
-    async def _driver(self) -> Any:
+    async def raw(self) -> Any:
+        """The driver's own connection, whether or not a transaction was begun on it."""
         raw = (await self.connection.get_raw_connection()).driver_connection
         if raw is None:
             raise ConnectionError("no driver connection")
+        return raw
+
+    async def _driver(self) -> Any:
+        raw = await self.raw()
         if not raw.is_in_transaction():
             # SQLAlchemy begins with its first statement; what went past it before would be committed by itself.
             await self.connection.execute(text("SELECT 1"))
@@ -91,6 +96,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=True,
+            # Without it SQLAlchemy wraps even its ping into a transaction: three trips to the server instead of one.
+            isolation_level="AUTOCOMMIT",
             connect_args={
                 "timeout": 10,
                 # Least privilege whatever user the DSN names; JIT costs more than it gives on batches of hundreds.
@@ -107,11 +114,13 @@ class Database:
     async def transaction(self, traced: bool = True) -> AsyncIterator[UnitOfWork]:
         """A read-write transaction; commits at the end, rolls back on any error. Idle polling goes untraced."""
         with telemetry.span("db transaction", SpanKind.CLIENT, attributes=DB) if traced else nullcontext():
-            async with self._engine.connect() as connection, connection.begin() as transaction:
-                uow = UnitOfWork(connection)
-                yield uow
-                publishes = await uow.flush_outbox()
-                await transaction.commit()
+            async with self._engine.connect() as connection:
+                await connection.execution_options(isolation_level="READ COMMITTED")
+                async with connection.begin() as transaction:
+                    uow = UnitOfWork(connection)
+                    yield uow
+                    publishes = await uow.flush_outbox()
+                    await transaction.commit()
             if publishes:
                 self.committed_outgoing.set()
 
@@ -120,9 +129,18 @@ class Database:
         """A read-only snapshot; writing in it is an error."""
         with telemetry.span("db read", SpanKind.CLIENT, attributes=DB):
             async with self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-                async with connection.begin():
-                    yield UnitOfWork(connection)
+                uow = UnitOfWork(connection)
+                snapshot = (await uow.raw()).transaction(isolation="repeatable_read", readonly=True)
+                await snapshot.start()
+                try:
+                    yield uow
+                finally:
+                    try:
+                        await snapshot.rollback()
+                    except BaseException:
+                        # Nobody may get it with our snapshot still open.
+                        await connection.invalidate()
+                        raise
 
     async def check(self) -> None:
         """Raises when the database does not answer."""
