@@ -104,6 +104,7 @@ async def measure(database: Database, dsn: str, nats_url: str, folder: Path, see
     questions = folder / "questions.json"
     questions.write_bytes(orjson.dumps(asked))
     async with process(dsn, nats_url, folder) as target:
+        await _settled(database)
         load = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.identity_reads", target, str(questions)), stdout=asyncio.subprocess.PIPE
         )
@@ -111,6 +112,17 @@ async def measure(database: Database, dsn: str, nats_url: str, folder: Path, see
         if load.returncode:
             raise RuntimeError(f"the load ended with {load.returncode}")
     return {"read_identifiers": int(rows[0][0]), **orjson.loads(told)}
+
+
+async def _settled(database: Database) -> None:
+    """Waits until the process has told all that was resolved and inferred what follows: a stream is measured elsewhere."""
+    async with asyncio.timeout(600):
+        while True:
+            async with database.read() as uow:
+                rows = await uow.fetch("SELECT EXISTS (SELECT 1 FROM outbox) OR EXISTS (SELECT 1 FROM inference_queue)")
+            if not rows[0][0]:
+                return
+            await asyncio.sleep(0.5)
 
 
 async def hold(target: str, asked: dict[str, Any], rate: int, seconds: float) -> dict[str, Any]:
