@@ -57,13 +57,16 @@ async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int
     component, new_components = _components(found, solved, mine, ids)
     new_persons, new_vehicles = (given[space][1].newcomers if space in given else 0 for space in SPACES)
     version, *first = await graph_store.draw_entities(uow, new_persons, new_vehicles, new_components)
-    new_entity = entity.copy()
+    new_entity, born = entity.copy(), np.array(found.born, np.int64)
     for space, base in zip(SPACES, first, strict=False):
         if space in given:
             at, assignment = given[space]
             new_entity[at] = _numbered(assignment.entity, base)
+            # Who gets a new number where no old one was free is born again: the next time it is this one that comes back.
+            again = anchor[at] & ((assignment.entity < 0) | (born[at] == 0))
+            born[at[again]] = new_entity[at[again]]
     component = _numbered(component, first[2])
-    await _write(uow, found, solved, anchor, new_entity, component, version)
+    await _write(uow, found, solved, (new_entity, born, component), version)
     entries = []
     for space, base in zip(SPACES, first, strict=False):
         if space in given and given[space][1].changes:
@@ -159,13 +162,12 @@ async def _write(
     uow: UnitOfWork,
     found: Neighbourhood,
     solved: Solved,
-    anchor: Flags,
-    entity: Ints,
-    component: Ints,
+    view: tuple[Ints, Ints, Ints],
     version: int,
 ) -> None:
+    """Writes what changed. `view`: per node its entity, the one it was born with, its component."""
+    entity, born, component = view
     person, vehicle = solved.parts[Space.PERSON].guard, solved.parts[Space.VEHICLE].guard
-    born = np.where(anchor & (np.array(found.born, np.int64) == 0), entity, np.array(found.born, np.int64))
     changed = (
         (entity != np.array(found.entity))
         | (born != np.array(found.born))

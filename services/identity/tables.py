@@ -58,7 +58,7 @@ identifier = Table(
     Column("subject_key_id", BigInteger, nullable=False),
     Column("anchor", Boolean, nullable=False),
     Column("entity_id", BigInteger, nullable=False),
-    # The first entity an anchor belonged to: what came apart gets its own number back.
+    # The entity that an anchor was numbered with, first or after a split: what comes apart gets its own number back.
     Column("born_id", BigInteger, nullable=False),
     Column("component_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),

@@ -32,11 +32,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Population:
-    """Persons of one history. `evidence`: in the middle of it the records of S bring the mobile of T."""
+    """Persons of one history. `evidence`: in the middle of it the records of S bring the mobile of T.
+
+    `proven`: the two records of S share more than a mobile; else nothing that holds S together is stronger than that evidence.
+    """
 
     tag: str
     seed: int
     evidence: bool = False
+    proven: bool = True
 
     @property
     def names(self) -> list[Name]:
@@ -54,8 +58,8 @@ class Population:
         return f"139{random.Random(f'{self.tag} {name}').randrange(10_000_000, 99_999_999)}"
 
     def identifiers(self, name: Name) -> dict[str, str]:
-        """What the person's records bring beside their own numbers. S is held together by more than a mobile."""
-        more = {"unionid": f"o{self.tag}{name[1]}".ljust(28, "x")} if name[0] == "S" else {}
+        """What the person's records bring beside their own numbers."""
+        more = {"unionid": f"o{self.tag}{name[1]}".ljust(28, "x")} if self.proven and name[0] == "S" else {}
         return {"mobile": self.mobile(name)} | more
 
     def vin(self, name: Name) -> str:

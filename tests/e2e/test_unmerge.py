@@ -1,6 +1,6 @@
 """Merge → anything → unmerge equals never merged, through all five services as they run (DESIGN promise 2).
 
-Three populations live the same seeded history in one suite. The persons of one are never merged. Those of the others are,
+Four populations live the same seeded history in one suite. The persons of one are never merged. Those of the others are,
 by a steward or because their records bring evidence; then events, tags and opt-outs arrive, and the merges are undone.
 """
 
@@ -23,8 +23,9 @@ from tests.e2e.society import AUDIENCES, KEEPERS, Seen, World
 
 SEED = 20
 NEVER, STEWARD, EVIDENCE = Population("n", SEED), Population("s", SEED), Population("e", SEED, evidence=True)
-POPULATIONS = (NEVER, STEWARD, EVIDENCE)
-MERGED = {"a steward": STEWARD, "evidence": EVIDENCE}
+WEAK = Population("w", SEED, evidence=True, proven=False)
+POPULATIONS = (NEVER, STEWARD, EVIDENCE, WEAK)
+MERGED = {"a steward": STEWARD, "evidence": EVIDENCE, "evidence as strong as what holds each side": WEAK}
 
 
 @dataclass

@@ -55,7 +55,12 @@ def settle(crowd: Crowd) -> tuple[Mapping[int, int], Mapping[Pair, Reason]]:
         between: defaultdict[Pair, list[Pair]] = defaultdict(list)
         for pair in levels[level]:
             ends = _root(parent, pair[0]), _root(parent, pair[1])
-            if ends[0] != ends[1]:
+            if ends[0] == ends[1]:
+                continue
+            if broken := _broken(crowd.limits, held, ends):
+                # What stronger links hold contradicts this one by itself: that says nothing of the others of its level.
+                refused[pair] = _reason(broken)
+            else:
                 between[ends].append(pair)
         for group in _connected(between):
             broken = _broken(crowd.limits, held, {node for ends in group for node in ends})

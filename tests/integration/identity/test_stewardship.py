@@ -120,6 +120,20 @@ async def test_a_merge_undone_gives_everybody_their_own_number_back(world: World
     assert "ALREADY_UNMERGED" == (await steward.Unmerge(pb.UnmergeRequest(op_id="m1"))).outcome
 
 
+async def test_who_came_from_a_split_is_known_by_that_number_ever_after(world: World, steward: StewardshipServiceStub) -> None:
+    phone = [IdentifierRef(kind="mobile", value=MOBILE)]
+    await world.see(
+        ("app", ("crm_id", "app", "U1"), ("mobile", MOBILE)),
+        ("call_center", ("crm_id", "call_center", "C1"), ("mobile", MOBILE)),
+    )
+    await steward.QuarantineIdentifiers(pb.QuarantineIdentifiersRequest(identifiers=phone, reason="odd"))
+    parted = await persons(world)
+    assert 2 == len(set(parted.values()))
+    await steward.MergePersons(merge("m1", *sorted(set(parted.values()))))
+    await steward.Unmerge(pb.UnmergeRequest(op_id="m1"))
+    assert parted == await persons(world)
+
+
 async def test_what_evidence_joined_can_be_parted_and_stays_parted(world: World, steward: StewardshipServiceStub) -> None:
     first = await world.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILE)))
     second = await world.see(("app", ("crm_id", "app", "U2"), ("mobile", OTHER)))
