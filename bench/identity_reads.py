@@ -26,6 +26,7 @@ from troika.identity.v1 import events_pb2
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
+from bench.metrics import cpu_seconds
 from chassis import rpc
 from chassis.db import Database
 from local.embedded import free_port
@@ -64,8 +65,8 @@ def settings(dsn: str, nats_url: str, ports: Sequence[int]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def process(dsn: str, nats_url: str, folder: Path) -> AsyncIterator[str]:
-    """A running identity; the address of its gRPC door."""
+async def process(dsn: str, nats_url: str, folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """A running identity; the address of its gRPC door, and its process id."""
     ports = free_port(), free_port()
     argv = [sys.executable, "-m", "services.identity", "serve"]
     child = Child("identity", argv, folder / "identity.log", settings(dsn, nats_url, ports), ROOT)
@@ -79,7 +80,7 @@ async def process(dsn: str, nats_url: str, folder: Path) -> AsyncIterator[str]:
                 except httpx.HTTPError:
                     pass
                 await asyncio.sleep(0.1)
-        yield f"127.0.0.1:{ports[0]}"
+        yield f"127.0.0.1:{ports[0]}", child.pid
     finally:
         await child.stop()
 
@@ -103,15 +104,22 @@ async def measure(database: Database, dsn: str, nats_url: str, folder: Path, see
     }
     questions = folder / "questions.json"
     questions.write_bytes(orjson.dumps(asked))
-    async with process(dsn, nats_url, folder) as target:
+    async with process(dsn, nats_url, folder) as (target, pid):
         await _settled(database)
+        before = cpu_seconds(pid)
         load = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.identity_reads", target, str(questions)), stdout=asyncio.subprocess.PIPE
         )
         told, _ = await load.communicate()
         if load.returncode:
             raise RuntimeError(f"the load ended with {load.returncode}")
-    return {"read_identifiers": int(rows[0][0]), **orjson.loads(told)}
+        spent = cpu_seconds(pid) - before
+    return {
+        "read_identifiers": int(rows[0][0]),
+        **orjson.loads(told),
+        # What latency grows from on a machine that does other things, too.
+        "read_service_cpu_ms": round(1000 * spent / (RATE * (SECONDS + WARM_S)), 3),
+    }
 
 
 async def _settled(database: Database) -> None:
