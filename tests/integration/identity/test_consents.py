@@ -244,7 +244,7 @@ async def test_the_same_calls_at_once_record_each_statement_once(world: World, a
         ("UNKNOWN_CHANNEL", "consents[1].channel", {"channel": "pigeon"}),
         ("SEPARATE_CONSENT_REQUIRED", "consents[1].kind", {"purpose": "biometric"}),
         ("SEPARATE_CONSENT_REQUIRED", "consents[1].kind", {"channel": "car"}),
-        ("STATED_IN_FUTURE", "consents[1].stated_at", {"stated_at": at(time.time_ns() // 1000 + 60_000_000)}),
+        ("STATED_IN_FUTURE", "consents[1].stated_at", {"stated_at": at(time.time_ns() // 1000 + 86_400_000_000)}),
         ("TIME_OUT_OF_RANGE", "consents[1].stated_at", {"stated_at": Timestamp(seconds=-1)}),
         ("TIME_OUT_OF_RANGE", "consents[1].expires_at", {"expires_at": Timestamp(seconds=2**60)}),
         ("INVALID_EXPIRY", "consents[1].expires_at", {"expires_at": at(NOW)}),
