@@ -45,7 +45,8 @@ async def serve(settings: Settings) -> None:
         await runtime.publishes(*events.STREAMS)
         handle = consumers.observed(opener, store, Resolver(store, vault))
         # Full messages hold 500 events: eight make a transaction of about half a second on one core.
-        runtime.consumes(Consumer(consumers.NAME, consumers.SUBJECT, handle, batch=8))
+        # Two at a time: while one holds the graph and waits for the database, the other opens its events.
+        runtime.consumes(*[Consumer(consumers.NAME, consumers.SUBJECT, handle, batch=8)] * 2)
         rpc = IdentityRpc(
             runtime.database,
             store,

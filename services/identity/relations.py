@@ -41,6 +41,11 @@ def counts(observation: Observation) -> bool:
     return bool(observation.vehicles) or observation.source.startswith(DEALER)
 
 
+def _lives_or_uses(observation: Observation) -> bool:
+    """Whether a record says where somebody lives or which device is theirs."""
+    return bool(observation.address_hash) or any(known[0] == Kind.DEVICE for known in observation.persons)
+
+
 async def record(
     uow: UnitOfWork, told: Sequence[tuple[Observation, int, int]], news: Collection[bytes], sources: Mapping[str, int]
 ) -> None:
@@ -48,7 +53,7 @@ async def record(
 
     `news`: signatures of claims that are new; `sources`: numbers of the sources.
     """
-    told = [entry for entry in told if counts(entry[0]) or entry[0].signature in news]
+    told = [entry for entry in told if counts(entry[0]) or (entry[0].signature in news and _lives_or_uses(entry[0]))]
     if not told:
         return
     codes = {source: source.removeprefix(DEALER) for source in {o.source for o, _, _ in told} if source.startswith(DEALER)}
@@ -73,7 +78,7 @@ async def record(
                 row[4] = min(row[4] or since, since or row[4])
             touched.add(vehicle if between_them else subject)
         # An address or a device says who may live together and who uses what.
-        if person and o.signature in news and (o.address_hash or any(known.kind is Kind.DEVICE for known in o.persons)):
+        if person and o.signature in news and _lives_or_uses(o):
             touched.add(person)
     await _count(uow, rows)
     await queue(uow, [(anchor, 0) for anchor in sorted(touched)])
