@@ -10,19 +10,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from signal import SIGINT
 from typing import Any
 
 from bench import identity_reads, identity_rebuild, identity_stream
+from bench.servers import servers
 from chassis.db import Database
 from chassis.testing import DatabaseFactory
-from local.embedded import Nats, Postgres
-from local.processes import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 OBSERVATIONS, NAIVE_OBSERVATIONS = 100_000, 20_000
@@ -32,25 +28,6 @@ CALLERS = (8, 16, 32)
 def say(what: str) -> None:
     """Progress, beside the figures and not among them."""
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {what}\n")
-
-
-@asynccontextmanager
-async def servers(folder: Path) -> AsyncIterator[tuple[str, str]]:
-    """Addresses of a PostgreSQL with default durability and of a NATS."""
-    postgres, nats = Postgres(folder / "postgres"), Nats(folder / "nats")
-    children = [
-        Child(name, command.argv, folder / f"{name}.log", {}, Path("/"), SIGINT, command.uid)
-        for name, command in (("postgres", postgres.command()), ("nats", nats.command()))
-    ]
-    for child in children:
-        child.start()
-    try:
-        await postgres.ready()
-        await nats.ready()
-        yield postgres.dsn, nats.url
-    finally:
-        for child in children:
-            await child.stop()
 
 
 async def measure(quick: bool) -> dict[str, Any]:

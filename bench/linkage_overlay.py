@@ -6,11 +6,9 @@ The peer joins whatever shares a value, as graphs without guards do: what it gai
 from __future__ import annotations
 
 import asyncio
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,36 +17,20 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-import services
 from bench.identity_stream import NOW, resolve, vault
+from bench.servers import servers
 from chassis.testing import DatabaseFactory
-from local.embedded import Postgres
 from local.overlay.overlay import Overlay
 from local.overlay.rates import OverlayRates
-from local.processes import Child
 from services.identity.domain import names
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import Space
 from services.identity.domain.observations import Observation, in_order, signature
 from services.identity.vault import Vault
 
-PERSONS, QUICK_PERSONS, SEED = 20_000, 2_000, 11
+ROOT = Path(__file__).resolve().parent.parent
+PERSONS, SEED = 20_000, 11
 KINDS = ("mobile", "id_card", "email", "unionid", "device")
-
-
-@asynccontextmanager
-async def databases() -> Any:
-    """A PostgreSQL of its own, with default durability, and databases on it."""
-    with tempfile.TemporaryDirectory(prefix="troika-bench-") as name:
-        server = Postgres(Path(name) / "postgres")
-        command = server.command()
-        child = Child("postgres", command.argv, Path(name) / "log", {}, Path("/"), signal.SIGINT, command.uid)
-        child.start()
-        try:
-            await server.ready()
-            yield DatabaseFactory(server.dsn, Path(next(iter(services.__path__)))), server.dsn
-        finally:
-            await child.stop()
 
 
 def observations(overlay: Overlay, keys: Vault) -> Iterator[tuple[Observation, int]]:
@@ -124,12 +106,13 @@ async def measure(persons: int = PERSONS) -> dict[str, Any]:
     # Sources take turns, as they do at the doors.
     entries.sort(key=lambda entry: entry[0].event_id)
     seen, truth = [o for o, _ in entries], [person for _, person in entries]
-    async with databases() as (factory, _), factory.database("identity") as database:
-        rate = await resolve(database, keys, seen)
-        async with database.read() as uow:
-            rows = await uow.fetch(
-                "SELECT o.event_id, i.entity_id FROM observation o JOIN identifier i ON i.id = o.person_anchor"
-            )
+    with tempfile.TemporaryDirectory(prefix="troika-bench-") as name:
+        async with servers(Path(name)) as (dsn, _), DatabaseFactory(dsn, ROOT / "services").database("identity") as database:
+            rate = await resolve(database, keys, seen)
+            async with database.read() as uow:
+                rows = await uow.fetch(
+                    "SELECT o.event_id, i.entity_id FROM observation o JOIN identifier i ON i.id = o.person_anchor"
+                )
     owner = {bytes(row[0]): row[1] for row in rows}
     return {
         "records": len(seen),

@@ -42,7 +42,7 @@ async def explain_link(uow: UnitOfWork, store: Store, vault: Vault, a: Known, b:
     """Recomputes the neighbourhood of both, so that the story is that of the rules, not of memory; raises NotFound."""
     ids = []
     for known, field in ((a, "a"), (b, "b")):
-        found = await queries.identifier_ids(uow, vault.lookup_tokens(known))
+        found = list((await queries.identifier_ids(uow, vault.lookup_tokens(known))).values())
         if not found:
             raise NotFound("never seen", reason="IDENTIFIER_NOT_FOUND", field=field)
         ids.append(found[0])

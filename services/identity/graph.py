@@ -57,7 +57,7 @@ async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int
     component, new_components = _components(found, solved, mine, ids)
     new_persons, new_vehicles = (given[space][1].newcomers if space in given else 0 for space in SPACES)
     version, *first = await graph_store.draw_entities(uow, new_persons, new_vehicles, new_components)
-    new_entity, born = entity.copy(), np.array(found.born, np.int64)
+    new_entity, born = entity.copy(), born.copy()
     for space, base in zip(SPACES, first, strict=False):
         if space in given:
             at, assignment = given[space]
@@ -68,11 +68,12 @@ async def settle(uow: UnitOfWork, store: Store, found: Neighbourhood, cause: int
     component = _numbered(component, first[2])
     await _write(uow, found, solved, (new_entity, born, component), version)
     entries = []
+    news = _news(found) if any(assignment.changes for _, assignment in given.values()) else np.zeros(0, bool)
     for space, base in zip(SPACES, first, strict=False):
         if space in given and given[space][1].changes:
             at, assignment = given[space]
             was = np.array(found.person_guard if space is Space.PERSON else found.vehicle_guard, np.int16)
-            view = View(space, graph, parts[space], was, _news(found), found.ids)
+            view = View(space, graph, parts[space], was, news, found.ids)
             stories = told(view, assignment.changes, at, base, why)
             entries += await graph_store.write_ledger(uow, space, stories, version, cause)
     moved = np.flatnonzero((entity != new_entity) & anchor & (entity > 0))

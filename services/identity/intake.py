@@ -10,7 +10,7 @@ from services.identity import graph_store, neighbourhoods
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import GUARDS, Names, Space
 from services.identity.domain.observations import Observation
-from services.identity.neighbourhoods import Neighbourhood
+from services.identity.neighbourhoods import LinkKey, Neighbourhood
 from services.identity.token_keys import require_token_keys
 from services.identity.vault import Subject, Vault, identifier_place
 
@@ -18,9 +18,6 @@ from services.identity.vault import Subject, Vault, identifier_place
 NOTED_EVERY_US = 86_400_000_000
 # As anchors, these need a link to themselves that says under which name they came; a record's own id means one person anyway.
 _NAMED = frozenset(int(kind) for kind, guard in GUARDS[Space.PERSON].items() if guard.names is Names.SPLIT)
-
-# (anchor, value, name, source): ends are numbers of a batch before they are ids.
-LinkKey = tuple[int, int, int, int]
 
 
 @dataclass
@@ -36,7 +33,7 @@ class Batch:
     under: list[int] = field(default_factory=list)
     first_us: list[int] = field(default_factory=list)
     last_us: list[int] = field(default_factory=list)
-    # When each link was seen last.
+    # When each link was seen last; its ends are numbers of the batch before they are ids.
     links: dict[LinkKey, int] = field(default_factory=dict)
     # Person and vehicle anchor of each observation, -1 for none.
     anchors: list[tuple[int, int]] = field(default_factory=list)

@@ -175,14 +175,15 @@ async def statistics(uow: UnitOfWork) -> Mapping[str, int]:
     return {name: int(value) for name, value in rows[0]._mapping.items()}
 
 
-async def identifier_ids(uow: UnitOfWork, tokens: Sequence[bytes]) -> list[int]:
-    """Ids of identifiers that stand under any of these tokens; those of erased persons are known to nobody."""
+async def identifier_ids(uow: UnitOfWork, tokens: Sequence[bytes]) -> dict[bytes, int]:
+    """Token → id of identifiers that stand under these tokens; those of erased persons are known to nobody."""
     rows = await uow.fetch(
-        "SELECT id FROM identifier WHERE token = ANY($1::bytea[]) AND sealed <> '' UNION SELECT id FROM identifier"
-        " WHERE next_token = ANY($1::bytea[]) AND sealed <> ''",
+        "SELECT wanted.token, i.id FROM unnest($1::bytea[]) AS wanted(token)"
+        " CROSS JOIN LATERAL (SELECT id, sealed FROM identifier WHERE token = wanted.token"
+        " UNION SELECT id, sealed FROM identifier WHERE next_token = wanted.token OFFSET 0) i WHERE i.sealed <> ''",
         list(tokens),
     )
-    return [int(row[0]) for row in rows]
+    return {bytes(row[0]): int(row[1]) for row in rows}
 
 
 async def merges_page(uow: UnitOfWork, person_id: int, before: int, size: int) -> Sequence[Any]:

@@ -49,12 +49,10 @@ async def set_aside(
 async def release(uow: UnitOfWork, store: Store, vault: Vault, identifiers: Sequence[Known]) -> tuple[int, list[Known]]:
     """Puts values back to use; returns how many were out of it, and those that nobody knows."""
     await graph_store.lock(uow)
-    ids, unknown = [], []
-    for known in identifiers:
-        found = await queries.identifier_ids(uow, vault.lookup_tokens(known))
-        ids += found
-        if not found:
-            unknown.append(known)
+    tokens = [vault.lookup_tokens(known) for known in identifiers]
+    found = await queries.identifier_ids(uow, [token for each in tokens for token in each])
+    ids = list(set(found.values()))
+    unknown = [known for known, each in zip(identifiers, tokens, strict=True) if found.keys().isdisjoint(each)]
     rows = await uow.fetch(
         "UPDATE identifier SET cleared = true, person_guard = 0, vehicle_guard = 0 WHERE id = ANY($1::bigint[])"
         " AND person_guard <> $2 AND (person_guard > 0 OR vehicle_guard > 0) RETURNING id",

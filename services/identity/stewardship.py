@@ -94,13 +94,14 @@ async def merge_persons(uow: UnitOfWork, store: Store, order: MergeOrder) -> Mer
     now = time.time_ns() // 1000
     outcomes: list[Outcome] = []
     links: list[LinkSeen] = []
+    missing = [source for source in order.source_ids if source not in anchors]
+    gone = await _became(uow, missing, order.target_id) if missing else set()
     for source in order.source_ids:
         mine, moved = anchors.get(source, []), sum(o.moved_anchors for o in outcomes if o.outcome == MERGED)
         if source == order.target_id:
             outcomes.append(Outcome(source, SAME_AS_TARGET, 0))
         elif not mine:
-            gone = await _became(uow, source, order.target_id)
-            outcomes.append(Outcome(source, ALREADY_MERGED if gone else NOT_FOUND, 0))
+            outcomes.append(Outcome(source, ALREADY_MERGED if source in gone else NOT_FOUND, 0))
         elif moved + len(mine) > order.move_limit:
             outcomes.append(Outcome(source, MOVE_LIMIT_EXCEEDED, len(mine)))
         else:
@@ -255,15 +256,15 @@ async def _anchors(uow: UnitOfWork, persons: Sequence[int]) -> dict[int, list[in
     return {int(row[0]): list(row[1]) for row in rows}
 
 
-async def _became(uow: UnitOfWork, person: int, target: int) -> bool:
-    """Whether a person that is no more has become part of another."""
+async def _became(uow: UnitOfWork, persons: Sequence[int], target: int) -> set[int]:
+    """Those of some persons that have become part of another."""
     rows = await uow.fetch(
-        "SELECT 1 FROM ledger l JOIN identifier i ON i.id = ANY(l.moved) WHERE l.operation = 'merge' AND l.space = 1"
-        " AND l.other_id = $1 AND i.entity_id = $2 LIMIT 1",
-        person,
+        "SELECT DISTINCT l.other_id FROM ledger l JOIN identifier i ON i.id = ANY(l.moved) WHERE l.operation = 'merge'"
+        " AND l.space = 1 AND l.other_id = ANY($1::bigint[]) AND i.entity_id = $2",
+        list(persons),
         target,
     )
-    return bool(rows)
+    return {int(row[0]) for row in rows}
 
 
 async def _record(

@@ -266,6 +266,8 @@ ledger = Table(
     Column("cause", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_ledger_survivor_id", "survivor_id"),
+    Index("ix_ledger_other_id", "other_id"),
 )
 
 # What operators asked for: merges and their undoing. `request_id` makes them idempotent: the same gives `outcome` again.

@@ -176,6 +176,8 @@ STATEMENTS = (
         version bigint NOT NULL,
         at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT pk_ledger PRIMARY KEY (op_id))""",
+    "CREATE INDEX ix_ledger_survivor_id ON ledger (survivor_id)",
+    "CREATE INDEX ix_ledger_other_id ON ledger (other_id)",
     """CREATE TABLE operation (
         id bigint GENERATED ALWAYS AS IDENTITY,
         request_id text NOT NULL,
