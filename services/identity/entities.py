@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chassis.db import UnitOfWork
+from chassis.db import Reader, UnitOfWork
 from services.identity import relations
 from services.identity.domain.dealers import dealer_relations
 from services.identity.domain.kinds import Kind, Space
@@ -40,37 +40,31 @@ class Entity:
     evidenced: bool = field(default=True)
 
 
-async def read(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | None:
-    """An entity, or None when there is none of that id."""
+async def read(reader: Reader, space: Space, entity_id: int) -> Entity | None:
+    """An entity, or None when there is none of that id; of persons and vehicles in a single statement."""
     if space is Space.PERSON or space is Space.VEHICLE:
-        return await _anchored(uow, space, entity_id)
+        return await _anchored(reader, space, entity_id)
     if space is Space.DEALER:
-        return await _dealer(uow, entity_id)
-    return await (_household if space is Space.HOUSEHOLD else _device)(uow, entity_id)
+        return await _dealer(reader, entity_id)
+    return await (_household if space is Space.HOUSEHOLD else _device)(reader, entity_id)
 
 
-MEMBERS = {
-    space: "SELECT id, kind, anchor FROM identifier WHERE entity_id = $1"  # noqa: S608
-    f" AND kind IN ({', '.join(str(int(kind)) for kind in Kind if kind.space is space)}) ORDER BY id"
-    for space in (Space.PERSON, Space.VEHICLE)
-}
-
-
-async def _anchored(uow: UnitOfWork, space: Space, entity_id: int) -> Entity | None:
-    rows = await uow.fetch(MEMBERS[space], entity_id)
-    if not rows:
+async def _anchored(reader: Reader, space: Space, entity_id: int) -> Entity | None:
+    rows = await reader.fetch(ANCHORED[space], entity_id)
+    members = sorted((row[1], row[2], row[4]) for row in rows if row[0] == _MEMBER)
+    if not members:
         return None
     identifiers: defaultdict[str, int] = defaultdict(int)
-    for row in rows:
-        identifiers[Kind(row[1]).name.lower()] += 1
-    anchors = [row[0] for row in rows if row[2]]
+    for _, kind, _ in members:
+        identifiers[_KIND_NAMES[kind]] += 1
+    anchors = [id_ for id_, _, anchor in members if anchor]
+    evidence = [row for row in rows if row[0] != _MEMBER]
     if space is Space.VEHICLE:
-        found = of_vehicles(relations.counted(await uow.fetch(ON_VEHICLE, entity_id)))
+        found = of_vehicles(relations.counted(evidence))
     else:
-        rows = await uow.fetch(OF_PERSON, entity_id)
-        cars = of_vehicles(relations.counted(row for row in rows if row[0] <= Evidence.SEEN_WITH))
+        cars = of_vehicles(relations.counted(row for row in evidence if row[0] <= Evidence.SEEN_WITH))
         found = [r for r in cars if r.subject == (Space.PERSON, entity_id)]
-        found += _of_persons([row for row in rows if row[0] > Evidence.SEEN_WITH])
+        found += _of_persons([row for row in evidence if row[0] > Evidence.SEEN_WITH])
     return Entity(anchors, identifiers, _present_first(found))
 
 
@@ -142,18 +136,30 @@ HOLDINGS = (
     f" UNION ALL {_LIVED.format(person='a.person_id')}{_ANCHORS} (SELECT household_id, valid_from_us, valid_to_us, confidence"
     " FROM household_member WHERE anchor_id = a.id OFFSET 0) m"
 )
-# All of that and all evidence on the vehicles that a person ($1) is seen with, in one go: GetEntity is asked often. By one
-# number and not by arrays: their lengths would have PostgreSQL plan anew each time, which takes thrice as long as reading.
-_ANCHOR = (
-    "WITH anchor AS MATERIALIZED"  # noqa: S608
-    f" (SELECT id, entity_id AS person_id FROM identifier WHERE entity_id = $1 AND anchor AND kind IN ({_PERSON_KINDS})), "
+# An entity's identifiers and all evidence on it in one statement, hence of one moment: GetEntity is asked often. By one
+# number ($1) and not by arrays: their lengths would have PostgreSQL plan anew each time, which takes thrice as long as reading.
+# A member, in evidence's columns: its id and kind in place of who and what, whether it is an anchor in place of the month.
+_MEMBER = 32
+_OWN = {
+    space: "own AS MATERIALIZED (SELECT id, kind, anchor, entity_id FROM identifier WHERE entity_id = $1"  # noqa: S608
+    f" AND kind IN ({', '.join(str(int(kind)) for kind in Kind if kind.space is space)}))"
+    for space in (Space.PERSON, Space.VEHICLE)
+}
+_MEMBERS = (
+    f" UNION ALL SELECT {_MEMBER}::smallint, id, kind::bigint, '', anchor::int::smallint, 0, 0::bigint, 0::bigint, 0::bigint,"  # noqa: S608
+    " 0::bigint FROM own"
 )
-OF_PERSON = (
-    f"{relations.AROUND} UNION ALL {HOLDINGS}".replace("WITH ", _ANCHOR, 1)
-    .replace("unnest($1::bigint[], $2::bigint[]) AS a(id, person_id)", "anchor a")
-    .replace("unnest($1::bigint[]) AS a(id)", "anchor a")
-)
-ON_VEHICLE = relations.ON_VEHICLES.replace("unnest($1::bigint[])", "$1::bigint")
+_PERSONS_ANCHORS = "(SELECT id, entity_id AS person_id FROM own WHERE anchor) a"
+ANCHORED = {
+    Space.PERSON: f"{relations.AROUND} UNION ALL {HOLDINGS}{_MEMBERS}".replace("WITH ", f"WITH {_OWN[Space.PERSON]}, ", 1)
+    .replace("unnest($1::bigint[], $2::bigint[]) AS a(id, person_id)", _PERSONS_ANCHORS)
+    .replace("unnest($1::bigint[]) AS a(id)", _PERSONS_ANCHORS),
+    Space.VEHICLE: f"{relations.ON_VEHICLES}{_MEMBERS}".replace("WITH ", f"WITH {_OWN[Space.VEHICLE]}, ", 1).replace(
+        "unnest($1::bigint[])", "$1::bigint"
+    ),
+}
+# Of an enum, looking a name up costs more than of a dict.
+_KIND_NAMES = {int(kind): kind.name.lower() for kind in Kind}
 
 
 def _uses(rows: Iterable[Any]) -> list[Relation]:
@@ -199,13 +205,13 @@ def _present_first(found: Sequence[Relation]) -> list[Relation]:
     return ranked[:MOST_RELATIONS]
 
 
-async def _dealer(uow: UnitOfWork, dealer_id: int) -> Entity | None:
-    rows = await uow.fetch("SELECT code FROM dealer WHERE id = $1", dealer_id)
+async def _dealer(reader: Reader, dealer_id: int) -> Entity | None:
+    rows = await reader.fetch("SELECT code FROM dealer WHERE id = $1", dealer_id)
     if not rows:
         return None
-    codes = await uow.fetch("SELECT count(*) FROM identifier WHERE entity_id = $1 AND kind = $2", dealer_id, int(Kind.USCC))
+    codes = await reader.fetch("SELECT count(*) FROM identifier WHERE entity_id = $1 AND kind = $2", dealer_id, int(Kind.USCC))
     # A dealer may have thousands of cars: what was told last is read, not worked out.
-    told = await uow.fetch(
+    told = await reader.fetch(
         "SELECT kind, subject_kind, subject_id, valid_from_us, valid_to_us, confidence, stated FROM relation"
         " WHERE object_id = $1 AND object_kind = $2 ORDER BY valid_to_us <> 0, valid_from_us DESC, subject_id LIMIT $3",
         dealer_id,
@@ -223,8 +229,8 @@ async def _dealer(uow: UnitOfWork, dealer_id: int) -> Entity | None:
     return Entity([], identifiers, found, rows[0][0], evidenced=False)
 
 
-async def _household(uow: UnitOfWork, household_id: int) -> Entity | None:
-    rows = await uow.fetch(
+async def _household(reader: Reader, household_id: int) -> Entity | None:
+    rows = await reader.fetch(
         f"{_LIVED.format(person='i.entity_id')}, m.anchor_id FROM household_member m"
         " JOIN identifier i ON i.id = m.anchor_id WHERE m.household_id = $1 ORDER BY m.anchor_id",
         household_id,
@@ -234,13 +240,13 @@ async def _household(uow: UnitOfWork, household_id: int) -> Entity | None:
     return Entity([row[10] for row in rows], {}, _present_first(_memberships(rows)), evidenced=False)
 
 
-async def _device(uow: UnitOfWork, device_id: int) -> Entity | None:
-    rows = await uow.fetch(
+async def _device(reader: Reader, device_id: int) -> Entity | None:
+    rows = await reader.fetch(
         "SELECT i.id, i.anchor FROM device d JOIN identifier i ON i.id = d.identifier_id WHERE d.id = $1", device_id
     )
     if not rows:
         return None
-    used = await uow.fetch(
+    used = await reader.fetch(
         f"{_USED.format(person='i.entity_id', device='$1::bigint')} FROM link l JOIN identifier i ON i.id = l.anchor_id"
         " JOIN source s ON s.id = l.source_id WHERE l.value_id = $2 AND l.strength >= 0 AND i.entity_id <> 0"
         " ORDER BY l.last_seen_us DESC LIMIT $3",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from chassis.db import UnitOfWork
+from chassis.db import Reader, UnitOfWork
 from services.identity.domain.kinds import Kind, Space
 from services.identity.events import LedgerEntry
 from services.identity.vault import identifier_place, profile_place
@@ -40,9 +40,9 @@ class Revealed:
     profile: Cell | None
 
 
-async def entity_ids(uow: UnitOfWork, tokens: Sequence[bytes]) -> dict[bytes, int]:
+async def entity_ids(reader: Reader, tokens: Sequence[bytes]) -> dict[bytes, int]:
     """Token → entity id, under either key while keys rotate; 0 for values that are nobody's."""
-    rows = await uow.fetch(
+    rows = await reader.fetch(
         "SELECT wanted.token, i.entity_id FROM unnest($1::bytea[]) AS wanted(token)"
         " CROSS JOIN LATERAL (SELECT entity_id FROM identifier WHERE token = wanted.token"
         " UNION ALL SELECT entity_id FROM identifier WHERE next_token = wanted.token OFFSET 0) i",

@@ -46,8 +46,7 @@ class IdentityRpc(IdentityServiceServicer):
         """0 where nobody is known by it, or more than one."""
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         tokens = [self._vault.lookup_tokens(k) if isinstance(k, Known) else () for k in known]
-        async with self._database.read() as uow:
-            found = await queries.entity_ids(uow, list({token for each in tokens for token in each}))
+        found = await queries.entity_ids(self._database, list({token for each in tokens for token in each}))
         return pb.ResolveIdentifiersResponse(
             entity_ids=[next((found[token] for token in each if token in found), 0) for each in tokens]
         )
@@ -55,8 +54,7 @@ class IdentityRpc(IdentityServiceServicer):
     async def GetEntity(self, request: pb.GetEntityRequest, context: Context) -> pb.GetEntityResponse:
         """Raises NotFound for ids that are merged away or never were."""
         space = Space(request.entity_kind)
-        async with self._database.read() as uow:
-            found = await entities.read(uow, space, request.entity_id)
+        found = await entities.read(self._database, space, request.entity_id)
         if found is None:
             raise NotFound("no such entity", reason="ENTITY_NOT_FOUND", field="entity_id")
         return pb.GetEntityResponse(entity=entity_message(space, request.entity_id, found))
