@@ -79,6 +79,8 @@ class Consumer:
     subject: str
     handle: Handler
     batch: int = 16
+    # How long a first message may wait for others; well below ACK_WAIT.
+    gather_s: float = 0.0
 
 
 class Bus:
@@ -158,6 +160,9 @@ class Bus:
                 subscription = await self._js.pull_subscribe(consumer.subject, durable=consumer.name, config=_durable(consumer))
                 while True:
                     if messages := await _fetch(subscription, consumer.batch):
+                        if consumer.gather_s and len(messages) < consumer.batch:
+                            await asyncio.sleep(consumer.gather_s)
+                            messages += await _fetch(subscription, consumer.batch - len(messages))
                         await self._handle(consumer, database, messages)
             except Exception as error:
                 # The stream may not exist yet: its publisher may start later than we do.
