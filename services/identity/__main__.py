@@ -9,6 +9,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from troika.identity.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
 from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
+from troika.identity.v1.matching_service_pb2_grpc import add_MatchingServiceServicer_to_server
 from troika.identity.v1.relation_service_pb2_grpc import add_RelationServiceServicer_to_server
 from troika.identity.v1.stewardship_service_pb2_grpc import add_StewardshipServiceServicer_to_server
 from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
@@ -16,11 +17,14 @@ from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_t
 from chassis import run
 from chassis.bus import Consumer
 from chassis.run import Runtime, Verb
-from services.identity import consumers, events, inference, linking, quality, rotation, token_keys
+from services.identity import consumers, events, inference, linking, partner_hashes, quality, rotation, token_keys
 from services.identity.handlers import Resolver
+from services.identity.matching import Limits
+from services.identity.partners import Partners
 from services.identity.rebuild import run as rebuilding
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
+from services.identity.rpc_matching import MatchingRpc
 from services.identity.rpc_relations import RelationRpc
 from services.identity.rpc_stewardship import StewardshipRpc
 from services.identity.rpc_vault import VaultRpc
@@ -59,7 +63,12 @@ async def serve(settings: Settings) -> None:
         stewardship = StewardshipRpc(runtime.database, store, vault)
         vault_rpc = VaultRpc(runtime.database, store, vault)
         relation_rpc = RelationRpc(runtime.database, vault)
+        partners = Partners.of(settings)
+        limits = Limits(settings.matching_hashes_per_hour, settings.matching_calls_per_hour)
+        matching_rpc = MatchingRpc(runtime.database, partners, limits, settings.match_callers)
         runtime.spawn(inference.follow(runtime.database, settings.inference_pause_s), "inference")
+        hashing = partner_hashes.follow(runtime.database, vault, partners, settings.matching_pause_s)
+        runtime.spawn(hashing, "partners' hashes")
 
         def register(server: grpc.aio.Server) -> None:
             add_IdentityServiceServicer_to_server(rpc, server)
@@ -67,6 +76,7 @@ async def serve(settings: Settings) -> None:
             add_StewardshipServiceServicer_to_server(stewardship, server)
             add_VaultServiceServicer_to_server(vault_rpc, server)
             add_RelationServiceServicer_to_server(relation_rpc, server)
+            add_MatchingServiceServicer_to_server(matching_rpc, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
@@ -76,6 +86,7 @@ VERBS = (
     Verb("infer", "work out the relations of what changed since the last time", inference.catch_up, inference.arguments),
     Verb("rebuild", "solve the graph from its links alone, compare or mend the clusters", rebuilding.run, rebuilding.arguments),
     Verb("quality", "tell how good each source's records are, worst first", quality.show, quality.arguments),
+    *partner_hashes.VERBS,
     *rotation.VERBS,
 )
 

@@ -34,6 +34,7 @@ OF_ANCHORS: Mapping[str, str] = {
 OF_IDENTIFIERS: Mapping[str, str] = {
     "shared": "identifier_id = ANY($1)",
     "device": "identifier_id = ANY($1)",
+    "partner_hash": "identifier_id = ANY($1)",
 }
 # What stays, and why.
 KEPT: Mapping[str, str] = {

@@ -76,6 +76,20 @@ class Settings(ChassisSettings):
         {}, description='Without a file: key-encryption keys, 32 bytes each, as JSON {"k1": base64}; they wrap the data keys.'
     )
     kek_id: str = Field("k1", validate_default=True, description="The one of TROIKA_KEKS that new data keys are wrapped under.")
+    partner_keys: NamedKeys = Field(
+        {},
+        description='Keys that are shared with partners, 32 bytes each, as JSON {"acme": base64}; docs/howto/import-tags.md.',
+    )
+    matching_pause_s: float = Field(
+        5.0, gt=0, description="Seconds between two looks at what new identifiers need their partners' hashes."
+    )
+    # A file of a hundred million lines takes ten hours; who guesses numbers gets nowhere.
+    matching_hashes_per_hour: int = Field(
+        10_000_000, gt=0, description="Hashes of one partner that are matched within an hour, at most."
+    )
+    matching_calls_per_hour: int = Field(
+        5000, gt=0, description="Calls of MatchHashes for one partner within an hour, at most."
+    )
     rpc_service = "troika.identity.v1.IdentityService"
     callers: frozenset[str] = Field(frozenset({"touchpoints", "operator"}), description="Who may ask who is who, as JSON list.")
     stewardship_callers: frozenset[str] = Field(
@@ -94,6 +108,10 @@ class Settings(ChassisSettings):
     relation_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may decide on households, register dealers and read the quality report."
     )
+    matching_callers: frozenset[str] = Field(
+        frozenset({"tags", "operator"}), description="Who may read how far partners' hashes are and what was asked."
+    )
+    match_callers: frozenset[str] = Field(frozenset({"tags"}), description="Those of them who may call MatchHashes.")
     inference_pause_s: float = Field(
         5.0, gt=0, description="Seconds between two looks at what relations follow from new evidence."
     )
@@ -113,6 +131,7 @@ class Settings(ChassisSettings):
             "troika.identity.v1.ConsentService": self.consent_callers,
             "troika.identity.v1.VaultService": self.vault_callers,
             "troika.identity.v1.RelationService": self.relation_callers,
+            "troika.identity.v1.MatchingService": self.matching_callers,
         }
 
     @field_validator("sealing_key_id", "token_key_number", "next_token_key_number", "kek_id")

@@ -411,3 +411,42 @@ suppression_lift = Table(
     Column("reason", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
+
+# A key that is shared with a partner, by its fingerprint, and how far its hashes are made. `complete`: they once were all.
+# `seen_at`: when a process with that key last said so; keys that no process has any more go, with their hashes.
+partner_key = Table(
+    "partner_key",
+    metadata,
+    Column("id", SmallInteger, Identity(always=True), primary_key=True),
+    Column("partner", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("filled_to", BigInteger, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_partner_key_partner_fingerprint", "partner", "fingerprint", unique=True),
+)
+
+# Hashes as a partner makes them, hashed once more under a key of ours: who has the partner's key and steals the table reads
+# nothing in it.
+partner_hash = Table(
+    "partner_hash",
+    metadata,
+    Column("partner_key_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("token", LargeBinary, primary_key=True),
+    Column("identifier_id", BigInteger, nullable=False),
+    Index("ix_partner_hash_identifier_id", "identifier_id"),
+)
+
+# Which partner asked about how many and how many matched.
+match_audit = Table(
+    "match_audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("caller", Text, nullable=False),
+    Column("partner", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("asked", BigInteger, nullable=False),
+    Column("matched", BigInteger, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_match_audit_partner_at", "partner", "at"),
+)

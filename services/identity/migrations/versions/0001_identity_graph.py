@@ -279,6 +279,31 @@ STATEMENTS = (
         reason text NOT NULL,
         at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT pk_suppression_lift PRIMARY KEY (id))""",
+    """CREATE TABLE partner_key (
+        id smallint GENERATED ALWAYS AS IDENTITY,
+        partner text NOT NULL,
+        fingerprint bytea NOT NULL,
+        filled_to bigint NOT NULL,
+        complete boolean NOT NULL,
+        seen_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_partner_key PRIMARY KEY (id))""",
+    "CREATE UNIQUE INDEX ix_partner_key_partner_fingerprint ON partner_key (partner, fingerprint)",
+    """CREATE TABLE partner_hash (
+        partner_key_id smallint NOT NULL,
+        token bytea NOT NULL,
+        identifier_id bigint NOT NULL,
+        CONSTRAINT pk_partner_hash PRIMARY KEY (partner_key_id, token))""",
+    "CREATE INDEX ix_partner_hash_identifier_id ON partner_hash (identifier_id)",
+    """CREATE TABLE match_audit (
+        id bigint GENERATED ALWAYS AS IDENTITY,
+        caller text NOT NULL,
+        partner text NOT NULL,
+        kind text NOT NULL,
+        asked bigint NOT NULL,
+        matched bigint NOT NULL,
+        at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_match_audit PRIMARY KEY (id))""",
+    "CREATE INDEX ix_match_audit_partner_at ON match_audit (partner, at)",
 )
 
 
