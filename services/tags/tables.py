@@ -4,7 +4,23 @@ An event touches 2 rows where one row per fact would touch some 6, and a merge i
 price is that a document is rewritten whole; with hundreds of tags per anchor that would have to be looked at again.
 """
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, SmallInteger, Table, Text
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
 
 from chassis.db import new_metadata
 
@@ -88,3 +104,108 @@ erased_anchor = Table(
     Column("version", BigInteger, nullable=False),
 )
 Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)
+
+# What recipients may read, and until when.
+share = Table(
+    "share",
+    metadata,
+    Column("share_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("form", SmallInteger, nullable=False),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("predicate", Text, nullable=False),
+    Column("min_group_size", Integer, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("revoke_reason", Text, nullable=False),
+)
+Index("ix_share_request_id", share.c.request_id, unique=True)
+Index("ix_share_recipient_share_id", share.c.recipient, share.c.share_id)
+
+# The data-use ledger: one entry per use, chained by hashes. Nobody may update or delete here.
+data_use = Table(
+    "data_use",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("share_id", BigInteger, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("form", SmallInteger, nullable=False),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("predicate", Text, nullable=False),
+    Column("min_group_size", Integer, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("persons", BigInteger, nullable=False),
+    Column("suppressed", BigInteger, nullable=False),
+    Column("without_consent", BigInteger, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("inclusions", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("used_at_us", BigInteger, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+Index("ix_data_use_share_id_number", data_use.c.share_id, data_use.c.number)
+
+# Who was in a use: each anchor of each person, as leaves of the entry's tree; `line` is the person's row. Of an erased anchor
+# only the leaf stays. That, and nothing else, may be changed.
+data_use_inclusion = Table(
+    "data_use_inclusion",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("nonce", LargeBinary),
+    Column("leaf", LargeBinary),
+)
+Index(
+    "ix_data_use_inclusion_anchor_id_number",
+    data_use_inclusion.c.anchor_id,
+    data_use_inclusion.c.number,
+    unique=True,
+    postgresql_where=text("anchor_id > 0"),
+)
+
+# How many of the points that an anchor got in a use were spent.
+points_spent = Table(
+    "points_spent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("points", BigInteger, nullable=False),
+)
+
+# Commands that spent points; after an erasure of nobody (0).
+spending = Table(
+    "spending",
+    metadata,
+    Column("op_id", Text, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("points", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("balance", BigInteger, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("spent_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+Index("ix_spending_anchor_id", spending.c.anchor_id)
+
+# Of the statements on sharing through one anchor the latest withdrawal and the latest separate grant, microseconds since the
+# epoch, -1 without any; `expires_us` is that of the grant, the largest number when it has no end.
+sharing_consent = Table(
+    "sharing_consent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("withdrawn_us", BigInteger, nullable=False),
+    Column("given_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
+Index("ix_sharing_consent_person_id", sharing_consent.c.person_id)

@@ -51,3 +51,87 @@ def upgrade() -> None:
         " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))"
     )
     op.execute("CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)")
+    _sharing()
+
+
+# An entry of the ledger stands as it was written, whoever asks; so does who was in it, but for what an erasure destroys.
+_APPEND_ONLY = """
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$
+"""
+_ONLY_FORGOTTEN = """
+CREATE FUNCTION refuse_all_but_forgetting() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.number = OLD.number AND NEW.position = OLD.position AND NEW.anchor_id = 0 AND NEW.line = 0 AND NEW.nonce IS NULL
+        AND NEW.leaf = sha256(decode('00', 'hex') || OLD.nonce || int8send(OLD.anchor_id) || int8send(OLD.line)) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'of % only anchors may be forgotten', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$
+"""
+
+
+def _sharing() -> None:
+    """Shares, the data-use ledger, points, and consents to sharing."""
+    op.execute(
+        "CREATE TABLE share (share_id bigint GENERATED ALWAYS AS IDENTITY, request_id text NOT NULL, recipient text NOT NULL,"
+        " purpose text NOT NULL, form smallint NOT NULL, tags text[] NOT NULL, predicate text NOT NULL,"
+        " min_group_size integer NOT NULL, points integer NOT NULL, expires_at timestamptz NOT NULL, key_id text NOT NULL,"
+        " created_by text NOT NULL, created_at timestamptz NOT NULL, revoked_at timestamptz, revoke_reason text NOT NULL,"
+        " CONSTRAINT pk_share PRIMARY KEY (share_id))"
+    )
+    op.execute("CREATE UNIQUE INDEX ix_share_request_id ON share (request_id)")
+    op.execute("CREATE INDEX ix_share_recipient_share_id ON share (recipient, share_id)")
+    op.execute(
+        "CREATE TABLE data_use (number bigint NOT NULL, share_id bigint NOT NULL, recipient text NOT NULL,"
+        " purpose text NOT NULL, form smallint NOT NULL, tags text[] NOT NULL, predicate text NOT NULL,"
+        " min_group_size integer NOT NULL, key_id text NOT NULL, persons bigint NOT NULL, suppressed bigint NOT NULL,"
+        " without_consent bigint NOT NULL, points integer NOT NULL, inclusions bigint NOT NULL, root bytea NOT NULL,"
+        " used_at_us bigint NOT NULL, previous bytea NOT NULL, hash bytea NOT NULL,"
+        " CONSTRAINT pk_data_use PRIMARY KEY (number))"
+    )
+    op.execute("CREATE INDEX ix_data_use_share_id_number ON data_use (share_id, number)")
+    op.execute(
+        "CREATE TABLE data_use_inclusion (number bigint NOT NULL, position bigint NOT NULL, anchor_id bigint NOT NULL,"
+        " line bigint NOT NULL, nonce bytea, leaf bytea, CONSTRAINT pk_data_use_inclusion PRIMARY KEY (number, position),"
+        " CHECK ((nonce IS NULL) <> (leaf IS NULL)))"
+    )
+    op.execute(
+        "CREATE UNIQUE INDEX ix_data_use_inclusion_anchor_id_number ON data_use_inclusion (anchor_id, number)"
+        " WHERE anchor_id > 0"
+    )
+    op.execute(_APPEND_ONLY)
+    op.execute(_ONLY_FORGOTTEN)
+    op.execute(
+        "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON data_use"
+        " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+    )
+    op.execute(
+        "CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON data_use_inclusion"
+        " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+    )
+    op.execute(
+        "CREATE TRIGGER only_forgotten BEFORE UPDATE ON data_use_inclusion"
+        " FOR EACH ROW EXECUTE FUNCTION refuse_all_but_forgetting()"
+    )
+    # Who owns a table may give these back to itself; a program that only forgets itself may not.
+    op.execute("REVOKE UPDATE, DELETE, TRUNCATE ON data_use FROM CURRENT_USER")
+    op.execute("REVOKE UPDATE, DELETE, TRUNCATE ON data_use_inclusion FROM CURRENT_USER")
+    op.execute("GRANT UPDATE (anchor_id, line, nonce, leaf) ON data_use_inclusion TO CURRENT_USER")
+    op.execute(
+        "CREATE TABLE points_spent (anchor_id bigint NOT NULL, number bigint NOT NULL, points bigint NOT NULL,"
+        " CONSTRAINT pk_points_spent PRIMARY KEY (anchor_id, number))"
+    )
+    op.execute(
+        "CREATE TABLE spending (op_id text NOT NULL, person_id bigint NOT NULL, anchor_id bigint NOT NULL,"
+        " points bigint NOT NULL, reason text NOT NULL, balance bigint NOT NULL, caller text NOT NULL,"
+        " spent_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_spending PRIMARY KEY (op_id))"
+    )
+    op.execute("CREATE INDEX ix_spending_anchor_id ON spending (anchor_id)")
+    op.execute(
+        "CREATE TABLE sharing_consent (anchor_id bigint NOT NULL, person_id bigint NOT NULL, withdrawn_us bigint NOT NULL,"
+        " given_us bigint NOT NULL, expires_us bigint NOT NULL, CONSTRAINT pk_sharing_consent PRIMARY KEY (anchor_id))"
+    )
+    op.execute("CREATE INDEX ix_sharing_consent_person_id ON sharing_consent (person_id)")
