@@ -157,7 +157,7 @@ class Suite:
         wanted = len(plan.USUAL_PORTS)
         self.ports = plan.lay_out(preferred(plan.USUAL_PORTS) if self._usual_ports else free_ports(wanted))
         if self._fresh:
-            for part in ("logs", "nats"):
+            for part in ("logs", "nats", "lake"):
                 shutil.rmtree(self.folder / part, ignore_errors=True)
         self.keys = keys.load_or_make(self.folder / "secrets.json", plan.SERVICES, plan.SECRETS)
         self._write_token()
@@ -211,6 +211,7 @@ class Suite:
         settings = {}
         if name in plan.SERVICES:
             settings = plan.settings_of(name, self.ports, self.postgres_dsn, self.nats_url, self.keys)
+            settings["TROIKA_LAKE"] = str(self.folder / "lake")
         environment = settings | self._environment | self.mark
         # Servers may run as another user, who may not be able to enter our folder.
         folder = ROOT if command.uid is None else Path("/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from chassis.settings import ChassisSettings
 from services.tags import catalogue_file
@@ -14,6 +14,20 @@ class Settings(ChassisSettings):
     """Settings of tags."""
 
     catalogue: Path = Field(catalogue_file.DEFAULT, description="The tag catalogue, a YAML file.")
+    # Off unless named: who starts a service to look at it should not find folders made.
+    lake: str = Field(
+        "", description="The event lake: a folder, or s3://bucket/prefix. Empty: events are not kept, and there is no as_of."
+    )
+    lake_s3_endpoint: str = Field("", description="https://host:port of an S3-compatible store; empty: Amazon's.")
+    lake_s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    lake_s3_access_key: SecretStr = Field(SecretStr(""), description="Access key; empty: from the machine's own identity.")
+    lake_s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key.")
+    # Aggregates without a window are over a whole life; who deletes events cannot rebuild them.
+    lake_keep_days: int = Field(0, ge=0, description="Days of events that are kept; 0 keeps all.")
+    lake_grace_s: float = Field(
+        900.0, ge=0, description="Seconds for which replaced files stay, because a query may be reading them."
+    )
+    lake_memory_mb: int = Field(512, ge=64, description="Memory of a compaction or as_of query; it spills to disk beyond.")
     # Who else would ask: identity and touchpoints know anchors and addresses, not tags.
     rpc_service = "troika.tags.v1.TagsService"
     callers: frozenset[str] = Field(

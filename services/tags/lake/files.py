@@ -1,0 +1,49 @@
+"""The lake's Parquet files: how they are written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.tags.lake.rows import SCHEMA, conformed
+from services.tags.lake.storage import Storage
+
+# Few values repeated often; the others would only make dictionaries that are given up.
+_REPEATING: Final = [
+    "source",
+    "event",
+    *(f"{column}.key_value.key" for column in ("numbers", "words", "flags", "moments")),
+    "words.key_value.value",
+    "numbers.key_value.value",
+]
+# Small enough that who looks for one anchor reads little.
+ROWS_PER_GROUP: Final = 65_536
+_OPTIONS: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "use_dictionary": _REPEATING,
+    "write_statistics": [field.name for field in SCHEMA if not pa.types.is_map(field.type) and field.name != "other"],
+    "store_schema": False,
+}
+
+
+def encoded(table: pa.Table) -> pa.Buffer:
+    """Rows as the bytes of a file; the same rows are the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, **_OPTIONS)
+    return sink.getvalue()
+
+
+def write(sink: Any, tables: Iterable[pa.Table]) -> None:
+    """Writes rows as they come; each table is a row group."""
+    with pq.ParquetWriter(sink, SCHEMA, **_OPTIONS) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+def read(storage: Storage, path: str) -> pa.Table | None:
+    """All rows of a file as it is at one moment; None when there is none."""
+    content = storage.read(path)
+    return None if content is None else conformed(pq.ParquetFile(pa.BufferReader(content)).read())
