@@ -209,3 +209,67 @@ sharing_consent = Table(
     Column("expires_us", BigInteger, nullable=False),
 )
 Index("ix_sharing_consent_person_id", sharing_consent.c.person_id)
+
+# Files of partners, one row per import. Counters are of lines and values; `lines_done` is where it goes on after a crash.
+import_job = Table(
+    "import_job",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("partner", Text, nullable=False),
+    Column("entity_kind", SmallInteger, nullable=False),
+    # Where the file is: "store:path" or "upload:id", and its name; "file:path" for the command line.
+    Column("source", Text, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("mapping", Text, nullable=False),
+    Column("mapping_sha256", LargeBinary, nullable=False),
+    # NULL until the file was read through.
+    Column("file_sha256", LargeBinary),
+    # queued, running, done, failed, undoing, undone
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("lines_done", BigInteger, nullable=False),
+    Column("matched", BigInteger, nullable=False),
+    Column("unmatched", BigInteger, nullable=False),
+    Column("refused_lines", BigInteger, nullable=False),
+    Column("values_new", BigInteger, nullable=False),
+    Column("values_changed", BigInteger, nullable=False),
+    Column("values_unchanged", BigInteger, nullable=False),
+    Column("values_refused", BigInteger, nullable=False),
+    Column("values_repeated", BigInteger, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Who works on it says so again and again; when it falls silent another one takes over.
+    Column("leased_until", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+# A file is taken in once.
+Index(
+    "ix_import_job_partner_file_sha256_mapping_sha256",
+    import_job.c.partner,
+    import_job.c.file_sha256,
+    import_job.c.mapping_sha256,
+    unique=True,
+    postgresql_where=text("NOT dry_run AND state IN ('running', 'done')"),
+)
+
+# Which anchors an import said something of: what an undo goes through. The line is the last one that did.
+import_line = Table(
+    "import_line",
+    metadata,
+    Column("import_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, nullable=False),
+)
+Index("ix_import_line_anchor_id", import_line.c.anchor_id)
+
+# What was refused: where and why, never what.
+import_error = Table(
+    "import_error",
+    metadata,
+    Column("import_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("column_name", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+)

@@ -135,3 +135,26 @@ def _sharing() -> None:
         " given_us bigint NOT NULL, expires_us bigint NOT NULL, CONSTRAINT pk_sharing_consent PRIMARY KEY (anchor_id))"
     )
     op.execute("CREATE INDEX ix_sharing_consent_person_id ON sharing_consent (person_id)")
+    op.execute(
+        "CREATE TABLE import_job (id bigint GENERATED ALWAYS AS IDENTITY, partner text NOT NULL, entity_kind smallint NOT NULL,"
+        " source text NOT NULL, file_name text NOT NULL, mapping text NOT NULL, mapping_sha256 bytea NOT NULL,"
+        " file_sha256 bytea, state text NOT NULL, reason text NOT NULL, message text NOT NULL, dry_run boolean NOT NULL,"
+        " lines bigint NOT NULL, lines_done bigint NOT NULL, matched bigint NOT NULL, unmatched bigint NOT NULL,"
+        " refused_lines bigint NOT NULL, values_new bigint NOT NULL, values_changed bigint NOT NULL,"
+        " values_unchanged bigint NOT NULL, values_refused bigint NOT NULL, values_repeated bigint NOT NULL,"
+        " caller text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),"
+        " leased_until timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_import_job PRIMARY KEY (id))"
+    )
+    op.execute(
+        "CREATE UNIQUE INDEX ix_import_job_partner_file_sha256_mapping_sha256"
+        " ON import_job (partner, file_sha256, mapping_sha256) WHERE NOT dry_run AND state IN ('running', 'done')"
+    )
+    op.execute(
+        "CREATE TABLE import_line (import_id bigint NOT NULL, anchor_id bigint NOT NULL, line bigint NOT NULL,"
+        " CONSTRAINT pk_import_line PRIMARY KEY (import_id, anchor_id))"
+    )
+    op.execute("CREATE INDEX ix_import_line_anchor_id ON import_line (anchor_id)")
+    op.execute(
+        "CREATE TABLE import_error (import_id bigint NOT NULL, line bigint NOT NULL, column_name text NOT NULL,"
+        " reason text NOT NULL, CONSTRAINT pk_import_error PRIMARY KEY (import_id, line, column_name))"
+    )
