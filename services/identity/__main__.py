@@ -16,6 +16,7 @@ from troika.identity.v1.vault_service_pb2_grpc import add_VaultServiceServicer_t
 
 from chassis import run
 from chassis.bus import Consumer
+from chassis.keyrings import key_bytes
 from chassis.run import Runtime, Verb
 from services.identity import consumers, events, inference, linking, partner_hashes, quality, rotation, token_keys
 from services.identity.handlers import Resolver
@@ -28,7 +29,7 @@ from services.identity.rpc_matching import MatchingRpc
 from services.identity.rpc_relations import RelationRpc
 from services.identity.rpc_stewardship import StewardshipRpc
 from services.identity.rpc_vault import VaultRpc
-from services.identity.settings import Settings, key_bytes
+from services.identity.settings import Settings
 from services.identity.store import Store
 from services.identity.vault import Vault
 

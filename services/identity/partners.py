@@ -6,8 +6,9 @@ import hmac
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from chassis.keyrings import key_bytes
 from services.identity.domain.kinds import Kind
-from services.identity.settings import Settings, key_bytes
+from services.identity.settings import Settings
 from services.identity.tokens import derive
 
 HASH_BYTES = 32

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from chassis.keyrings import LARGEST_KEY_NUMBER
 from services.identity.domain.kinds import Kind
-from services.identity.settings import LARGEST_KEY_NUMBER
 
 TOKEN_BYTES = 16
 

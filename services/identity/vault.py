@@ -13,10 +13,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chassis.errors import FailedPrecondition
+from chassis.keyrings import key_bytes
 from chassis.sealing import KEY_BYTES, NONCE_BYTES
 from services.identity.domain.identifiers import Identifier, Known, normal_or_reason
 from services.identity.keks import EnvironmentKeks, FileKeks, KekProvider
-from services.identity.settings import Settings, key_bytes
+from services.identity.settings import Settings
 from services.identity.tokens import Tokens, derive
 
 # Values met lately; a cached one costs a dictionary look-up instead of a normalisation and an HMAC.
