@@ -52,6 +52,8 @@ PURPOSES: Mapping[str, Purpose] = {
     "service": Purpose(message=True),
     "personalisation": Purpose(separate=True),
     "dealer_sharing": Purpose(separate=True),
+    # With recipients outside, under pseudonyms and as tags only.
+    "sharing": Purpose(separate=True),
     "location": Purpose(separate=True),
     "biometric": Purpose(separate=True),
     "export": Purpose(separate=True),

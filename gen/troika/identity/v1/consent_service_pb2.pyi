@@ -79,7 +79,7 @@ class ConsentStatement(_message.Message):
     anchor_id: _builtins.int
     """A person's anchor."""
     purpose: _builtins.str
-    """marketing, service, personalisation, dealer_sharing, location, biometric or export."""
+    """marketing, service, personalisation, dealer_sharing, sharing, location, biometric or export."""
     channel: _builtins.str
     """app, wechat, dealer, sms, phone, email, car, or all."""
     kind: _events_pb2.ConsentKind.ValueType

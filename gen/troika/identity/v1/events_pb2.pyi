@@ -427,8 +427,8 @@ class ConsentChange(_message.Message):
     stated_at_us: _builtins.int
     """When the person said so, microseconds since the epoch, UTC; of two at one instant the stricter counts."""
     purpose: _builtins.str
-    """What for: marketing, service, personalisation, dealer_sharing, location, biometric or export; empty: messages of any
-    purpose.
+    """What for: marketing, service, personalisation, dealer_sharing, sharing, location, biometric or export; empty: messages of
+    any purpose.
     """
     kind: Global___ConsentKind.ValueType
     """How it was asked for."""
