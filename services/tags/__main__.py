@@ -8,11 +8,12 @@ from pathlib import Path
 from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_server
 
 from chassis import run
-from chassis.run import Runtime
-from services.tags import catalogue_file, consumers, events, rederivation
+from chassis.run import Runtime, Verb
+from services.tags import catalogue_file, consumers, events, expiry, rederivation
 from services.tags.handlers import TagRules
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
+from services.tags.lake import keeping, writing
 from services.tags.rpc import TagsRpc
 from services.tags.settings import Settings
 
@@ -30,7 +31,11 @@ async def serve(settings: Settings) -> None:
         runtime.checks["index"] = projection.check
         runtime.spawn(projection.run(), "index")
         runtime.spawn(rederivation.run(runtime.database, rules), "rederivation")
+        runtime.spawn(expiry.run(runtime.database, rules), "expiry")
         runtime.consumes(*consumers.consumers(rules))
+        if lake := keeping.opened(settings):
+            runtime.consumes(writing.consumer(lake.storage))
+            runtime.spawn(keeping.run(runtime.database, lake, keeping.rules_of(settings)), "lake")
         servicer = TagsRpc(rules, projection, runtime.database)
         await runtime.serve(
             settings.allowed_callers(),
@@ -38,9 +43,14 @@ async def serve(settings: Settings) -> None:
         )
 
 
+VERBS = (
+    Verb("compact", "make few files of the event lake's many, delete what expired", keeping.compact_verb, keeping.arguments),
+)
+
+
 def main() -> None:
-    """Verbs serve and migrate."""
-    run.main("tags", Settings, Path(__file__).parent / "migrations", serve)
+    """Command line: migrate, serve, and the verbs above."""
+    run.main("tags", Settings, Path(__file__).parent / "migrations", serve, VERBS)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,29 @@ from typing import Any
 
 import yaml
 
-from services.tags.domain.business import BusinessRules
+from services.tags.domain.aggregates import RESULTS, TAKES, parse_aggregate
+from services.tags.domain.business import BusinessRules, DefinitionError
 from services.tags.domain.catalogue import (
-    Aggregate,
     Catalogue,
     CatalogueError,
+    Conflict,
     FromEvents,
+    FromImport,
     FromScore,
     FromTags,
     Kind,
+    Sensitivity,
     TagDefinition,
     TagType,
 )
+from services.tags.domain.language import LanguageError
 
 DEFAULT = Path(__file__).parent / "catalogue.yaml"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
-_KEYS = {"type", "description", "from", "aggregate", "score", "expression"}
-_FROM_KEYS = {"event", "source", "property"}
-_NUMERIC = {Aggregate.SUM, Aggregate.MAX, Aggregate.MIN}
+_KEYS = {
+    *("type", "description", "expression", "score", "import", "conflict", "title", "folder", "owner", "words", "sensitivity"),
+    *("retention_days", "version"),
+}
 
 
 def load(path: Path = DEFAULT) -> Catalogue:
@@ -88,42 +93,54 @@ def _definition(kind: Kind, name: str, body: Mapping[str, Any]) -> TagDefinition
     if not _NAME.match(name):
         raise CatalogueError("a name is lower case letters, digits and _, at most 63, beginning with a letter")
     _known(body, _KEYS)
-    if sum(key in body for key in ("from", "score", "expression")) != 1:
-        raise CatalogueError("needs exactly one of from, score, expression")
+    if sum(key in body for key in ("expression", "score", "import")) != 1:
+        raise CatalogueError("needs exactly one of expression, score, import")
     tag_type = _member(TagType, body.get("type"), "type")
-    description = body.get("description")
+    description, expression = body.get("description"), str(body.get("expression", ""))
     if not isinstance(description, str) or not description:
         raise CatalogueError("needs a description")
+    return TagDefinition(
+        kind,
+        name,
+        tag_type,
+        description,
+        _origin(kind, tag_type, body, expression),
+        expression,
+        title=str(body.get("title", "")),
+        folder=str(body.get("folder", "")),
+        owner=str(body.get("owner", "")),
+        words=tuple(map(str, body.get("words", ()))),
+        sensitivity=_member(Sensitivity, body.get("sensitivity", "internal"), "sensitivity"),
+        retention_days=int(body.get("retention_days", 0)),
+        version=int(body.get("version", 1)),
+    )
+
+
+def _origin(
+    kind: Kind, tag_type: TagType, body: Mapping[str, Any], expression: str
+) -> FromEvents | FromScore | FromImport | FromTags:
     if "score" in body:
         if tag_type is not TagType.NUMBER or kind is not Kind.PERSON:
             raise CatalogueError("a score is a number of a person")
-        return TagDefinition(kind, name, tag_type, description, FromScore(str(body["score"])))
-    if "expression" in body:
-        return TagDefinition(kind, name, tag_type, description, FromTags(str(body["expression"])))
-    return TagDefinition(kind, name, tag_type, description, _from_events(tag_type, body))
-
-
-def _from_events(tag_type: TagType, body: Mapping[str, Any]) -> FromEvents:
-    given = body["from"] or {}
-    if not isinstance(given, Mapping):
-        raise CatalogueError("from needs event, source or property")
-    _known(given, _FROM_KEYS)
-    aggregate = _member(Aggregate, body.get("aggregate"), "aggregate")
-    events = given.get("event") or []
-    source, field = given.get("source"), given.get("property")
-    origin = FromEvents(aggregate, frozenset([events] if isinstance(events, str) else events), source, field)
-    if aggregate in _NUMERIC and tag_type not in (TagType.NUMBER, TagType.TIME):
-        raise CatalogueError(f"{aggregate.value} needs a number or time")
-    if aggregate is Aggregate.COUNT and (tag_type is not TagType.NUMBER or field):
-        raise CatalogueError("count gives a number and takes no property")
-    if aggregate is Aggregate.ANY and tag_type is not TagType.BOOLEAN:
-        raise CatalogueError("any gives a boolean")
-    if aggregate not in (Aggregate.ANY, Aggregate.COUNT) and not field:
-        raise CatalogueError(f"{aggregate.value} needs a property")
-    if field == "$source" and not (tag_type is TagType.CATEGORY and source and source.endswith("*")):
-        raise CatalogueError("$source needs type category and a source ending in *")
-    if field == "$time" and tag_type is not TagType.TIME:
-        raise CatalogueError("$time needs type time")
+        return FromScore(str(body["score"]))
+    if "import" in body:
+        partners = body["import"]
+        conflict = _member(Conflict, body.get("conflict", "newest"), "conflict")
+        return FromImport(tuple(map(str, partners if isinstance(partners, list) else [partners])), conflict)
+    try:
+        origin = parse_aggregate(expression)
+    except LanguageError as error:
+        raise DefinitionError(str(error), error.position) from None
+    if origin is None:
+        return FromTags()
+    result, takes = RESULTS.get(origin.aggregate), TAKES.get(origin.aggregate, ())
+    if tag_type is not result and tag_type not in takes:
+        known = result.value if result else " or ".join(each.value for each in takes)
+        raise DefinitionError(f"{origin.aggregate.value} gives {known}, not {tag_type.value}", 1)
+    if origin.field == "$time" and tag_type is not TagType.TIME:
+        raise DefinitionError("occurred_at is a time", 1)
+    if origin.field == "$source" and tag_type is not TagType.CATEGORY:
+        raise DefinitionError("source_name is a category", 1)
     return origin
 
 

@@ -12,19 +12,21 @@ from troika.scoring.v1 import events_pb2 as scoring
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
 from services.tags import erasing, events, handlers, relating, scores
-from services.tags.domain.catalogue import Kind
+from services.tags.domain.catalogue import RELATIONS, Kind
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
 from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Batch, Move, Sighting, TagRules
 from services.tags.relating import Told
 from services.tags.scores import Score
+from services.tags.store import Pair
 
 EVENTS_TAGGED = Counter("troika_events_tagged_total", "Resolved events whose tags are stored.")
 
 RESOLVED: Final = "tags-resolved"
 ENTITIES: Final = "tags-entities"
 SCORES: Final = "tags-scores"
-RELATIONS: Final = frozenset({"owns", "drives"})
+STATED: Final = frozenset(RELATIONS[Kind.PERSON, Kind.VEHICLE])
+_CONCERNING: Final = {(int(one), int(other)): kinds for (one, other), kinds in RELATIONS.items()}
 _UNTAGGED: Final = frozenset({identity.ENTITY_KIND_HOUSEHOLD, identity.ENTITY_KIND_DEALER, identity.ENTITY_KIND_DEVICE})
 # Messages hold up to 500 events; 4 of them make a transaction of some 100 ms.
 MESSAGES_PER_BATCH: Final = 4
@@ -82,7 +84,7 @@ class _Resolved:
             batch.sightings[Kind.PERSON].append(
                 Sighting(person_anchor, person.entity_id, person.version, occurrence, statements)
             )
-            if vehicle_anchor and event.relation in RELATIONS:
+            if vehicle_anchor and event.relation in STATED:
                 batch.relations.add((person_anchor, vehicle_anchor, event.relation))
 
 
@@ -132,15 +134,12 @@ async def _apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> None:
 
 
 def _concerns_us(change: identity.RelationChange) -> bool:
-    ends = (change.subject_kind, change.object_kind)
-    return change.kind in RELATIONS and ends == (identity.ENTITY_KIND_PERSON, identity.ENTITY_KIND_VEHICLE)
+    return change.kind in _CONCERNING.get((change.subject_kind, change.object_kind), ())
 
 
 def _told(change: identity.RelationChange, sequence: int) -> Told:
     return Told(
-        change.subject_id,
-        change.object_id,
-        change.kind,
+        Pair(change.subject_kind, change.subject_id, change.object_kind, change.object_id, change.kind),
         change.valid_from_us,
         change.valid_to_us,
         change.confidence == 0,

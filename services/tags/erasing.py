@@ -9,7 +9,8 @@ from chassis.errors import Unavailable
 from services.tags import erasure_store, store
 from services.tags.domain.catalogue import Kind
 from services.tags.erasure_store import Tombstone
-from services.tags.handlers import Changes, TagRules, by_entity
+from services.tags.handlers import Changes, TagRules, by_entity, now_us
+from services.tags.lake import erasing as lake
 from services.tags.store import EntityRow
 
 _LOOKS = 4
@@ -33,6 +34,7 @@ async def erase(uow: UnitOfWork, rules: TagRules, stones: Sequence[Tombstone]) -
     pairs = await store.pairs_of(uow, {Kind.PERSON: person_of})
     seen = {a: version for a, (owner, version) in owners.items() if owner == person_of[a]}
     await erasure_store.bury(uow, [s._replace(version=max(s.version, seen.get(s.anchor_id, 0))) for s in stones])
+    await lake.queue(uow, person_of)
     changes = Changes()
     await _derive(uow, rules, entities, persons, changes)
     if pairs:
@@ -45,12 +47,10 @@ async def _derive(uow: UnitOfWork, rules: TagRules, entities: dict[int, EntityRo
     left = by_entity((await store.anchors_of(uow, Kind.PERSON, entities)).values())
     written = []
     for entity in entities.values():
-        anchors = left.get(entity.entity_id)
         gone = entity.entity_id in erased
         if gone:
             entity.scores = {}
-        base = rules.facts.combined(Kind.PERSON, anchors) if anchors else None
-        change = rules.renew(Kind.PERSON, entity, base, 0)
+        change = rules.renew(Kind.PERSON, entity, left.get(entity.entity_id, ()), 0, now_us())
         if change:
             changes.entities.append(change)
         if change or gone:

@@ -56,6 +56,6 @@ async def bury(uow: UnitOfWork, stones: Sequence[Tombstone]) -> None:
         "DELETE FROM anchor WHERE entity_kind = 1 AND anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors
     )
     await uow.execute(
-        "DELETE FROM told_relation WHERE person_id = ANY(CAST(:persons AS bigint[]))",
+        "DELETE FROM told_relation WHERE subject_kind = 1 AND subject_id = ANY(CAST(:persons AS bigint[]))",
         persons=sorted({stone.person_id for stone in stones}),
     )

@@ -58,9 +58,7 @@ def messages(changes: Changes) -> Iterator[pb.TagsChanged]:
             yield message
             message, count, size = pb.TagsChanged(), 0, 0
         count, size = count + 1, size + _CHANGE_BYTES
-        message.relation_changes.add(
-            person_id=row.person_id, vehicle_id=row.vehicle_id, kind=row.kind, removed=row.removed, version=row.version
-        )
+        message.relation_changes.add(**row.pair._asdict(), removed=row.removed, version=row.version)
     if count:
         yield message
 
@@ -71,6 +69,8 @@ def to_value(value: Value | None) -> pb.TagValue | None:
         return None
     if value is True or value is False:
         return pb.TagValue(boolean=value)
+    if isinstance(value, list):
+        return pb.TagValue(words=pb.WordSet(words=value))
     return pb.TagValue(category=value) if isinstance(value, str) else pb.TagValue(number=value)
 
 
@@ -81,4 +81,6 @@ def from_value(message: pb.TagValue) -> Value | None:
         return message.number
     if which == "category":
         return message.category
+    if which == "words":
+        return list(message.words.words)
     return message.boolean if which else None

@@ -6,8 +6,10 @@ late events and repeats all come out the same, whatever the order.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +18,7 @@ from chassis.errors import Unavailable
 from services.tags import erasure_store, store
 from services.tags.domain.business import BusinessRules
 from services.tags.domain.catalogue import Catalogue, FromScore, Kind, Value
-from services.tags.domain.facts import FactRules, Facts, Occurrence, Statement, fold
+from services.tags.domain.facts import FactRules, Facts, Occurrence, Statement, fold, prune
 from services.tags.erasure_store import Tombstone
 from services.tags.store import AnchorRow, EntityRow, RelationRow
 
@@ -72,7 +74,7 @@ class Changes:
 
 
 class TagRules:
-    """A catalogue, compiled: how events fold and what follows from them."""
+    """A catalogue, compiled."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -82,44 +84,90 @@ class TagRules:
             d.origin.model: name for name, d in catalogue.of(Kind.PERSON).items() if isinstance(d.origin, FromScore)
         }
 
-    def derive(self, kind: Kind, base: dict[str, Value], scores: Mapping[str, Sequence[Any]]) -> dict[str, Value]:
-        """All values of an entity that exists, from its base values, which it takes over, and its scores."""
-        for name, score in scores.items():
-            if name in self.catalogue.of(kind):
-                base[name] = score[0]
-        self.business.complete(kind, base)
-        return base
-
-    def renew(self, kind: Kind, entity: EntityRow, base: dict[str, Value] | None, received_at_us: int) -> EntityChange | None:
-        """Derives an entity anew from its base values (None: it has no anchor), in place."""
-        present = base is not None
-        old, new = entity.tags, {} if base is None else self.derive(kind, base, entity.scores)
+    def renew(
+        self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], received_at_us: int, now_us: int
+    ) -> EntityChange | None:
+        """Derives an entity anew from all facts of its anchors (none: it has ceased), in place."""
+        present = bool(anchors)
+        old, new = entity.tags, self._derived(kind, anchors, entity.scores, now_us) if present else {}
         changed: dict[str, Value | None] = {name: value for name, value in new.items() if old.get(name) != value}
         changed.update((name, None) for name in old if name not in new)
         appeared = None if present == entity.present else present
+        entity.tags, entity.present = new, present
+        entity.due_us = self._due_us(kind, entity, anchors, now_us)
         if not changed and appeared is None:
             return None
-        entity.tags, entity.present, entity.version = new, present, entity.version + 1
+        entity.version += 1
         return EntityChange(kind, entity.entity_id, entity.version, changed, appeared, received_at_us)
 
-    def advance(self, kind: Kind, entity: EntityRow, fresh: dict[str, Value], received_at_us: int) -> EntityChange | None:
-        """Lets some values of an entity that exists be these, in place; what else it has stays or follows."""
+    def advance(
+        self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], stated: Collection[str], received_at_us: int, now_us: int
+    ) -> EntityChange | None:
+        """Lets the tags that were stated anew follow their facts, in place; what else the entity has stays or follows."""
+        fresh = self.facts.combined_some(kind, anchors, stated, now_us)
         old = entity.tags
         changed: dict[str, Value | None] = {name: value for name, value in fresh.items() if old.get(name) != value}
+        if len(fresh) < len(stated):
+            changed.update((name, None) for name in stated if name not in fresh and name in old)
+        if changed:
+            for name, value in changed.items():
+                if value is None:
+                    del old[name]
+                else:
+                    old[name] = value
+            self.business.follow(kind, old, changed, now_us / 1e6)
+        if changed or not self.facts.windowed[kind].isdisjoint(stated):
+            entity.due_us = self._due_us(kind, entity, anchors, now_us)
         if not changed:
             return None
-        old.update(fresh)
-        self.business.follow(kind, old, changed)
         entity.version += 1
         return EntityChange(kind, entity.entity_id, entity.version, changed, None, received_at_us)
+
+    def rescore(self, entity: EntityRow, tag: str, score: Value, received_at_us: int, now_us: int) -> EntityChange | None:
+        """Lets a person's score be this, in place."""
+        if entity.tags.get(tag) == score:
+            return None
+        entity.tags[tag] = score
+        changed: dict[str, Value | None] = {tag: score}
+        self.business.follow(Kind.PERSON, entity.tags, changed, now_us / 1e6)
+        entity.version += 1
+        return EntityChange(Kind.PERSON, entity.entity_id, entity.version, changed, None, received_at_us)
+
+    def _derived(
+        self, kind: Kind, anchors: Sequence[Facts], scores: Mapping[str, Sequence[Any]], now_us: int
+    ) -> dict[str, Value]:
+        values = self.facts.combined(kind, anchors, now_us)
+        for name, score in scores.items():
+            if name in self.catalogue.of(kind):
+                values[name] = score[0]
+        self.business.complete(kind, values, now_us / 1e6)
+        return values
+
+    def _due_us(self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], now_us: int) -> int | None:
+        """When time alone will change the entity's tags next; None for never."""
+        if not entity.present:
+            return None
+        aged = self.business.next_due(kind, entity.tags, now_us / 1e6)
+        due = [] if aged == math.inf else [math.ceil(aged * 1e6)]
+        leaves = self.facts.next_due_us(kind, anchors, now_us)
+        return min([*due, *([leaves] if leaves is not None else [])], default=None)
+
+
+def now_us() -> int:
+    """The present moment, microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 # Another transaction moved an anchor between our look and our lock: we look again, keeping the locks we have.
 _LOOKS = 4
 
 
-async def apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> Changes:
-    """Folds sightings, moves anchors and derives every entity concerned. Raises Unavailable when anchors keep moving."""
+async def apply(uow: UnitOfWork, rules: TagRules, batch: Batch, at_us: int | None = None) -> Changes:
+    """Folds sightings, moves anchors and derives every entity concerned as of a moment (None: now).
+
+    Raises Unavailable when anchors keep moving.
+    """
+    at_us = now_us() if at_us is None else at_us
     works = [_Work(kind, batch.sightings[kind], batch.moves[kind]) for kind in Kind]
     works = [work for work in works if work.claims]
     serialised = False
@@ -138,7 +186,7 @@ async def apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> Changes:
     pairs = await store.pairs_of(uow, moving) if moving else set()
     changes = Changes()
     for work in works:
-        await work.write(uow, rules, changes)
+        await work.write(uow, rules, changes, at_us)
     if moving:
         pairs |= await store.pairs_of(uow, moving)
     buried = {anchor_id for work in works if work.kind is Kind.PERSON for anchor_id in work.buried}
@@ -213,28 +261,29 @@ class _Work:
         self.buried |= {anchor_id for anchor_id, _ in late} - self.claims.keys()
         return True
 
-    async def write(self, uow: UnitOfWork, rules: TagRules, changes: Changes) -> None:
+    async def write(self, uow: UnitOfWork, rules: TagRules, changes: Changes, at_us: int) -> None:
         """Folds, moves, derives, writes; adds what changed."""
         changes.overdue += self._overdue.values()
-        if touched := self._fold():
+        if touched := self._fold(at_us):
             await store.update_anchors(uow, self.kind, [self._anchors[anchor_id] for anchor_id in touched])
         grouped = by_entity(self._anchors.values())
         written = []
         for entity_id, entity in self._entities.items():
             anchors, received = grouped.get(entity_id, ()), self._received.get(entity_id, 0)
+            due_us = entity.due_us
             if entity_id in self._regrouped or not entity.present:
-                base = rules.facts.combined(self.kind, anchors) if anchors else None
-                change = rules.renew(self.kind, entity, base, received)
+                change = rules.renew(self.kind, entity, anchors, received, at_us)
             else:
-                fresh = rules.facts.combined_some(self.kind, anchors, self._stated.get(entity_id, ()))
-                change = rules.advance(self.kind, entity, fresh, received)
+                stated: Collection[str] = self._stated.get(entity_id, ())
+                change = rules.advance(self.kind, entity, anchors, stated, received, at_us)
             if change:
                 changes.entities.append(change)
+            if change or entity.due_us != due_us:
                 written.append(entity)
         if written:
             await store.update_entities(uow, self.kind, written)
 
-    def _fold(self) -> set[int]:
+    def _fold(self, at_us: int) -> set[int]:
         """Applies claims and sightings to the anchors in memory; returns the anchors that changed."""
         touched = set(self.moving)
         # Entities that gain or lose an anchor: everything they have is to be derived anew.
@@ -255,6 +304,7 @@ class _Work:
             row = self._anchors[sighting.anchor_id]
             touched.add(row.anchor_id)
             fold(row.facts, sighting.event, sighting.statements)
+            prune(row.facts, sighting.statements, at_us)
             self._stated[row.entity_id].update(name for name, _, _ in sighting.statements)
             if sighting.event.received_at_us > self._received.get(row.entity_id, 0):
                 self._received[row.entity_id] = sighting.event.received_at_us
@@ -276,16 +326,19 @@ def _parted(
     return kept, late
 
 
-async def rederive(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Sequence[int]) -> Changes:
-    """Derives entities anew, all tags: for use after the catalogue changed."""
+async def rederive(
+    uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Sequence[int], at_us: int | None = None
+) -> Changes:
+    """Derives entities anew, all tags, as of a moment (None: now): after the catalogue changed, or time went by."""
+    at_us = now_us() if at_us is None else at_us
     entities = await store.lock_entities(uow, kind, entity_ids)
     grouped = by_entity((await store.anchors_of(uow, kind, entity_ids)).values())
     changes, written = Changes(), []
     for entity in entities.values():
-        anchors = grouped.get(entity.entity_id)
-        base = rules.facts.combined(kind, anchors) if anchors else None
-        if change := rules.renew(kind, entity, base, 0):
+        due_us = entity.due_us
+        if change := rules.renew(kind, entity, grouped.get(entity.entity_id, ()), 0, at_us):
             changes.entities.append(change)
+        if change or entity.due_us != due_us:
             written.append(entity)
     if written:
         await store.update_entities(uow, kind, written)

@@ -8,6 +8,7 @@ from chassis.db import UnitOfWork
 from services.tags import store
 from services.tags.domain.catalogue import Kind, Value
 from services.tags.handlers import TagRules
+from services.tags.store import Pair
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class ProfileTag:
 
 @dataclass(frozen=True)
 class Profile:
-    """An entity's tags by name, and the entities it is related to."""
+    """An entity's tags by name, and its present relations."""
 
     tags: list[ProfileTag]
-    related_ids: list[int]
+    relations: list[Pair]
 
 
 async def load(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int) -> Profile | None:
@@ -36,7 +37,7 @@ async def load(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int) -> 
         return None
     anchors = await store.anchors_of(uow, kind, [entity_id])
     explained = rules.facts.explained(kind, {row.anchor_id: row.facts for row in anchors.values()})
-    times: dict[str, int | None] = {name: fact[1] for name, (fact, _) in explained.items()}
+    times: dict[str, int | None] = {name: occurred for name, (occurred, _) in explained.items()}
     times |= {name: score[1] for name, score in entity.scores.items()}
     for name, inputs in rules.business.inputs[kind].items():
         times[name] = max((time for tag in inputs if (time := times.get(tag)) is not None), default=None)
@@ -46,4 +47,4 @@ async def load(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int) -> 
         for name, value in sorted(entity.tags.items())
         if name in definitions
     ]
-    return Profile(tags, await store.related_ids(uow, kind, entity_id))
+    return Profile(tags, await store.related(uow, kind, [entity_id]))

@@ -50,5 +50,5 @@ async def _rederive(database: Database, rules: TagRules, kind: Kind, digest: str
 
 def digest_of(catalogue: Catalogue, kind: Kind) -> str:
     """A fingerprint of all definitions of a kind."""
-    definitions = [(d.name, d.type.value, repr(sorted(vars(d.origin).items(), key=str))) for d in catalogue.of(kind).values()]
+    definitions = [(d.name, d.type.value, d.expression, repr(d.origin)) for d in catalogue.of(kind).values()]
     return hashlib.sha256(repr(sorted(definitions)).encode()).hexdigest()

@@ -18,7 +18,8 @@ from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound
 from services.tags import events, profile
 from services.tags.domain.catalogue import Kind, TagType
-from services.tags.domain.language import LanguageError, parse_predicate
+from services.tags.domain.language import LanguageError
+from services.tags.domain.predicates import parse_predicate
 from services.tags.domain.terms import Term, tags_of
 from services.tags.handlers import TagRules
 from services.tags.index.algebra import audience
@@ -68,7 +69,10 @@ class TagsRpc(TagsServiceServicer):
             found = await profile.load(uow, self._rules, Kind(request.entity_kind), request.entity_id)
         if found is None:
             raise NotFound("no such entity", field="entity_id")
-        answer = pb.GetProfileResponse(related_ids=found.related_ids)
+        ends = {(pair.subject_kind, pair.subject_id) for pair in found.relations}
+        ends |= {(pair.object_kind, pair.object_id) for pair in found.relations}
+        other = Kind.VEHICLE if Kind(request.entity_kind) is Kind.PERSON else Kind.PERSON
+        answer = pb.GetProfileResponse(related_ids=sorted(id_ for kind, id_ in ends if kind == other))
         for tag in found.tags:
             line = answer.tags.add(
                 tag=tag.name, value=events.to_value(tag.value), anchor_ids=tag.anchor_ids, expression=tag.expression

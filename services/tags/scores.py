@@ -8,7 +8,7 @@ from typing import NamedTuple
 from chassis.db import UnitOfWork
 from services.tags import erasure_store, store
 from services.tags.domain.catalogue import Kind
-from services.tags.handlers import Changes, TagRules
+from services.tags.handlers import Changes, TagRules, now_us
 
 
 class Score(NamedTuple):
@@ -27,7 +27,7 @@ async def apply(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Sco
         if (known := newest.get(score.person_id)) is None or score.scored_at_us > known.scored_at_us:
             newest[score.person_id] = score
     await store.add_entities(uow, Kind.PERSON, newest)
-    changes, written = Changes(), []
+    changes, written, at_us = Changes(), [], now_us()
     entities = await store.lock_entities(uow, Kind.PERSON, newest)
     erased = await erasure_store.erased_persons(uow, newest)
     for entity in (entities[person_id] for person_id in entities.keys() - erased):
@@ -36,7 +36,7 @@ async def apply(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Sco
             continue
         entity.scores[tag] = [score.value, score.scored_at_us, score.received_at_us]
         written.append(entity)
-        if entity.present and (change := rules.advance(Kind.PERSON, entity, {tag: score.value}, score.received_at_us)):
+        if entity.present and (change := rules.rescore(entity, tag, score.value, score.received_at_us, at_us)):
             changes.entities.append(change)
     if written:
         await store.update_entities(uow, Kind.PERSON, written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -32,20 +32,30 @@ class EntityRow:
     present: bool
     tags: dict[str, Value]
     scores: dict[str, list[Any]]
+    # When time alone changes the tags next, microseconds since the epoch; None for never.
+    due_us: int | None = None
+
+
+class Pair(NamedTuple):
+    """Two entities and how they are, or were, related."""
+
+    subject_kind: int
+    subject_id: int
+    object_kind: int
+    object_id: int
+    kind: str
 
 
 @dataclass(frozen=True)
 class RelationRow:
-    """A person and a vehicle, at one version of what is known of them."""
+    """A pair at one version of what is known of it."""
 
-    person_id: int
-    vehicle_id: int
-    kind: str
+    pair: Pair
     removed: bool
     version: int
 
 
-Pairs = set[tuple[int, int, str]]
+Pairs = set[Pair]
 
 
 async def serialise_moves(uow: UnitOfWork) -> None:
@@ -77,12 +87,12 @@ async def add_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -
 async def lock_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, EntityRow]:
     """Locks entities in the order of their ids, the same in every transaction, and returns them as they are then."""
     rows = await uow.rows(
-        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text) FROM entity"
+        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text), due_us FROM entity"
         " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[])) ORDER BY entity_id FOR NO KEY UPDATE",
         kind=int(kind),
         ids=sorted(entity_ids),
     )
-    return {id_: EntityRow(id_, version, present, orjson.loads(t), orjson.loads(s)) for id_, version, present, t, s in rows}
+    return {id_: EntityRow(id_, v, present, orjson.loads(t), orjson.loads(s), due) for id_, v, present, t, s, due in rows}
 
 
 async def anchors_of(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, AnchorRow]:
@@ -136,9 +146,9 @@ async def update_entities(uow: UnitOfWork, kind: Kind, entities: Sequence[Entity
     """Writes entities that the transaction has locked."""
     await uow.execute(
         "UPDATE entity AS e SET version = n.version, present = n.present, tags = CAST(n.tags AS json),"
-        " scores = CAST(n.scores AS json)"
+        " scores = CAST(n.scores AS json), due_us = n.due_us"
         " FROM unnest(CAST(:ids AS bigint[]), CAST(:versions AS bigint[]), CAST(:presents AS boolean[]), CAST(:tags AS text[]),"
-        " CAST(:scores AS text[])) AS n(entity_id, version, present, tags, scores)"
+        " CAST(:scores AS text[]), CAST(:due AS bigint[])) AS n(entity_id, version, present, tags, scores, due_us)"
         " WHERE e.entity_kind = :kind AND e.entity_id = n.entity_id AND e.entity_id = ANY(CAST(:ids AS bigint[]))",
         kind=int(kind),
         ids=[row.entity_id for row in entities],
@@ -146,7 +156,22 @@ async def update_entities(uow: UnitOfWork, kind: Kind, entities: Sequence[Entity
         presents=[row.present for row in entities],
         tags=[orjson.dumps(row.tags).decode() for row in entities],
         scores=[orjson.dumps(row.scores).decode() for row in entities],
+        due=[row.due_us for row in entities],
     )
+
+
+async def due(uow: UnitOfWork, at_us: int, limit: int) -> dict[Kind, list[int]]:
+    """Entities whose tags time alone has changed by a moment, the longest due first, locked; without those that others have."""
+    rows = await uow.rows(
+        "SELECT entity_kind, entity_id FROM entity WHERE due_us <= :at ORDER BY due_us LIMIT :limit"
+        " FOR NO KEY UPDATE SKIP LOCKED",
+        at=at_us,
+        limit=limit,
+    )
+    found: dict[Kind, list[int]] = {}
+    for kind, entity_id in rows:
+        found.setdefault(Kind(kind), []).append(entity_id)
+    return found
 
 
 async def add_relations(uow: UnitOfWork, claims: Iterable[tuple[int, int, str]]) -> Pairs:
@@ -156,20 +181,20 @@ async def add_relations(uow: UnitOfWork, claims: Iterable[tuple[int, int, str]])
         "WITH added AS (INSERT INTO relation (person_anchor, vehicle_anchor, kind)"
         " SELECT * FROM unnest(CAST(:persons AS bigint[]), CAST(:vehicles AS bigint[]), CAST(:kinds AS text[]))"
         " ON CONFLICT DO NOTHING RETURNING person_anchor, vehicle_anchor, kind)"
-        " SELECT p.entity_id AS person_id, v.entity_id AS vehicle_id, added.kind FROM added"
+        " SELECT 1, p.entity_id AS person_id, 2, v.entity_id AS vehicle_id, added.kind FROM added"
         " JOIN anchor p ON p.entity_kind = 1 AND p.anchor_id = added.person_anchor"
         " JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = added.vehicle_anchor",
         persons=[person for person, _, _ in ordered],
         vehicles=[vehicle for _, vehicle, _ in ordered],
         kinds=[kind for _, _, kind in ordered],
     )
-    return {(row.person_id, row.vehicle_id, row.kind) for row in rows}
+    return {Pair(*row) for row in rows}
 
 
 async def pairs_of(uow: UnitOfWork, moved: Mapping[Kind, Iterable[int]]) -> Pairs:
     """Pairs of entities that are related, at this moment, through one of these anchors."""
     rows = await uow.rows(
-        "SELECT DISTINCT p.entity_id AS person_id, v.entity_id AS vehicle_id, r.kind FROM ("
+        "SELECT DISTINCT 1, p.entity_id AS person_id, 2, v.entity_id AS vehicle_id, r.kind FROM ("
         " SELECT * FROM relation WHERE person_anchor = ANY(CAST(:persons AS bigint[]))"
         " UNION SELECT * FROM relation WHERE vehicle_anchor = ANY(CAST(:vehicles AS bigint[]))) AS r"
         " JOIN anchor p ON p.entity_kind = 1 AND p.anchor_id = r.person_anchor"
@@ -177,42 +202,74 @@ async def pairs_of(uow: UnitOfWork, moved: Mapping[Kind, Iterable[int]]) -> Pair
         persons=sorted(moved.get(Kind.PERSON, ())),
         vehicles=sorted(moved.get(Kind.VEHICLE, ())),
     )
-    return {(row.person_id, row.vehicle_id, row.kind) for row in rows}
+    return {Pair(*row) for row in rows}
 
 
 async def refresh_relations(uow: UnitOfWork, pairs: Pairs) -> list[RelationRow]:
     """Derives whether these pairs are related now; returns those for which that changed.
 
-    A pair is related when a source said so of two of their anchors, unless all that identity tells of it has ended.
+    A person and a vehicle are related when a source said so of two of their anchors, unless all that identity tells of it has
+    ended; all others when identity tells so.
     """
     ordered = sorted(pairs)
     rows = await uow.rows(
-        "INSERT INTO entity_relation AS e (person_id, vehicle_id, kind, removed, version)"
-        " SELECT k.person_id, k.vehicle_id, k.kind, NOT EXISTS ("
+        "INSERT INTO entity_relation AS e (subject_kind, subject_id, object_kind, object_id, kind, removed, version)"  # noqa: S608
+        " SELECT k.*, CASE WHEN k.subject_kind = 1 AND k.object_kind = 2 THEN NOT EXISTS ("
         "  SELECT 1 FROM anchor p JOIN relation r ON r.person_anchor = p.anchor_id AND r.kind = k.kind"
-        "  JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = r.vehicle_anchor AND v.entity_id = k.vehicle_id"
-        "  WHERE p.entity_kind = 1 AND p.entity_id = k.person_id)"
-        "  OR coalesce((SELECT bool_and(t.valid_to_us <> 0) FROM told_relation t WHERE t.person_id = k.person_id"
-        "  AND t.vehicle_id = k.vehicle_id AND t.kind = k.kind AND NOT t.void), false), 1"
-        " FROM unnest(CAST(:persons AS bigint[]), CAST(:vehicles AS bigint[]), CAST(:kinds AS text[]))"
-        " AS k(person_id, vehicle_id, kind)"
-        " ON CONFLICT (person_id, vehicle_id, kind) DO UPDATE SET removed = EXCLUDED.removed, version = e.version + 1"
-        " WHERE e.removed <> EXCLUDED.removed RETURNING person_id, vehicle_id, kind, removed, version",
-        persons=[person for person, _, _ in ordered],
-        vehicles=[vehicle for _, vehicle, _ in ordered],
-        kinds=[kind for _, _, kind in ordered],
+        "  JOIN anchor v ON v.entity_kind = 2 AND v.anchor_id = r.vehicle_anchor AND v.entity_id = k.object_id"
+        "  WHERE p.entity_kind = 1 AND p.entity_id = k.subject_id) OR coalesce(told.ended, false)"
+        "  ELSE coalesce(told.ended, true) END, 1"
+        f" FROM {_PAIRS} AS k(subject_kind, subject_id, object_kind, object_id, kind) CROSS JOIN LATERAL ("
+        "  SELECT bool_and(t.valid_to_us <> 0) AS ended FROM told_relation t WHERE t.subject_kind = k.subject_kind"
+        "  AND t.subject_id = k.subject_id AND t.object_kind = k.object_kind AND t.object_id = k.object_id"
+        "  AND t.kind = k.kind AND NOT t.void) AS told"
+        " ON CONFLICT (subject_kind, subject_id, object_kind, object_id, kind) DO UPDATE SET removed = EXCLUDED.removed,"
+        " version = e.version + 1 WHERE e.removed <> EXCLUDED.removed"
+        " RETURNING subject_kind, subject_id, object_kind, object_id, kind, removed, version",
+        **pair_arrays(ordered),
     )
-    return [RelationRow(*row) for row in rows]
+    return [RelationRow(Pair(*row[:5]), row[5], row[6]) for row in rows]
 
 
-async def related_ids(uow: UnitOfWork, kind: Kind, entity_id: int) -> list[int]:
-    """Entities of the other kind that one entity is related to, ascending."""
-    mine, theirs = ("person_id", "vehicle_id") if kind is Kind.PERSON else ("vehicle_id", "person_id")
+_PAIRS = (
+    "unnest(CAST(:subject_kinds AS smallint[]), CAST(:subjects AS bigint[]), CAST(:object_kinds AS smallint[]),"
+    " CAST(:objects AS bigint[]), CAST(:kinds AS text[]))"
+)
+
+
+def pair_arrays(pairs: Sequence[Pair]) -> dict[str, list[Any]]:
+    """Parameters of a statement over pairs."""
+    return {
+        "subject_kinds": [pair.subject_kind for pair in pairs],
+        "subjects": [pair.subject_id for pair in pairs],
+        "object_kinds": [pair.object_kind for pair in pairs],
+        "objects": [pair.object_id for pair in pairs],
+        "kinds": [pair.kind for pair in pairs],
+    }
+
+
+async def known_pairs(uow: UnitOfWork, pairs: Sequence[Pair]) -> Pairs:
+    """Those of some pairs that were ever related here."""
     rows = await uow.rows(
-        f"SELECT DISTINCT {theirs} AS id FROM entity_relation WHERE {mine} = :id AND NOT removed ORDER BY id",  # noqa: S608
-        id=entity_id,
+        f"SELECT e.subject_kind, e.subject_id, e.object_kind, e.object_id, e.kind FROM {_PAIRS}"  # noqa: S608
+        " AS k (subject_kind, subject_id, object_kind, object_id, kind)"
+        " JOIN entity_relation e USING (subject_kind, subject_id, object_kind, object_id, kind)",
+        **pair_arrays(pairs),
     )
-    return [row.id for row in rows]
+    return {Pair(*row) for row in rows}
+
+
+async def related(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> list[Pair]:
+    """All present relations of some entities of a kind, on either side, ascending."""
+    columns = "subject_kind, subject_id, object_kind, object_id, kind"
+    rows = await uow.rows(
+        f"SELECT {columns} FROM entity_relation WHERE subject_kind = :kind AND subject_id = ANY(CAST(:ids AS bigint[]))"  # noqa: S608
+        f" AND NOT removed UNION ALL SELECT {columns} FROM entity_relation"
+        " WHERE object_kind = :kind AND object_id = ANY(CAST(:ids AS bigint[])) AND NOT removed ORDER BY 1, 2, 3, 4, 5",
+        kind=int(kind),
+        ids=sorted(entity_ids),
+    )
+    return [Pair(*row) for row in rows]
 
 
 async def entity(uow: UnitOfWork, kind: Kind, entity_id: int) -> EntityRow | None:
@@ -233,18 +290,17 @@ async def entities_after(uow: UnitOfWork, kind: Kind, after: int, limit: int) ->
     return [EntityRow(id_, version, present, orjson.loads(t), orjson.loads(s)) for id_, version, present, t, s in rows]
 
 
-async def relations_after(uow: UnitOfWork, after: tuple[int, int, str], limit: int) -> list[RelationRow]:
-    """A page of relations by person, vehicle and kind, removed ones included."""
+async def relations_after(uow: UnitOfWork, after: Pair, limit: int) -> list[RelationRow]:
+    """A page of relations in the order of pairs, removed ones included."""
     rows = await uow.rows(
-        "SELECT person_id, vehicle_id, kind, removed, version FROM entity_relation"
-        " WHERE (person_id, vehicle_id, kind) > (:person, :vehicle, :kind)"
-        " ORDER BY person_id, vehicle_id, kind LIMIT :limit",
-        person=after[0],
-        vehicle=after[1],
-        kind=after[2],
+        "SELECT subject_kind, subject_id, object_kind, object_id, kind, removed, version FROM entity_relation"
+        " WHERE (subject_kind, subject_id, object_kind, object_id, kind)"
+        " > (CAST(:subject_kind AS smallint), :subject_id, CAST(:object_kind AS smallint), :object_id, :kind)"
+        " ORDER BY subject_kind, subject_id, object_kind, object_id, kind LIMIT :limit",
+        **after._asdict(),
         limit=limit,
     )
-    return [RelationRow(*row) for row in rows]
+    return [RelationRow(Pair(*row[:5]), row[5], row[6]) for row in rows]
 
 
 async def derived_with(uow: UnitOfWork, kind: Kind) -> str | None:

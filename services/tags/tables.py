@@ -48,7 +48,10 @@ entity = Table(
     Column("present", Boolean, nullable=False),
     Column("tags", JSON, nullable=False),
     Column("scores", JSON, nullable=False),
+    # When time alone changes the tags next (something leaves a window, a moment is long enough ago).
+    Column("due_us", BigInteger),
 )
+Index("ix_entity_due_us", entity.c.due_us, postgresql_where=entity.c.due_us.isnot(None))
 
 # The catalogue that all entities were last derived with.
 derivation = Table(
@@ -68,24 +71,28 @@ relation = Table(
 )
 Index("ix_relation_vehicle_anchor", relation.c.vehicle_anchor)
 
-# The view of it over the present owners; rows stay when removed, so that versions go on.
+# Which entities are related, now; rows stay when removed, so that versions go on. Kinds of entities as in the contract.
 entity_relation = Table(
     "entity_relation",
     metadata,
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("vehicle_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("subject_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("subject_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("object_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("object_id", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Text, primary_key=True),
     Column("removed", Boolean, nullable=False),
     Column("version", BigInteger, nullable=False),
 )
-Index("ix_entity_relation_vehicle_id", entity_relation.c.vehicle_id)
+Index("ix_entity_relation_object_kind_object_id", entity_relation.c.object_kind, entity_relation.c.object_id)
 
 # Relations between entities as identity tells them: until when they held (0: still), and where in the stream it was said.
 told_relation = Table(
     "told_relation",
     metadata,
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("vehicle_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("subject_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("subject_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("object_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("object_id", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Text, primary_key=True),
     Column("valid_from_us", BigInteger, primary_key=True, autoincrement=False),
     Column("valid_to_us", BigInteger, nullable=False),
@@ -104,6 +111,16 @@ erased_anchor = Table(
     Column("version", BigInteger, nullable=False),
 )
 Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)
+
+# Anchors of erased persons that files of the event lake may still have. `rewritten_at`: since when no file that is read has
+# them; the row goes when no file at all has.
+lake_erasure = Table(
+    "lake_erasure",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("queued_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("rewritten_at", DateTime(timezone=True)),
+)
 
 # What recipients may read, and until when.
 share = Table(

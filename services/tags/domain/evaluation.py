@@ -1,67 +1,145 @@
-"""The first execution: a term as a function of one entity's tags, for real time."""
+"""The first execution: an expression as a function of one entity's tags, for real time and for explanations."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from services.tags.domain.catalogue import Value
+from services.tags.domain.catalogue import Kind, Value
+from services.tags.domain.language import DAY
 from services.tags.domain.terms import (
     And,
+    Arithmetic,
     Case,
     Compares,
     Constant,
+    Contains,
+    CountOf,
+    DaysSince,
     Equals,
+    Expression,
+    Figure,
     Holds,
     IsMissing,
     IsTruth,
+    Measures,
     Not,
+    Number,
+    NumberOf,
     Or,
     Related,
+    Since,
     Term,
+    Through,
+    own_parts,
 )
 
-Tags = Mapping[str, Value]
-# (tags of the entity, tags of each related entity) -> True, False or None for unknown.
-Truth = Callable[[Tags, Sequence[Tags]], bool | None]
-_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+Tags = Mapping[str, Any]
 
 
-def compile_term(term: Term) -> Truth:  # noqa: C901, PLR0911  # one arm per kind of term
-    """A term as a closure; a tag that is not in the mapping is missing."""
+class Seen(NamedTuple):
+    """What an expression is asked of: an entity's tags, the present moment (seconds), and who is around it."""
+
+    tags: Tags
+    now: float
+    around: Around | None = None
+
+
+class Around(Protocol):
+    """The entities related to one; those of expressions that cross no relation are never asked for."""
+
+    def related(self, kind: Kind) -> Sequence[Seen]:
+        """Those of a kind, each once however often related."""
+
+    def single(self, kind: Kind, relation: str) -> Seen | None:
+        """The one in a relation, the lowest id of several."""
+
+
+# None is unknown.
+Truth = Callable[[Seen], bool | None]
+Measure = Callable[[Seen], float | None]
+Getter = Callable[[Seen], Any]
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+}
+
+
+def tag_getter(tag: str, _type: type) -> Getter:
+    """Tags have their declared type."""
+    return lambda seen: seen.tags.get(tag)
+
+
+def property_getter(name: str, wanted: type) -> Getter:
+    """A property of another type than it is compared as says nothing."""
+
+    def get(seen: Seen) -> Any:
+        value = seen.tags.get(name)
+        if wanted is float:
+            return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        return value if isinstance(value, wanted) else None
+
+    return get
+
+
+def compile_term(term: Term, getter: Callable[[str, type], Getter] = tag_getter) -> Truth:  # noqa: C901, PLR0911, PLR0912
+    """A predicate as a closure; a tag that is not in the mapping is missing."""
     match term:
         case Constant(value):
-            return lambda tags, related: value
+            return lambda seen: value
         case Holds(tag):
-            return lambda tags, related: tags.get(tag)  # type: ignore[return-value]  # the parser checked the type
+            return getter(tag, bool)
         case Equals(tag, values):
             wanted = frozenset(values)
-            return lambda tags, related: None if (have := tags.get(tag)) is None else have in wanted
+            have_of = getter(tag, type(values[0]))
+            return lambda seen: None if (have := have_of(seen)) is None else have in wanted
         case Compares(tag, symbol, number):
-            compare = _OPERATORS[symbol]
-            return lambda tags, related: None if (have := tags.get(tag)) is None else compare(have, number)
+            compare, value_of = _OPERATORS[symbol], getter(tag, float)
+            return lambda seen: None if (have := value_of(seen)) is None else compare(have, number)
+        case Since(tag, symbol, length):
+            compares, moment_of = _OPERATORS[symbol], getter(tag, float)
+            return lambda seen: None if (have := moment_of(seen)) is None else compares(seen.now - have, length)
+        case Contains(tag, words):
+            sought, words_of = frozenset(words), getter(tag, list)
+            return lambda seen: None if (have := words_of(seen)) is None else not sought.isdisjoint(have)
         case IsMissing(tag):
-            return lambda tags, related: tag not in tags
+            return lambda seen: seen.tags.get(tag) is None
         case IsTruth(inner, value):
-            wrapped = compile_term(inner)
-            return lambda tags, related: wrapped(tags, related) is value
+            wrapped = compile_term(inner, getter)
+            return lambda seen: wrapped(seen) is value
         case Not(inner):
-            negated = compile_term(inner)
-            return lambda tags, related: None if (truth := negated(tags, related)) is None else not truth
+            negated = compile_term(inner, getter)
+            return lambda seen: None if (truth := negated(seen)) is None else not truth
         case And(terms):
-            return _all(tuple(map(compile_term, terms)))
+            return _all([compile_term(each, getter) for each in terms])
         case Or(terms):
-            return _some(tuple(map(compile_term, terms)))
-        case Related(_, inner):
+            return _some([compile_term(each, getter) for each in terms])
+        case Related(kind, inner):
             other = compile_term(inner)
-            return lambda tags, related: any(other(each, ()) is True for each in related)
+            return lambda seen: any(other(each) is True for each in _around(seen).related(kind))
+        case Through(kind, relation, inner):
+            there = compile_term(inner)
+            return lambda seen: None if (one := _around(seen).single(kind, relation)) is None else there(one)
+        case Measures(left, symbol, right):
+            return _measured(compile_number(left, getter), _OPERATORS[symbol], compile_number(right, getter))
+
+
+def _around(seen: Seen) -> Around:
+    if seen.around is None:
+        raise TypeError("this expression crosses relations, and nobody said who is around")
+    return seen.around
 
 
 def _all(parts: Sequence[Truth]) -> Truth:
-    def conjunction(tags: Tags, related: Sequence[Tags]) -> bool | None:
+    def conjunction(seen: Seen) -> bool | None:
         result: bool | None = True
         for part in parts:
-            truth = part(tags, related)
+            truth = part(seen)
             if truth is False:
                 return False
             if truth is None:
@@ -72,10 +150,10 @@ def _all(parts: Sequence[Truth]) -> Truth:
 
 
 def _some(parts: Sequence[Truth]) -> Truth:
-    def disjunction(tags: Tags, related: Sequence[Tags]) -> bool | None:
+    def disjunction(seen: Seen) -> bool | None:
         result: bool | None = False
         for part in parts:
-            truth = part(tags, related)
+            truth = part(seen)
             if truth is True:
                 return True
             if truth is None:
@@ -85,18 +163,77 @@ def _some(parts: Sequence[Truth]) -> Truth:
     return disjunction
 
 
-def compile_expression(expression: Term | Case) -> Callable[[Tags], Value | None]:
-    """A business tag's definition as a function of its entity's tags; None means that the entity has no such tag."""
+def _measured(left: Measure, compare: Callable[[Any, Any], bool], right: Measure) -> Truth:
+    def measured(seen: Seen) -> bool | None:
+        one, other = left(seen), right(seen)
+        return None if one is None or other is None else compare(one, other)
+
+    return measured
+
+
+def compile_number(number: Number, getter: Callable[[str, type], Getter] = tag_getter) -> Measure:
+    """A number as a closure; None is missing. What is not finite is missing, too."""
+    match number:
+        case Figure(value):
+            return lambda seen: value
+        case NumberOf(tag):
+            return getter(tag, float)
+        case DaysSince(tag):
+            moment_of = getter(tag, float)
+            return lambda seen: None if (have := moment_of(seen)) is None else float(math.floor((seen.now - have) / DAY))
+        case CountOf(kind, term):
+            truth = compile_term(term)
+            return lambda seen: float(sum(truth(each) is True for each in _around(seen).related(kind)))
+        case Arithmetic(symbol, left, right):
+            return _calculated(symbol, compile_number(left, getter), compile_number(right, getter))
+
+
+def _calculated(symbol: str, left: Measure, right: Measure) -> Measure:
+    calculate = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[symbol]
+
+    def calculated(seen: Seen) -> float | None:
+        one, other = left(seen), right(seen)
+        if one is None or other is None or (symbol == "/" and other == 0):
+            return None
+        value = calculate(one, other)
+        return value if math.isfinite(value) else None
+
+    return calculated
+
+
+def compile_expression(expression: Expression) -> Callable[[Seen], Value | None]:
+    """A business tag's definition as a function; None means that the entity has no such tag."""
+    if isinstance(expression, (Figure, NumberOf, DaysSince, CountOf, Arithmetic)):
+        return compile_number(expression)
     if not isinstance(expression, Case):
-        truth = compile_term(expression)
-        return lambda tags: truth(tags, ())
+        return compile_term(expression)
     branches = [(compile_term(condition), value) for condition, value in expression.branches]
     default = expression.default
 
-    def choose(tags: Tags) -> Value | None:
+    def choose(seen: Seen) -> Value | None:
         for condition, value in branches:
-            if condition(tags, ()):
+            if condition(seen):
                 return value
         return default
 
     return choose
+
+
+class Clocks:
+    """When an expression changes by itself: at a tag's moment plus one of some lengths, or at each whole day since it."""
+
+    def __init__(self, expressions: Sequence[Expression]) -> None:
+        parts = [part for expression in expressions for part in own_parts(expression)]
+        self._ages = sorted({(part.tag, part.seconds) for part in parts if isinstance(part, Since)})
+        self._days = sorted({part.tag for part in parts if isinstance(part, DaysSince)})
+
+    def next(self, tags: Tags, now: float) -> float:
+        """The next moment after `now`, in seconds; infinity when there is none."""
+        due = math.inf
+        for tag, length in self._ages:
+            if (have := tags.get(tag)) is not None and now < have + length < due:
+                due = have + length
+        for tag in self._days:
+            if (have := tags.get(tag)) is not None:
+                due = min(due, have + (math.floor((now - have) / DAY) + 1) * DAY)
+        return due

@@ -1,7 +1,8 @@
 """What events say of an anchor, and how an entity's values follow from its anchors.
 
-A fact is kept per anchor and tag as [value, occurred_at_us, tie, received_at_us]: plain JSON, because it is stored so.
-An entity's values are a pure function of the facts of its present anchors: that is why an unmerge undoes a merge.
+A fact is kept per anchor and tag as [state, occurred_at_us, tie, received_at_us]: plain JSON, because it is stored so. States
+are those of `domain/states.py`. An entity's values are a pure function of the facts of its present anchors: that is why an
+unmerge undoes a merge.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from services.tags.domain.catalogue import Aggregate, Catalogue, FromEvents, Kind, TagDefinition, TagType, Value
+from services.tags.domain.catalogue import Aggregate, Catalogue, FromEvents, FromImport, Kind, TagDefinition, TagType, Value
+from services.tags.domain.evaluation import Seen, Truth, compile_term, property_getter
+from services.tags.domain.imported import Imported
 from services.tags.domain.language import seconds
+from services.tags.domain.states import LARGEST_SUMMAND, Fold
 
 MAX_WORD = 200
+MAX_TEXT = 2000
 # Names of events come from outside; past this many the memory of rules per (source, event) starts afresh.
 MAX_REMEMBERED = 10_000
 
+_SUMMING = (Aggregate.SUM, Aggregate.AVG)
 Fact = list[Any]
 Facts = dict[str, Fact]
 Properties = Mapping[str, Any]
-# (tag, aggregate, value) that one event states.
-Statement = tuple[str, Aggregate, Value]
 
 
 class BadEvent(ValueError):
@@ -45,13 +49,23 @@ class Occurrence(NamedTuple):
     received_at_us: int
 
 
+class Statement(NamedTuple):
+    """What one event states about one tag, and how that folds."""
+
+    tag: str
+    fold: Fold
+    value: Value
+
+
 @dataclass(frozen=True)
 class _Rule:
     name: str
-    aggregate: Aggregate
+    fold: Fold
+    # None takes a word, whatever it is a category, a member of a set or a text.
     type: TagType
     field: str | None
     constant: Value | None
+    condition: Truth | None
 
 
 class FactRules:
@@ -61,56 +75,75 @@ class FactRules:
         self._definitions: dict[Kind, list[tuple[TagDefinition, FromEvents]]] = {
             kind: [(d, d.origin) for d in catalogue.of(kind).values() if isinstance(d.origin, FromEvents)] for kind in Kind
         }
-        self._aggregates = {kind: {d.name: o.aggregate for d, o in self._definitions[kind]} for kind in Kind}
+        imported = {
+            kind: [(n, d.origin) for n, d in catalogue.of(kind).items() if isinstance(d.origin, FromImport)] for kind in Kind
+        }
+        self.folds: dict[Kind, dict[str, Fold]] = {
+            kind: {d.name: Fold(o.aggregate, o.window) for d, o in self._definitions[kind]}
+            | {name: Imported.of(origin) for name, origin in imported[kind]}
+            for kind in Kind
+        }
+        # What time alone changes.
+        self.windowed = {kind: frozenset(n for n, fold in self.folds[kind].items() if fold.ages) for kind in Kind}
         self._remembered: dict[tuple[Kind, str, str], tuple[_Rule, ...]] = {}
 
     def stated(self, kind: Kind, event: Occurrence, properties_json: bytes) -> list[Statement]:
-        """What an event states about one entity. Raises BadEvent when a property that a tag reads has the wrong type."""
+        """What an event states about one entity. A property of another type than the tag's says nothing.
+
+        Raises BadEvent when the properties are not one JSON object.
+        """
         statements: list[Statement] = []
         properties: Properties | None = None
         for rule in self._rules(kind, event.source, event.name):
+            if properties is None and (rule.condition is not None or (rule.field is not None and rule.field != "$time")):
+                properties = _object(properties_json)
+            if rule.condition is not None and rule.condition(Seen(properties or {}, 0.0)) is not True:
+                continue
             if rule.field is None:
                 value = rule.constant
             elif rule.field == "$time":
                 value = event.occurred_at_us / 1e6
             else:
-                if properties is None:
-                    properties = _object(properties_json)
-                value = typed(rule.type, properties.get(rule.field), rule.field)
+                value = typed(rule.type, (properties or {}).get(rule.field))
+                if rule.fold.aggregate in _SUMMING and isinstance(value, float) and abs(value) > LARGEST_SUMMAND:
+                    continue
             if value is not None:
-                statements.append((rule.name, rule.aggregate, value))
+                statements.append(Statement(rule.name, rule.fold, value))
         return statements
 
-    def combined(self, kind: Kind, anchors: Sequence[Facts]) -> dict[str, Value]:
+    def combined(self, kind: Kind, anchors: Sequence[Facts], now_us: int) -> dict[str, Value]:
         """An entity's base values over the facts of all its anchors, whatever their order."""
+        return self.combined_some(kind, anchors, self.folds[kind], now_us)
+
+    def combined_some(self, kind: Kind, anchors: Sequence[Facts], names: Iterable[str], now_us: int) -> dict[str, Value]:
+        """Like `combined`, for some tags only; those without a value now are missing."""
         values: dict[str, Value] = {}
-        for name, aggregate in self._aggregates[kind].items():
-            if having := [facts[name] for facts in anchors if name in facts]:
-                values[name] = having[0][0] if len(having) == 1 else _combined(aggregate, having)
+        folds = self.folds[kind]
+        for name in names:
+            if (fold := folds.get(name)) is not None and (having := [facts[name] for facts in anchors if name in facts]):
+                value = fold.value(having, now_us)
+                if value is not None:
+                    values[name] = value
         return values
 
-    def combined_some(self, kind: Kind, anchors: Sequence[Facts], names: Iterable[str]) -> dict[str, Value]:
-        """Like `combined`, for tags that at least one of the anchors has."""
-        if len(anchors) == 1:
-            return {name: anchors[0][name][0] for name in names}
-        aggregates = self._aggregates[kind]
-        return {name: _combined(aggregates[name], [facts[name] for facts in anchors if name in facts]) for name in names}
+    def next_due_us(self, kind: Kind, anchors: Sequence[Facts], now_us: int) -> int | None:
+        """When something leaves a window next; None for never."""
+        folds, windowed = self.folds[kind], self.windowed[kind]
+        due = [folds[name].next_due_us(facts[name][0], now_us) for facts in anchors for name in windowed & facts.keys()]
+        return min((moment for moment in due if moment is not None), default=None)
 
-    def explained(self, kind: Kind, anchors: Mapping[int, Facts]) -> dict[str, tuple[Fact, list[int]]]:
-        """For each base tag its combined fact and the anchors behind it: the winning one for `last`, else all that count."""
-        combined: dict[str, tuple[Fact, list[int]]] = {}
-        for name, aggregate in self._aggregates[kind].items():
+    def explained(self, kind: Kind, anchors: Mapping[int, Facts]) -> dict[str, tuple[int, list[int]]]:
+        """For each base tag when the newest event behind it happened, and the anchors: the winning one for LAST and FIRST."""
+        found: dict[str, tuple[int, list[int]]] = {}
+        for name, how in self.folds[kind].items():
             having = [(anchor, facts[name]) for anchor, facts in sorted(anchors.items()) if name in facts]
-            if not having:
-                continue
-            newest = max(having, key=lambda pair: (pair[1][1], pair[1][2]))
-            if aggregate is Aggregate.LAST:
-                combined[name] = newest[1], [newest[0]]
-                continue
-            facts_only = [fact for _, fact in having]
-            value, received = _combined(aggregate, facts_only), max(fact[3] for fact in facts_only)
-            combined[name] = [value, newest[1][1], newest[1][2], received], [anchor for anchor, _ in having]
-        return combined
+            if having:
+                winner = having[0]
+                for other in having[1:]:
+                    if how.moves((other[1][1], other[1][2]), (winner[1][1], winner[1][2])):
+                        winner = other
+                found[name] = winner[1][1], [winner[0]] if how.ordered else [anchor for anchor, _ in having]
+        return found
 
     def _rules(self, kind: Kind, source: str, event: str) -> tuple[_Rule, ...]:
         key = (kind, source, event)
@@ -119,7 +152,7 @@ class FactRules:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
             rules = self._remembered[key] = tuple(
-                _rule(definition, origin, source)
+                _rule(definition, origin, source, self.folds[kind][definition.name])
                 for definition, origin in self._definitions[kind]
                 if origin.matches(source, event)
             )
@@ -129,20 +162,22 @@ class FactRules:
 def fold(facts: Facts, event: Occurrence, statements: Sequence[Statement]) -> None:
     """Adds what one event states to an anchor's facts, in place. The order of events does not matter."""
     occurred, tie, received = event.occurred_at_us, event.tie, event.received_at_us
-    for name, aggregate, value in statements:
+    for name, how, value in statements:
         old = facts.get(name)
         if old is None:
-            facts[name] = [value, occurred, tie, received]
+            facts[name] = [how.begin(value, occurred, tie), occurred, tie, received]
             continue
-        later = (occurred, tie) > (old[1], old[2])
-        if aggregate is Aggregate.LAST:
-            if later:
-                facts[name] = [value, occurred, tie, received]
-            continue
-        old[0] = _joined(aggregate, old[0], value)
-        if later:
+        old[0] = how.join(old[0], value, occurred, tie, (old[1], old[2]))
+        if how.moves((occurred, tie), (old[1], old[2])):
             old[1], old[2] = occurred, tie
         old[3] = max(old[3], received)
+
+
+def prune(facts: Facts, statements: Sequence[Statement], now_us: int) -> None:
+    """Forgets what has left its window long ago, of the tags that were stated anew."""
+    for name, how, _ in statements:
+        if how.window is not None:
+            facts[name][0] = how.pruned(facts[name][0], now_us)
 
 
 def _object(properties_json: bytes) -> Properties:
@@ -157,59 +192,38 @@ def _object(properties_json: bytes) -> Properties:
     return properties
 
 
-def _rule(definition: TagDefinition, origin: FromEvents, source: str) -> _Rule:
+def _rule(definition: TagDefinition, origin: FromEvents, source: str, how: Fold) -> _Rule:
     field: str | None = origin.field
     constant: Value | None = None
+    taken = definition.type
     if origin.aggregate is Aggregate.COUNT:
         field, constant = None, 1.0
     elif field == "$source":
-        field, constant = None, source[len((origin.source or "*")[:-1]) :] or None
+        field, constant = None, source.partition(":")[2] or None
     elif field is None:
         constant = True
-    return _Rule(definition.name, origin.aggregate, definition.type, field, constant)
+    elif origin.aggregate in (Aggregate.DISTINCT, Aggregate.VALUES):
+        taken = TagType.CATEGORY
+    condition = compile_term(origin.condition, property_getter) if origin.condition is not None else None
+    return _Rule(definition.name, how, taken, field, constant, condition)
 
 
-def _combined(aggregate: Aggregate, having: Sequence[Fact]) -> Any:
-    """One value of the same tag over several anchors."""
-    best = having[0]
-    if aggregate is Aggregate.LAST:
-        for fact in having:
-            if (fact[1], fact[2]) > (best[1], best[2]):
-                best = fact
-        return best[0]
-    value = best[0]
-    for fact in having[1:]:
-        value = _joined(aggregate, value, fact[0])
-    return value
-
-
-def _joined(aggregate: Aggregate, old: Any, new: Any) -> Any:
-    """Two values of a commutative aggregate as one."""
-    if aggregate in (Aggregate.COUNT, Aggregate.SUM):
-        return old + new
-    if aggregate is Aggregate.MAX:
-        return max(old, new)
-    if aggregate is Aggregate.MIN:
-        return min(old, new)
-    return old or new
-
-
-def typed(tag_type: TagType, given: Any, field: str) -> Value | None:
-    """A JSON value as the tag's type; None and "" say nothing. Raises BadEvent on any other type."""
-    if given is None or given == "":
-        return None
+def typed(tag_type: TagType, given: Any) -> Value | None:
+    """A JSON value as a tag's type; None when it is missing, empty or of another type. A set takes one word."""
     match tag_type:
-        case TagType.NUMBER if isinstance(given, (int, float)) and not isinstance(given, bool):
-            number = float(given) if abs(given) < 1e300 else math.inf
-            if math.isfinite(number):
-                return number
-        case TagType.CATEGORY if isinstance(given, str) and len(given) <= MAX_WORD:
-            return given
-        case TagType.BOOLEAN if isinstance(given, bool):
-            return given
-        case TagType.TIME if isinstance(given, str):
+        case TagType.NUMBER:
+            if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) < 1e300:
+                number = float(given)
+                return number if math.isfinite(number) else None
+        case TagType.CATEGORY | TagType.SET:
+            return given if isinstance(given, str) and 0 < len(given) <= MAX_WORD else None
+        case TagType.TEXT:
+            return given[:MAX_TEXT] if isinstance(given, str) and given else None
+        case TagType.BOOLEAN:
+            return given if isinstance(given, bool) else None
+        case TagType.TIME if isinstance(given, str) and len(given) <= MAX_WORD:
             try:
                 return seconds(given)
             except (ValueError, OverflowError):
                 pass
-    raise BadEvent("TYPE_MISMATCH", f"property {field} is not a {tag_type.value}")
+    return None

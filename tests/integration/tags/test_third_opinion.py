@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from services.tags.domain.catalogue import Catalogue, Kind, Value
 from services.tags.domain.evaluation import compile_term
-from services.tags.domain.language import parse_predicate
+from services.tags.domain.predicates import parse_predicate
 from services.tags.index.algebra import audience
 from tests.conftest import Servers
 from tests.unit.tags.worlds import PG_TYPES, World, predicates, worlds

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.evaluation import compile_term
-from services.tags.domain.language import parse_predicate
+from services.tags.domain.predicates import parse_predicate
 from services.tags.index.algebra import audience
 from services.tags.index.describe import describe
 from tests.unit.tags.worlds import World, predicates, worlds

@@ -5,9 +5,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.tags import catalogue_file
-from services.tags.domain.catalogue import Kind
-from services.tags.domain.language import MAX_TERMS, LanguageError, parse_predicate
-from services.tags.domain.terms import And, Compares, Constant, Equals, Holds, Not, Or, Related
+from services.tags.domain.aggregates import parse_aggregate
+from services.tags.domain.catalogue import Aggregate, FromEvents, Kind, Window
+from services.tags.domain.language import MAX_TERMS, LanguageError
+from services.tags.domain.predicates import parse_predicate
+from services.tags.domain.terms import (
+    And,
+    Compares,
+    Constant,
+    CountOf,
+    Equals,
+    Figure,
+    Holds,
+    IsMissing,
+    IsTruth,
+    Measures,
+    Not,
+    Or,
+    Related,
+    Since,
+    Through,
+)
 
 CATALOGUE = catalogue_file.load()
 
@@ -43,6 +61,60 @@ def test_any_reads_the_tags_of_the_other_kind() -> None:
     assert Related(Kind.VEHICLE, And((high, model))) == parse("ANY(vehicle, mileage_km > 60000 AND model = 'X5')")
 
 
+def test_all_is_sugar_over_any_and_a_count_is_a_number() -> None:
+    high = Compares("mileage_km", ">", 3.0)
+    assert Not(Related(Kind.VEHICLE, Not(IsTruth(high, True)))) == parse("ALL(vehicle, mileage_km > 3)")
+    assert Measures(CountOf(Kind.VEHICLE, high), ">=", Figure(2.0)) == parse("COUNT(车辆, mileage_km > 3) >= 2")
+
+
+def test_an_age_is_told_in_days_or_as_an_interval() -> None:
+    half_a_year = Since("last_seen_at", ">=", 180 * 86_400.0)
+    assert half_a_year == parse("DAYS_SINCE(last_seen_at) >= 180") == parse("last_seen_at <= NOW() - INTERVAL '6 months'")
+    assert half_a_year == parse("NOW() - last_seen_at >= INTERVAL '180 days'")
+    assert Since("last_seen_at", ">=", 6 * 86_400.0) == parse("DAYS_SINCE(last_seen_at) > 5")
+
+
+def test_the_owner_of_a_car_is_one_person() -> None:
+    expected = Through(Kind.PERSON, "owns", Compares("age", ">", 60.0))
+    assert expected == parse_predicate("owner.age > 60", Kind.VEHICLE, CATALOGUE)
+    assert Related(Kind.VEHICLE, expected) == parse("ANY(vehicle, owner.age > 60)")
+
+
+def test_an_aggregate_says_which_events_count() -> None:
+    text = (
+        "SUM(amount) FILTER (WHERE event IN ('A', 'B') AND source LIKE 'app:%' AND (model = 'X5' OR \"Model Name\" IS NULL)"
+        " AND occurred_at > NOW() - INTERVAL '30 days')"
+    )
+    condition = Or((Equals("model", ("X5",)), IsMissing("Model Name")))
+    expected = FromEvents(
+        Aggregate.SUM, frozenset({"A", "B"}), "app:*", "amount", condition, Window(step_us=3_600_000_000, steps=720)
+    )
+    assert expected == parse_aggregate(text)
+    assert parse_aggregate("age > 3") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SUM(x) FILTER (WHERE event = 'a' OR y > 1)",
+        "SUM(x) FILTER (WHERE event > 'a')",
+        "SUM(x) FILTER (WHERE event = 'a' AND event = 'b')",
+        "SUM(x + 1)",
+        "LAST(source_name)",
+        "LAST(event)",
+        "SUM(x) FILTER (WHERE occurred_at < NOW())",
+        "SUM(x) FILTER (WHERE a) > 3",
+        "ARRAY_AGG(x)",
+        "COUNT(DISTINCT a, b)",
+        "SUM(x) FILTER (WHERE source LIKE '%x%')",
+        "SUM(x) FILTER (WHERE CONTAINS(a, 'x'))",
+    ],
+)
+def test_an_aggregate_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(LanguageError):
+        parse_aggregate(text)
+
+
 def test_not_in_is_not_of_in() -> None:
     assert Not(Equals("job", ("admin", "services"))) == parse("job NOT IN ('admin', 'services')")
 
@@ -70,9 +142,13 @@ def test_a_date_is_a_moment_in_utc() -> None:
         ("age > NULL", "SYNTAX", None),
         ("age = 1e999", "SYNTAX", 7),
         ("ANY(person, has_app)", "SYNTAX", 5),
-        ("ANY(vehicle, ANY(person, has_app))", "TOO_COMPLEX", 18),
+        ("ANY(vehicle, ANY(person, ANY(vehicle, ANY(person, has_app))))", "TOO_COMPLEX", 43),
         ("age LIKE 'x'", "UNSUPPORTED", 1),
-        ("age + 1 > 2", "SYNTAX", 1),
+        ("job + 1 > 2", "TYPE_MISMATCH", 1),
+        ("age / 0 > 2", "DIVISION_BY_ZERO", 1),
+        ("SUM(x) > 2", "UNSUPPORTED", 1),
+        ("occurred_at > NOW() - INTERVAL '3 days'", "WINDOW_WITHOUT_AGGREGATE", 1),
+        ("wheel.age > 3", "UNKNOWN_TAG", 1),
         ("EXISTS (SELECT 1)", "UNSUPPORTED", None),
         ("age IN (SELECT 1)", "UNSUPPORTED", 1),
         ("(" * 5000 + "has_app", "TOO_COMPLEX", 33),

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from troika.identity.v1 import events_pb2 as troika_dot_identity_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"\xad\x01\n\x0bTagsChanged\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.troika.tags.v1.TagChange\x12\x38\n\x10relation_changes\x18\x02 \x03(\x0b\x32\x1e.troika.tags.v1.RelationChange\x12\x38\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1e.troika.tags.v1.PresenceChange\"\xb2\x01\n\tTagChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12\'\n\x05value\x18\x04 \x01(\x0b\x32\x18.troika.tags.v1.TagValue\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x06 \x01(\x03\"K\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"g\n\x0eRelationChange\x12\x11\n\tperson_id\x18\x01 \x01(\x03\x12\x12\n\nvehicle_id\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\x03\"z\n\x0ePresenceChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"\xad\x01\n\x0bTagsChanged\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.troika.tags.v1.TagChange\x12\x38\n\x10relation_changes\x18\x02 \x03(\x0b\x32\x1e.troika.tags.v1.RelationChange\x12\x38\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1e.troika.tags.v1.PresenceChange\"\xb2\x01\n\tTagChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12\'\n\x05value\x18\x04 \x01(\x0b\x32\x18.troika.tags.v1.TagValue\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x06 \x01(\x03\"u\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x12(\n\x05words\x18\x04 \x01(\x0b\x32\x17.troika.tags.v1.WordSetH\x00\x42\x06\n\x04kind\"\x18\n\x07WordSet\x12\r\n\x05words\x18\x01 \x03(\t\"\xd2\x01\n\x0eRelationChange\x12\x12\n\nsubject_id\x18\x01 \x01(\x03\x12\x11\n\tobject_id\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x34\n\x0csubject_kind\x18\x06 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x33\n\x0bobject_kind\x18\x07 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\"z\n\x0ePresenceChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAGCHANGE']._serialized_start=257
   _globals['_TAGCHANGE']._serialized_end=435
   _globals['_TAGVALUE']._serialized_start=437
-  _globals['_TAGVALUE']._serialized_end=512
-  _globals['_RELATIONCHANGE']._serialized_start=514
-  _globals['_RELATIONCHANGE']._serialized_end=617
-  _globals['_PRESENCECHANGE']._serialized_start=619
-  _globals['_PRESENCECHANGE']._serialized_end=741
+  _globals['_TAGVALUE']._serialized_end=554
+  _globals['_WORDSET']._serialized_start=556
+  _globals['_WORDSET']._serialized_end=580
+  _globals['_RELATIONCHANGE']._serialized_start=583
+  _globals['_RELATIONCHANGE']._serialized_end=793
+  _globals['_PRESENCECHANGE']._serialized_start=795
+  _globals['_PRESENCECHANGE']._serialized_end=917
 # @@protoc_insertion_point(module_scope)

@@ -35,7 +35,7 @@ class TagsChanged(_message.Message):
 
     @_builtins.property
     def relation_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelationChange]:
-        """Persons and vehicles that became or are no longer related."""
+        """Entities that became or are no longer related."""
 
     @_builtins.property
     def presence_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PresenceChange]:
@@ -109,62 +109,100 @@ class TagValue(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
     BOOLEAN_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     number: _builtins.float
     """Number, time (seconds since the epoch) or count."""
     category: _builtins.str
-    """Category."""
+    """Category or text."""
     boolean: _builtins.bool
     """Yes or no."""
+    @_builtins.property
+    def words(self) -> Global___WordSet:
+        """A set of words."""
+
     def __init__(
         self,
         *,
         number: _builtins.float = ...,
         category: _builtins.str = ...,
         boolean: _builtins.bool = ...,
+        words: Global___WordSet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "category", b"category", "kind", b"kind", "number", b"number"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "category", b"category", "kind", b"kind", "number", b"number", "words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "category", b"category", "kind", b"kind", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "category", b"category", "kind", b"kind", "number", b"number", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["number", "category", "boolean"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["number", "category", "boolean", "words"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___TagValue: _TypeAlias = TagValue  # noqa: Y015
 
 @_typing.final
-class RelationChange(_message.Message):
-    """A person is, or is no longer, related to a vehicle."""
+class WordSet(_message.Message):
+    """Several words, in ascending order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PERSON_ID_FIELD_NUMBER: _builtins.int
-    VEHICLE_ID_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The words."""
+
+    def __init__(
+        self,
+        *,
+        words: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WordSet: _TypeAlias = WordSet  # noqa: Y015
+
+@_typing.final
+class RelationChange(_message.Message):
+    """Two entities are, or are no longer, related."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    person_id: _builtins.int
-    """The person."""
-    vehicle_id: _builtins.int
-    """The vehicle."""
+    SUBJECT_KIND_FIELD_NUMBER: _builtins.int
+    OBJECT_KIND_FIELD_NUMBER: _builtins.int
+    subject_id: _builtins.int
+    """Who owns, drives, is a member; for sold_by and serviced_by the vehicle."""
+    object_id: _builtins.int
+    """What is owned or driven, the household, the dealer."""
     kind: _builtins.str
-    """How: "owns" or "drives"."""
+    """How: owns, drives, pays_for, member_of, advised_by, sold_by or serviced_by."""
     removed: _builtins.bool
     """True when they are related in this way no more."""
     version: _builtins.int
     """Grows with each change of this pair and kind; a smaller one never overrides a larger one."""
+    subject_kind: _events_pb2.EntityKind.ValueType
+    """Which id space the subject lies in."""
+    object_kind: _events_pb2.EntityKind.ValueType
+    """Which id space the object lies in."""
     def __init__(
         self,
         *,
-        person_id: _builtins.int = ...,
-        vehicle_id: _builtins.int = ...,
+        subject_id: _builtins.int = ...,
+        object_id: _builtins.int = ...,
         kind: _builtins.str = ...,
         removed: _builtins.bool = ...,
         version: _builtins.int = ...,
+        subject_kind: _events_pb2.EntityKind.ValueType = ...,
+        object_kind: _events_pb2.EntityKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "person_id", b"person_id", "removed", b"removed", "vehicle_id", b"vehicle_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "object_id", b"object_id", "object_kind", b"object_kind", "removed", b"removed", "subject_id", b"subject_id", "subject_kind", b"subject_kind", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,9 +23,10 @@ def upgrade() -> None:
     op.execute("CREATE INDEX ix_anchor_entity_kind_entity_id ON anchor (entity_kind, entity_id)")
     op.execute(
         "CREATE TABLE entity (entity_kind smallint NOT NULL, entity_id bigint NOT NULL, version bigint NOT NULL,"
-        " present boolean NOT NULL, tags json NOT NULL, scores json NOT NULL,"
+        " present boolean NOT NULL, tags json NOT NULL, scores json NOT NULL, due_us bigint,"
         f" CONSTRAINT pk_entity PRIMARY KEY (entity_kind, entity_id)) {_ROOM}"
     )
+    op.execute("CREATE INDEX ix_entity_due_us ON entity (due_us) WHERE due_us IS NOT NULL")
     op.execute(
         "CREATE TABLE derivation (entity_kind smallint NOT NULL, digest text NOT NULL,"
         " CONSTRAINT pk_derivation PRIMARY KEY (entity_kind))"
@@ -36,21 +37,27 @@ def upgrade() -> None:
     )
     op.execute("CREATE INDEX ix_relation_vehicle_anchor ON relation (vehicle_anchor)")
     op.execute(
-        "CREATE TABLE entity_relation (person_id bigint NOT NULL, vehicle_id bigint NOT NULL, kind text NOT NULL,"
+        "CREATE TABLE entity_relation (subject_kind smallint NOT NULL, subject_id bigint NOT NULL,"
+        " object_kind smallint NOT NULL, object_id bigint NOT NULL, kind text NOT NULL,"
         " removed boolean NOT NULL, version bigint NOT NULL,"
-        " CONSTRAINT pk_entity_relation PRIMARY KEY (person_id, vehicle_id, kind))"
+        " CONSTRAINT pk_entity_relation PRIMARY KEY (subject_kind, subject_id, object_kind, object_id, kind))"
     )
-    op.execute("CREATE INDEX ix_entity_relation_vehicle_id ON entity_relation (vehicle_id)")
+    op.execute("CREATE INDEX ix_entity_relation_object_kind_object_id ON entity_relation (object_kind, object_id)")
     op.execute(
-        "CREATE TABLE told_relation (person_id bigint NOT NULL, vehicle_id bigint NOT NULL, kind text NOT NULL,"
+        "CREATE TABLE told_relation (subject_kind smallint NOT NULL, subject_id bigint NOT NULL,"
+        " object_kind smallint NOT NULL, object_id bigint NOT NULL, kind text NOT NULL,"
         " valid_from_us bigint NOT NULL, valid_to_us bigint NOT NULL, void boolean NOT NULL, sequence bigint NOT NULL,"
-        " CONSTRAINT pk_told_relation PRIMARY KEY (person_id, vehicle_id, kind, valid_from_us))"
+        " CONSTRAINT pk_told_relation PRIMARY KEY (subject_kind, subject_id, object_kind, object_id, kind, valid_from_us))"
     )
     op.execute(
         "CREATE TABLE erased_anchor (anchor_id bigint NOT NULL, person_id bigint NOT NULL, version bigint NOT NULL,"
         " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))"
     )
     op.execute("CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)")
+    op.execute(
+        "CREATE TABLE lake_erasure (anchor_id bigint NOT NULL, queued_at timestamptz NOT NULL DEFAULT now(),"
+        " rewritten_at timestamptz, CONSTRAINT pk_lake_erasure PRIMARY KEY (anchor_id))"
+    )
     _sharing()
 
 

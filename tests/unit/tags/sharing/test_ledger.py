@@ -148,4 +148,8 @@ def test_a_proof_leads_every_leaf_to_the_root_and_nothing_else(given_leaves: lis
 def test_a_leaf_names_one_anchor_in_one_row(nonce: bytes, anchor: int, row: int) -> None:
     same = leaf(nonce, anchor, row)
     assert same == leaf(nonce, anchor, row)
-    assert same not in {leaf(nonce, anchor + 1, row), leaf(nonce, anchor, row + 1), leaf(bytes(16), anchor, row + (nonce == bytes(16)))}
+    assert same not in {
+        leaf(nonce, anchor + 1, row),
+        leaf(nonce, anchor, row + 1),
+        leaf(bytes(16), anchor, row + (nonce == bytes(16))),
+    }

@@ -65,7 +65,7 @@ def test_no_count_below_k_is_shown(cells: list[int], k: int) -> None:
 def test_what_is_hidden_is_never_one_cell_nor_fewer_than_k_persons(cells: list[int], k: int) -> None:
     hidden = [count for count, visible in zip(cells, shown_counts(cells, k), strict=True) if not visible]
     if hidden and sum(cells) >= k:
-        assert len(hidden) >= 2 and sum(hidden) >= k or len(hidden) == len(cells)
+        assert (len(hidden) >= 2 and sum(hidden) >= k) or len(hidden) == len(cells)
 
 
 @given(st.lists(st.integers(50, 1000), max_size=30))
@@ -91,7 +91,9 @@ def view(cells: tuple[int, ...], order: tuple[int, ...], k: int) -> dict[int, in
 
 @settings(max_examples=150, deadline=None)
 @given(counts, st.integers(2, 5), st.randoms(use_true_random=False))
-def test_whoever_knows_the_rules_the_total_and_which_values_occur_cannot_compute_a_hidden_count(cells: list[int], k: int, rnd) -> None:  # type: ignore[no-untyped-def]
+def test_whoever_knows_the_rules_the_total_and_which_values_occur_cannot_compute_a_hidden_count(
+    cells: list[int], k: int, rnd
+) -> None:  # type: ignore[no-untyped-def]
     true = tuple(cells)
     total, places = sum(true), list(range(len(true)))
     order = tuple(rnd.sample(places, len(places)))
@@ -136,6 +138,4 @@ def test_a_recipients_name_cannot_run_into_what_stands_behind_it() -> None:
 def test_the_order_of_ties_is_the_shares_own_and_always_the_same(known: list[str]) -> None:
     order = Pseudonyms(KEY, "agency", 1).order(known)
     assert sorted(order) == list(range(len(known)))
-    assert [known[at] for at in order] == [
-        known[::-1][at] for at in Pseudonyms(KEY, "agency", 1).order(known[::-1])
-    ]
+    assert [known[at] for at in order] == [known[::-1][at] for at in Pseudonyms(KEY, "agency", 1).order(known[::-1])]
