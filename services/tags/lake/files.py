@@ -15,7 +15,7 @@ from services.tags.lake.storage import Storage
 _REPEATING: Final = [
     "source",
     "event",
-    *(f"{column}.key_value.key" for column in ("numbers", "words", "flags", "moments")),
+    *(f"{column}.key_value.key" for column in ("numbers", "words", "flags", "moments", "other")),
     "words.key_value.value",
     "numbers.key_value.value",
 ]
@@ -24,7 +24,7 @@ ROWS_PER_GROUP: Final = 65_536
 _OPTIONS: Final[dict[str, Any]] = {
     "compression": "zstd",
     "use_dictionary": _REPEATING,
-    "write_statistics": [field.name for field in SCHEMA if not pa.types.is_map(field.type) and field.name != "other"],
+    "write_statistics": [field.name for field in SCHEMA if not pa.types.is_map(field.type)],
     "store_schema": False,
 }
 

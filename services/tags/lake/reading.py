@@ -123,7 +123,7 @@ class Lake:
 
 
 def _event(row: dict[str, Any]) -> LakeEvent:
-    properties = dict(orjson.loads(row["other"])) if row["other"] else {}
+    properties = {name: orjson.loads(text) if text else None for name, text in row["other"] or ()}
     for column in ("numbers", "words", "flags"):
         properties.update(row[column] or ())
     return LakeEvent(

@@ -15,10 +15,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.tags.domain.facts import MAX_TEXT, MAX_WORD
 from services.tags.domain.language import seconds
 
-# Longer words are no tag's value (as in domain.facts) and make no row heavy; longer names belong to no property.
-MAX_WORD: Final = 200
+# Longer names belong to no tag's property. Of longer words no tag takes more (as in domain.facts), a category nothing.
+MAX_NAME: Final = 200
 MAX_NESTED: Final = 8_192
 
 _WORD_MAP = pa.map_(pa.string(), pa.string())
@@ -42,8 +43,8 @@ SCHEMA: Final = pa.schema(
         ("flags", _FLAG_MAP),
         # Words that are ISO dates or times, as seconds since the epoch, in addition.
         ("moments", _NUMBER_MAP),
-        # What is nested, as JSON text.
-        ("other", pa.string()),
+        # What is nested, as JSON text; empty where it is too long to keep.
+        ("other", _WORD_MAP),
     ]
 )
 _ORDER = ("entity_kind", "anchor_id", "occurred_us", "tie", "event_id")
@@ -53,20 +54,17 @@ class Properties:
     """The properties of many rows, as the columns that Arrow makes maps of."""
 
     def __init__(self) -> None:
-        self._numbers, self._words, self._flags, self._moments = _Map(), _Map(), _Map(), _Map()
-        self._other: list[str | None] = []
+        self._numbers, self._words, self._flags, self._moments, self._other = _Map(), _Map(), _Map(), _Map(), _Map()
 
-    def add(self, properties_json: bytes) -> None:  # noqa: C901  # one arm per type, inlined: it runs for every property
+    def add(self, properties_json: bytes) -> None:
         """Adds one row's properties; what is no JSON object has none."""
-        other: dict[str, Any] | None = None
         if properties_json:
             for name, value in _object(properties_json).items():
                 kind = type(value)
                 if kind is str:
-                    if len(value) <= MAX_WORD:
-                        self._words.add(name, value)
-                        if (moment := _moment(value)) is not None:
-                            self._moments.add(name, moment)
+                    self._words.add(name, value if len(value) <= MAX_TEXT else value[:MAX_TEXT])
+                    if (moment := _moment(value)) is not None:
+                        self._moments.add(name, moment)
                 elif kind is float or kind is int:
                     number = float(value)
                     if math.isfinite(number):
@@ -74,12 +72,10 @@ class Properties:
                 elif kind is bool:
                     self._flags.add(name, value)
                 elif value is not None:
-                    other = {} if other is None else other
-                    other[name] = value
-        for column in (self._numbers, self._words, self._flags, self._moments):
+                    text = orjson.dumps(value)
+                    self._other.add(name, text.decode() if len(text) <= MAX_NESTED else "")
+        for column in (self._numbers, self._words, self._flags, self._moments, self._other):
             column.close()
-        text = orjson.dumps(other) if other else b""
-        self._other.append(text.decode() if 0 < len(text) <= MAX_NESTED else None)
 
     def arrays(self) -> list[pa.Array]:
         """numbers, words, flags, moments, other."""
@@ -88,7 +84,7 @@ class Properties:
             self._words.array(_WORD_MAP),
             self._flags.array(_FLAG_MAP),
             self._moments.array(_NUMBER_MAP),
-            pa.array(self._other, pa.string()),
+            self._other.array(_WORD_MAP),
         ]
 
 
@@ -97,7 +93,7 @@ class _Map:
         self._offsets, self._keys, self._items = [0], list[str](), list[Any]()
 
     def add(self, key: str, item: Any) -> None:
-        if len(key) <= MAX_WORD:
+        if len(key) <= MAX_NAME:
             self._keys.append(key)
             self._items.append(item)
 
@@ -123,7 +119,7 @@ def _object(properties_json: bytes) -> Mapping[str, Any]:
 
 def _moment(word: str) -> float | None:
     # A look at the first letter spares most words the attempt.
-    if len(word) < 7 or not "0" <= word[0] <= "9":
+    if not 7 <= len(word) <= MAX_WORD or not "0" <= word[0] <= "9":
         return None
     try:
         return seconds(word)
