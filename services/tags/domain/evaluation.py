@@ -219,12 +219,18 @@ def compile_expression(expression: Expression) -> Callable[[Seen], Value | None]
     return choose
 
 
+_TICK = 1e-6
+
+
 class Clocks:
     """When an expression changes by itself: at a tag's moment plus one of some lengths, or at each whole day since it."""
 
     def __init__(self, expressions: Sequence[Expression]) -> None:
         parts = [part for expression in expressions for part in own_parts(expression)]
-        self._ages = sorted({(part.tag, part.seconds) for part in parts if isinstance(part, Since)})
+        # "Longer ago than" comes true a microsecond after "as long ago as".
+        self._ages = sorted(
+            {(part.tag, part.seconds + _TICK * (part.operator in (">", "<="))) for part in parts if isinstance(part, Since)}
+        )
         self._days = sorted({part.tag for part in parts if isinstance(part, DaysSince)})
 
     def next(self, tags: Tags, now: float) -> float:

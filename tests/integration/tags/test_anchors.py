@@ -81,15 +81,23 @@ async def test_only_what_changed_is_published(database: Database) -> None:
     assert [] == await world.published(database)
 
 
+async def test_a_property_of_another_type_says_nothing_and_the_others_do(database: Database) -> None:
+    await world.resolved(database, event(2, "Record Updated", person=(1, 10, 1), properties={"age": 41, "job": 3}))
+    tags = (await world.tags(database))[10]
+    assert 41.0 == tags["age"] and "job" not in tags
+    assert [] == await world.dead_letters(database)
+
+
 async def test_a_bad_event_is_set_aside_alone_and_whole(database: Database) -> None:
-    bad = event(2, "Record Updated", person=(1, 10, 1), properties={"age": 41, "job": 3}, vehicle=(1, 5, 1))
+    bad = event(2, "Record Updated", person=(1, 10, 1), properties={"age": 41}, vehicle=(1, 5, 1))
+    bad.properties_json = b"[41]"
     await world.resolved(database, event(1, person=(1, 10, 1)), bad, event(3, person=(1, 10, 1)))
     tags = (await world.tags(database))[10]
     assert 2.0 == tags["app_opens"]
     assert "age" not in tags
     assert {} == await world.tags(database, VEHICLE)
     [(reason, payload)] = await world.dead_letters(database)
-    assert "TYPE_MISMATCH" == reason
+    assert "INVALID_JSON" == reason
     assert bad.SerializeToString() in payload
 
 

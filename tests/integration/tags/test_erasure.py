@@ -21,8 +21,8 @@ PERSON, VEHICLE = Kind.PERSON, Kind.VEHICLE
 TRACES = (
     "SELECT 'anchor' AS place FROM anchor WHERE entity_kind = 1 AND anchor_id = ANY(CAST(:anchors AS bigint[]))"
     " UNION ALL SELECT 'relation' FROM relation WHERE person_anchor = ANY(CAST(:anchors AS bigint[]))"
-    " UNION ALL SELECT 'told_relation' FROM told_relation WHERE person_id = :person"
-    " UNION ALL SELECT 'entity_relation' FROM entity_relation WHERE person_id = :person AND NOT removed"
+    " UNION ALL SELECT 'told_relation' FROM told_relation WHERE subject_kind = 1 AND subject_id = :person"
+    " UNION ALL SELECT 'entity_relation' FROM entity_relation WHERE subject_kind = 1 AND subject_id = :person AND NOT removed"
     " UNION ALL SELECT 'entity' FROM entity WHERE entity_kind = 1 AND entity_id = :person"
     " AND (present OR CAST(tags AS text) <> '{}' OR CAST(scores AS text) <> '{}')"
 )

@@ -52,7 +52,7 @@ async def test_a_sold_car_leaves_its_seller_and_whoever_follows_is_told(owner: D
     await world.changed(owner, told(10), told(10, until=JUNE), told(20, since=JUNE))
     assert set() == await world.relations(owner)
     [[change]] = [message.relation_changes for message in await world.published(owner)]
-    assert (10, 50, "owns", True) == (change.person_id, change.vehicle_id, change.kind, change.removed)
+    assert (10, 50, "owns", True) == (change.subject_id, change.object_id, change.kind, change.removed)
     await world.resolved(owner, event(2, person=(2, 20, 2), vehicle=(1, 50, 1), relation="owns"))
     # The seller's old records come again.
     await world.resolved(owner, event(3, person=(1, 10, 1), vehicle=(1, 50, 1), relation="owns", at=1))

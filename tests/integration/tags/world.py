@@ -112,8 +112,8 @@ async def tags(database: Database, kind: Kind = Kind.PERSON) -> dict[int, dict[s
 
 async def relations(database: Database) -> set[tuple[int, int, str]]:
     async with database.read() as uow:
-        rows = await uow.rows("SELECT person_id, vehicle_id, kind FROM entity_relation WHERE NOT removed")
-    return {(row.person_id, row.vehicle_id, row.kind) for row in rows}
+        rows = await uow.rows("SELECT subject_id, object_id, kind FROM entity_relation WHERE NOT removed")
+    return {(row.subject_id, row.object_id, row.kind) for row in rows}
 
 
 async def published(database: Database) -> Sequence[pb.TagsChanged]:
