@@ -241,3 +241,91 @@ class PresenceChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PresenceChange: _TypeAlias = PresenceChange  # noqa: Y015
+
+@_typing.final
+class AudiencesChanged(_message.Message):
+    """Subject troika.audiences.changed.v1: members of named audiences came and went. One of an audience at a time, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceChange]:
+        """Changes of one or several audiences."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___AudienceChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudiencesChanged: _TypeAlias = AudiencesChanged  # noqa: Y015
+
+@_typing.final
+class AudienceChange(_message.Message):
+    """Members of one audience that came and went. All changes of an audience together are its present members."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIENCE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENTITY_KIND_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ENTERED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_US_FIELD_NUMBER: _builtins.int
+    audience_id: _builtins.int
+    """The audience's number."""
+    name: _builtins.str
+    """Its name."""
+    entity_kind: _events_pb2.EntityKind.ValueType
+    """Which id space its members lie in."""
+    version: _builtins.int
+    """The version of its definition."""
+    number: _builtins.int
+    """Grows by one with each change that is told of this audience; parts of one have the same."""
+    entered: _builtins.bytes
+    """Ids that entered, little-endian unsigned 32-bit numbers, ascending."""
+    left: _builtins.bytes
+    """Ids that left, in the same form."""
+    count: _builtins.int
+    """Members after all parts."""
+    more: _builtins.bool
+    """True when another part of the same change follows."""
+    reason: _builtins.str
+    """Why: data when tags changed or time went by, definition when the audience began or got another predicate, deleted when it
+    ended, which needs no ids.
+    """
+    at_us: _builtins.int
+    """When it was found, microseconds since the epoch."""
+    def __init__(
+        self,
+        *,
+        audience_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        entity_kind: _events_pb2.EntityKind.ValueType = ...,
+        version: _builtins.int = ...,
+        number: _builtins.int = ...,
+        entered: _builtins.bytes = ...,
+        left: _builtins.bytes = ...,
+        count: _builtins.int = ...,
+        more: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "audience_id", b"audience_id", "count", b"count", "entered", b"entered", "entity_kind", b"entity_kind", "left", b"left", "more", b"more", "name", b"name", "number", b"number", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudienceChange: _TypeAlias = AudienceChange  # noqa: Y015

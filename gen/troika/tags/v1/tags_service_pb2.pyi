@@ -39,6 +39,10 @@ class _TagTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TagType.Value
     """Yes or no."""
     TAG_TYPE_TIME: _TagType.ValueType  # 4
     """A moment, seconds since the epoch."""
+    TAG_TYPE_SET: _TagType.ValueType  # 5
+    """Several words."""
+    TAG_TYPE_TEXT: _TagType.ValueType  # 6
+    """Shown, never searched."""
 
 class TagType(_TagType, metaclass=_TagTypeEnumTypeWrapper):
     """What values a tag takes."""
@@ -53,6 +57,10 @@ TAG_TYPE_BOOLEAN: TagType.ValueType  # 3
 """Yes or no."""
 TAG_TYPE_TIME: TagType.ValueType  # 4
 """A moment, seconds since the epoch."""
+TAG_TYPE_SET: TagType.ValueType  # 5
+"""Several words."""
+TAG_TYPE_TEXT: TagType.ValueType  # 6
+"""Shown, never searched."""
 Global___TagType: _TypeAlias = TagType  # noqa: Y015
 
 @_typing.final
@@ -155,19 +163,31 @@ class GetProfileRequest(_message.Message):
 
     ENTITY_KIND_FIELD_NUMBER: _builtins.int
     ENTITY_ID_FIELD_NUMBER: _builtins.int
+    TIMELINE_SIZE_FIELD_NUMBER: _builtins.int
+    WITH_LINEAGE_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which id space."""
     entity_id: _builtins.int
     """The entity."""
+    timeline_size: _builtins.int
+    """How many events the timeline has at most; 0 for none. It is read from the event lake."""
+    with_lineage: _builtins.bool
+    """Whether each base tag shows the newest events behind it, from the event lake, and what they count for."""
+    tag: _builtins.str
+    """Only this tag; empty for all."""
     def __init__(
         self,
         *,
         entity_kind: _events_pb2.EntityKind.ValueType = ...,
         entity_id: _builtins.int = ...,
+        timeline_size: _builtins.int = ...,
+        with_lineage: _builtins.bool = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "tag", b"tag", "timeline_size", b"timeline_size", "with_lineage", b"with_lineage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,6 +201,15 @@ class GetProfileResponse(_message.Message):
 
     TAGS_FIELD_NUMBER: _builtins.int
     RELATED_IDS_FIELD_NUMBER: _builtins.int
+    RELATED_FIELD_NUMBER: _builtins.int
+    RELATED_COUNT_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    HAS_LAKE_FIELD_NUMBER: _builtins.int
+    ANCHOR_IDS_FIELD_NUMBER: _builtins.int
+    related_count: _builtins.int
+    """How many relations there are in all."""
+    has_lake: _builtins.bool
+    """False when this service keeps no event lake: then timeline and lineage are empty."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileTag]:
         """Its tags by name."""
@@ -189,19 +218,120 @@ class GetProfileResponse(_message.Message):
     def related_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids of related vehicles (of a person) or persons (of a vehicle)."""
 
+    @_builtins.property
+    def related(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedEntity]:
+        """All related entities; of more than 10,000 the lowest ids of each kind."""
+
+    @_builtins.property
+    def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileEvent]:
+        """The newest events over all its anchors, newest first."""
+
+    @_builtins.property
+    def anchor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Everything that this entity consists of."""
+
     def __init__(
         self,
         *,
         tags: _abc.Iterable[Global___ProfileTag] | None = ...,
         related_ids: _abc.Iterable[_builtins.int] | None = ...,
+        related: _abc.Iterable[Global___RelatedEntity] | None = ...,
+        related_count: _builtins.int = ...,
+        timeline: _abc.Iterable[Global___ProfileEvent] | None = ...,
+        has_lake: _builtins.bool = ...,
+        anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["related_ids", b"related_ids", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "has_lake", b"has_lake", "related", b"related", "related_count", b"related_count", "related_ids", b"related_ids", "tags", b"tags", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetProfileResponse: _TypeAlias = GetProfileResponse  # noqa: Y015
+
+@_typing.final
+class RelatedEntity(_message.Message):
+    """An entity related to the one that was asked about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_KIND_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    IS_SUBJECT_FIELD_NUMBER: _builtins.int
+    entity_kind: _events_pb2.EntityKind.ValueType
+    """Which id space."""
+    entity_id: _builtins.int
+    """The entity."""
+    relation: _builtins.str
+    """How: owns, drives, pays_for, member_of, advised_by, sold_by or serviced_by."""
+    is_subject: _builtins.bool
+    """True when the related entity is the one that owns, drives, is a member; for sold_by and serviced_by the vehicle."""
+    def __init__(
+        self,
+        *,
+        entity_kind: _events_pb2.EntityKind.ValueType = ...,
+        entity_id: _builtins.int = ...,
+        relation: _builtins.str = ...,
+        is_subject: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "is_subject", b"is_subject", "relation", b"relation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelatedEntity: _TypeAlias = RelatedEntity  # noqa: Y015
+
+@_typing.final
+class ProfileEvent(_message.Message):
+    """One event of the lake."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ANCHOR_ID_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    PROPERTIES_JSON_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.bytes
+    """Its id, 16 bytes."""
+    name: _builtins.str
+    """What happened."""
+    source: _builtins.str
+    """Where it was seen."""
+    anchor_id: _builtins.int
+    """The anchor it hangs on."""
+    properties_json: _builtins.bytes
+    """Properties, one UTF-8 JSON object. No personal data."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    @_builtins.property
+    def received_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted at the door."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        anchor_id: _builtins.int = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        received_at: _timestamp_pb2.Timestamp | None = ...,
+        properties_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "received_at", b"received_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_id", b"anchor_id", "event_id", b"event_id", "name", b"name", "occurred_at", b"occurred_at", "properties_json", b"properties_json", "received_at", b"received_at", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileEvent: _TypeAlias = ProfileEvent  # noqa: Y015
 
 @_typing.final
 class ProfileTag(_message.Message):
@@ -214,10 +344,30 @@ class ProfileTag(_message.Message):
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     ANCHOR_IDS_FIELD_NUMBER: _builtins.int
     EXPRESSION_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    LINEAGE_COUNT_FIELD_NUMBER: _builtins.int
+    COMPUTED_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     """The tag's name."""
     expression: _builtins.str
-    """For a business tag the expression; empty for a base tag."""
+    """The expression that defines it: an aggregate over events, or a predicate over other tags; empty for scores and imports."""
+    title: _builtins.str
+    """The name that business people use; empty when it has none."""
+    type: Global___TagType.ValueType
+    """What values it takes."""
+    source: _builtins.str
+    """Where the value comes from: events, tags, a model's name after "score:", or a partner's after "import:"."""
+    confidence: _builtins.float
+    """How sure the value is, 0 to 1: a partner's own word for imports, 1 for what was seen or computed."""
+    lineage_count: _builtins.int
+    """How many events stand behind it in all that the lake has and was looked at: at most 1,000 of the entity's newest."""
+    computed: _builtins.bool
+    """Whether it was computed for this answer because it asks related entities."""
     @_builtins.property
     def value(self) -> _events_pb2_1.TagValue:
         """Its value."""
@@ -230,6 +380,14 @@ class ProfileTag(_message.Message):
     def anchor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The anchors whose events it was computed from; empty for a business tag."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a tag over other tags those that it is computed from, directly; those of related entities as kind.tag."""
+
+    @_builtins.property
+    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileEvent]:
+        """Of a base tag the newest events behind it, newest first; those of tags over tags stand at their inputs."""
+
     def __init__(
         self,
         *,
@@ -238,10 +396,18 @@ class ProfileTag(_message.Message):
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
         anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
         expression: _builtins.str = ...,
+        title: _builtins.str = ...,
+        type: Global___TagType.ValueType = ...,
+        source: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        inputs: _abc.Iterable[_builtins.str] | None = ...,
+        lineage: _abc.Iterable[Global___ProfileEvent] | None = ...,
+        lineage_count: _builtins.int = ...,
+        computed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "expression", b"expression", "occurred_at", b"occurred_at", "tag", b"tag", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "computed", b"computed", "confidence", b"confidence", "expression", b"expression", "inputs", b"inputs", "lineage", b"lineage", "lineage_count", b"lineage_count", "occurred_at", b"occurred_at", "source", b"source", "tag", b"tag", "title", b"title", "type", b"type", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,19 +473,33 @@ class StreamAudienceRequest(_message.Message):
 
     ENTITY_KIND_FIELD_NUMBER: _builtins.int
     PREDICATE_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
     """A SQL predicate over tags; empty means all."""
+    packed: _builtins.bool
+    """Whether ids come in packed_ids, several times faster, and in larger chunks."""
+    page_size: _builtins.int
+    """How many ids at most; 0 streams all. With it the last chunk has a token for the rest."""
+    page_token: _builtins.str
+    """From the last chunk of the page before. Every page is of the moment it is asked for: whoever is a member all the time
+    comes exactly once, nobody twice, and who enters or leaves between pages may or may not come.
+    """
     def __init__(
         self,
         *,
         entity_kind: _events_pb2.EntityKind.ValueType = ...,
         predicate: _builtins.str = ...,
+        packed: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_kind", b"entity_kind", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_kind", b"entity_kind", "packed", b"packed", "page_size", b"page_size", "page_token", b"page_token", "predicate", b"predicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,11 +507,17 @@ Global___StreamAudienceRequest: _TypeAlias = StreamAudienceRequest  # noqa: Y015
 
 @_typing.final
 class StreamAudienceResponse(_message.Message):
-    """One chunk of StreamAudience."""
+    """One chunk of StreamAudience. All chunks are of the moment at which the call began, whatever changes meanwhile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTITY_IDS_FIELD_NUMBER: _builtins.int
+    PACKED_IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    packed_ids: _builtins.bytes
+    """When asked for: at most 250,000 ids as little-endian unsigned 32-bit numbers, ascending over the whole stream."""
+    next_page_token: _builtins.str
+    """In the last chunk of a page; empty on the last page."""
     @_builtins.property
     def entity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """At most 10,000 ids, ascending over the whole stream."""
@@ -340,10 +526,12 @@ class StreamAudienceResponse(_message.Message):
         self,
         *,
         entity_ids: _abc.Iterable[_builtins.int] | None = ...,
+        packed_ids: _builtins.bytes = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids", "next_page_token", b"next_page_token", "packed_ids", b"packed_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -426,6 +614,7 @@ class TagColumn(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     WORD_INDEXES_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Number, time and boolean tags: one value each, NaN where the entity has none."""
@@ -438,16 +627,21 @@ class TagColumn(_message.Message):
     def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Category tags: the words that word_indexes point to."""
 
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2_1.WordSet]:
+        """Set tags: the words of each entity; empty where it has none."""
+
     def __init__(
         self,
         *,
         numbers: _abc.Iterable[_builtins.float] | None = ...,
         word_indexes: _abc.Iterable[_builtins.int] | None = ...,
         words: _abc.Iterable[_builtins.str] | None = ...,
+        sets: _abc.Iterable[_events_pb2_1.WordSet] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "word_indexes", b"word_indexes", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "sets", b"sets", "word_indexes", b"word_indexes", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,6 +657,10 @@ class DescribeAudienceRequest(_message.Message):
     PREDICATE_FIELD_NUMBER: _builtins.int
     BASE_PREDICATE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    OVERLAP_PREDICATES_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_TAGS_FIELD_NUMBER: _builtins.int
+    OVERLAP_ALL_TAGS_FIELD_NUMBER: _builtins.int
+    FALSE_DISCOVERY_RATE_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
@@ -471,6 +669,18 @@ class DescribeAudienceRequest(_message.Message):
     """Compared with whom; empty means all."""
     limit: _builtins.int
     """How many terms at most; 0 means 50."""
+    overlap_all_tags: _builtins.bool
+    """Whether overlaps with every value of every tag are wanted."""
+    false_discovery_rate: _builtins.float
+    """The share of false discoveries that is accepted among the terms (Benjamini and Hochberg); 0 means 0.01."""
+    @_builtins.property
+    def overlap_predicates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Predicates of the same kind to intersect the audience with."""
+
+    @_builtins.property
+    def distribution_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags whose distribution is asked for."""
+
     def __init__(
         self,
         *,
@@ -478,10 +688,14 @@ class DescribeAudienceRequest(_message.Message):
         predicate: _builtins.str = ...,
         base_predicate: _builtins.str = ...,
         limit: _builtins.int = ...,
+        overlap_predicates: _abc.Iterable[_builtins.str] | None = ...,
+        distribution_tags: _abc.Iterable[_builtins.str] | None = ...,
+        overlap_all_tags: _builtins.bool = ...,
+        false_discovery_rate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_predicate", b"base_predicate", "entity_kind", b"entity_kind", "limit", b"limit", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_predicate", b"base_predicate", "distribution_tags", b"distribution_tags", "entity_kind", b"entity_kind", "false_discovery_rate", b"false_discovery_rate", "limit", b"limit", "overlap_all_tags", b"overlap_all_tags", "overlap_predicates", b"overlap_predicates", "predicate", b"predicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,13 +710,36 @@ class DescribeAudienceResponse(_message.Message):
     TERMS_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
+    OVERLAPS_FIELD_NUMBER: _builtins.int
+    DISTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    TAG_OVERLAPS_FIELD_NUMBER: _builtins.int
+    PORTRAIT_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
     audience: _builtins.int
     """Size of the audience."""
     base: _builtins.int
     """Size of the base."""
+    compared: _builtins.int
+    """How many values and ranges were compared; significance is corrected for that many looks."""
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceTerm]:
         """By z-score, most over-represented first."""
+
+    @_builtins.property
+    def overlaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceOverlap]:
+        """One for each overlap predicate, in that order."""
+
+    @_builtins.property
+    def distributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagDistribution]:
+        """One for each distribution tag, in that order."""
+
+    @_builtins.property
+    def tag_overlaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceOverlap]:
+        """When asked for: each value of each tag that somebody of the audience has, the most frequent first."""
+
+    @_builtins.property
+    def portrait(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortraitLine]:
+        """The few most telling significant terms, in words."""
 
     def __init__(
         self,
@@ -510,14 +747,157 @@ class DescribeAudienceResponse(_message.Message):
         terms: _abc.Iterable[Global___AudienceTerm] | None = ...,
         audience: _builtins.int = ...,
         base: _builtins.int = ...,
+        overlaps: _abc.Iterable[Global___AudienceOverlap] | None = ...,
+        distributions: _abc.Iterable[Global___TagDistribution] | None = ...,
+        tag_overlaps: _abc.Iterable[Global___AudienceOverlap] | None = ...,
+        portrait: _abc.Iterable[Global___PortraitLine] | None = ...,
+        compared: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "base", b"base", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "base", b"base", "compared", b"compared", "distributions", b"distributions", "overlaps", b"overlaps", "portrait", b"portrait", "tag_overlaps", b"tag_overlaps", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeAudienceResponse: _TypeAlias = DescribeAudienceResponse  # noqa: Y015
+
+@_typing.final
+class AudienceOverlap(_message.Message):
+    """How an audience and another set overlap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICATE_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    BOTH_FIELD_NUMBER: _builtins.int
+    JACCARD_FIELD_NUMBER: _builtins.int
+    LIFT_FIELD_NUMBER: _builtins.int
+    predicate: _builtins.str
+    """The other set."""
+    size: _builtins.int
+    """Its size within the base."""
+    both: _builtins.int
+    """How many are in both."""
+    jaccard: _builtins.float
+    """Share in both of those in either."""
+    lift: _builtins.float
+    """Share of the other set in the audience divided by its share in the base; 0 when it is empty."""
+    def __init__(
+        self,
+        *,
+        predicate: _builtins.str = ...,
+        size: _builtins.int = ...,
+        both: _builtins.int = ...,
+        jaccard: _builtins.float = ...,
+        lift: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["both", b"both", "jaccard", b"jaccard", "lift", b"lift", "predicate", b"predicate", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudienceOverlap: _TypeAlias = AudienceOverlap  # noqa: Y015
+
+@_typing.final
+class TagDistribution(_message.Message):
+    """How often an audience and its base have the values of one tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    BASE_MISSING_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag."""
+    title: _builtins.str
+    """The name that business people use; empty when it has none."""
+    missing: _builtins.int
+    """How many of the audience have no value."""
+    base_missing: _builtins.int
+    """How many of the base have no value."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___DistributionValue]:
+        """By falling frequency in the audience; ranges of numbers and times ascending."""
+
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        title: _builtins.str = ...,
+        values: _abc.Iterable[Global___DistributionValue] | None = ...,
+        missing: _builtins.int = ...,
+        base_missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_missing", b"base_missing", "missing", b"missing", "tag", b"tag", "title", b"title", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagDistribution: _TypeAlias = TagDistribution  # noqa: Y015
+
+@_typing.final
+class DistributionValue(_message.Message):
+    """One value or range of a tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    BASE_COUNT_FIELD_NUMBER: _builtins.int
+    predicate: _builtins.str
+    """A predicate that selects it."""
+    count: _builtins.int
+    """How many of the audience have it."""
+    base_count: _builtins.int
+    """How many of the base have it."""
+    def __init__(
+        self,
+        *,
+        predicate: _builtins.str = ...,
+        count: _builtins.int = ...,
+        base_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_count", b"base_count", "count", b"count", "predicate", b"predicate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DistributionValue: _TypeAlias = DistributionValue  # noqa: Y015
+
+@_typing.final
+class PortraitLine(_message.Message):
+    """One line of a group's portrait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICATE_FIELD_NUMBER: _builtins.int
+    ENGLISH_FIELD_NUMBER: _builtins.int
+    CHINESE_FIELD_NUMBER: _builtins.int
+    predicate: _builtins.str
+    """A predicate that selects the value it is about."""
+    english: _builtins.str
+    """In English."""
+    chinese: _builtins.str
+    """In Chinese, with the titles of the catalogue."""
+    def __init__(
+        self,
+        *,
+        predicate: _builtins.str = ...,
+        english: _builtins.str = ...,
+        chinese: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chinese", b"chinese", "english", b"english", "predicate", b"predicate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortraitLine: _TypeAlias = PortraitLine  # noqa: Y015
 
 @_typing.final
 class AudienceTerm(_message.Message):
@@ -531,6 +911,10 @@ class AudienceTerm(_message.Message):
     BASE_COUNT_FIELD_NUMBER: _builtins.int
     LIFT_FIELD_NUMBER: _builtins.int
     Z_SCORE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    Q_VALUE_FIELD_NUMBER: _builtins.int
+    SIGNIFICANT_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
     """The tag."""
     predicate: _builtins.str
@@ -543,6 +927,14 @@ class AudienceTerm(_message.Message):
     """Share in the audience divided by share in the base."""
     z_score: _builtins.float
     """Two-proportion z-score of audience against the rest of the base."""
+    index: _builtins.float
+    """Lift times 100: 100 is as in the base."""
+    q_value: _builtins.float
+    """Share of false discoveries (Benjamini and Hochberg) at which this term is still one, over all that were compared."""
+    significant: _builtins.bool
+    """Whether q_value is within what was accepted."""
+    title: _builtins.str
+    """The name of the tag that business people use; empty when it has none."""
     def __init__(
         self,
         *,
@@ -552,10 +944,14 @@ class AudienceTerm(_message.Message):
         base_count: _builtins.int = ...,
         lift: _builtins.float = ...,
         z_score: _builtins.float = ...,
+        index: _builtins.float = ...,
+        q_value: _builtins.float = ...,
+        significant: _builtins.bool = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_count", b"audience_count", "base_count", b"base_count", "lift", b"lift", "predicate", b"predicate", "tag", b"tag", "z_score", b"z_score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_count", b"audience_count", "base_count", b"base_count", "index", b"index", "lift", b"lift", "predicate", b"predicate", "q_value", b"q_value", "significant", b"significant", "tag", b"tag", "title", b"title", "z_score", b"z_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
