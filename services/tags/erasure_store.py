@@ -55,6 +55,8 @@ async def bury(uow: UnitOfWork, stones: Sequence[Tombstone]) -> None:
     await uow.execute(
         "DELETE FROM anchor WHERE entity_kind = 1 AND anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors
     )
+    # Beside the partner's file a line would say who it was.
+    await uow.execute("DELETE FROM import_line WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors)
     await uow.execute(
         "DELETE FROM told_relation WHERE subject_kind = 1 AND subject_id = ANY(CAST(:persons AS bigint[]))",
         persons=sorted({stone.person_id for stone in stones}),

@@ -1,0 +1,1 @@
+"""Tags that partners deliver in files, matched by hashed identifiers."""

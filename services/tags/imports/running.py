@@ -1,0 +1,190 @@
+"""Takes in a file: reads it through once, then chunk by chunk asks whose it is and writes, each chunk with its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from prometheus_client import Counter
+
+from chassis.db import Database
+from chassis.errors import TroikaError, is_operational
+from services.tags.handlers import TagRules, now_us
+from services.tags.imports import jobs, mapping, reading, undoing, writing
+from services.tags.imports.files import ImportFiles
+from services.tags.imports.jobs import Counts, Job, LostLease
+from services.tags.imports.mapping import FileMapping
+from services.tags.imports.matching import Matcher
+from services.tags.imports.reading import Checked, Chunk
+from services.tags.imports.values import CellReader, Fault, Read
+from services.tags.imports.writing import Line, Stamp
+
+log = logging.getLogger(__name__)
+
+LINES = Counter("troika_import_lines_total", "Lines of partners' files.", ["outcome"])
+# Faults of the world: the database or identity is away.
+_TRIES: Final = 60
+_PAUSE_S: Final = 1.0
+_LOOK_S: Final = 1.0
+# What a service may open: files of the command line lie on somebody's own machine.
+_OWN: Final = ("store", "upload")
+
+Tell = Callable[[Job], None]
+
+
+def _silent(job: Job) -> None:
+    """Nobody listens."""
+
+
+class _TriedOnly(Exception):
+    """Ends the transaction of a dry run."""
+
+
+class Importer:
+    """Works on imports, one after the other."""
+
+    def __init__(
+        self,
+        database: Database,
+        rules: TagRules,
+        matcher: Matcher,
+        files: ImportFiles,
+        chunk_lines: int = reading.CHUNK_LINES,
+    ) -> None:
+        self._database, self._rules, self._matcher, self._files = database, rules, matcher, files
+        self._chunk_lines = chunk_lines
+
+    async def follow(self) -> None:
+        """Takes what waits, for ever; any number of replicas may."""
+        while True:
+            try:
+                job = await jobs.claim(self._database, _OWN)
+                if job is not None:
+                    await self.work(job)
+                    continue
+            except Exception as error:
+                if is_operational(error):
+                    log.warning("imports wait")
+                else:
+                    log.exception("importing failed")
+            await asyncio.sleep(_LOOK_S)
+
+    async def work(self, job: Job, tell: Tell = _silent) -> None:
+        """Takes an import in, or back, to its end. What is wrong with it ends it; faults of the world are raised."""
+        beat = asyncio.create_task(self._beat(job.id))
+        try:
+            if job.state == jobs.UNDOING:
+                await undoing.undo(self._database, self._rules, job)
+            else:
+                await self._take_in(job, tell)
+        except LostLease:
+            log.info("import was taken over or is taken back", extra={"import_id": job.id})
+        except TroikaError as error:
+            if is_operational(error):
+                raise
+            log.warning("import failed", extra={"import_id": job.id, "reason": error.reason})
+            await jobs.finish(self._database, job.id, jobs.FAILED, error.reason, error.message)
+        except Exception as error:
+            if is_operational(error):
+                raise
+            log.exception("import failed", extra={"import_id": job.id})
+            await jobs.finish(self._database, job.id, jobs.FAILED, "INTERNAL", "internal error")
+        finally:
+            beat.cancel()
+        await self._tell(job.id, tell)
+
+    async def _take_in(self, job: Job, tell: Tell) -> None:
+        plan = mapping.parse(job.mapping, self._rules.catalogue)
+        checked = await asyncio.to_thread(self._checked, job, plan)
+        await jobs.begin(self._database, job, checked.sha256, checked.lines)
+        with self._opened(job) as file:
+            chunks = reading.chunks(file, plan, job.lines_done, self._chunk_lines)
+            done = job.lines_done
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                await self._chunk(job, plan, chunk, done)
+                done = chunk.end
+                await self._tell(job.id, tell)
+        await jobs.finish(self._database, job.id, jobs.DONE)
+        if not job.dry_run:
+            await asyncio.to_thread(self._files.forget, job.source)
+
+    def _checked(self, job: Job, plan: FileMapping) -> Checked:
+        with self._opened(job) as file:
+            return reading.check(file, plan, job.file_name)
+
+    def _opened(self, job: Job) -> io.BufferedReader:
+        try:
+            return self._files.open(job.source)
+        except FileNotFoundError:
+            raise reading.FileFault("the file is not there any more", reason="FILE_NOT_FOUND", field="file") from None
+
+    async def _chunk(self, job: Job, plan: FileMapping, chunk: Chunk, done: int) -> None:
+        at_us = now_us()
+        read = await asyncio.to_thread(CellReader(plan, at_us).read, chunk.rows)
+        for attempt in range(_TRIES):
+            try:
+                owners = await self._matcher.match(plan.partner, plan.hash_kind, [hashed for _, hashed, _ in read.lines])
+                lines = [
+                    Line(line, owner, said)
+                    for (line, _, said), owner in zip(read.lines, owners, strict=True)
+                    if owner is not None
+                ]
+                counts = Counts(
+                    unmatched=len(read.lines) - len(lines),
+                    refused_lines=read.refused_lines,
+                    values_refused=read.refused_values,
+                )
+                await self._write(
+                    job, plan, Stamp(job.id, plan.partner, plan.kind, at_us), lines, read, counts, (done, chunk.end)
+                )
+                break
+            except Exception as error:
+                if not is_operational(error) or attempt == _TRIES - 1:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+        LINES.labels("matched").inc(counts.matched)
+        LINES.labels("unmatched").inc(counts.unmatched)
+        LINES.labels("refused").inc(counts.refused_lines)
+
+    async def _write(
+        self,
+        job: Job,
+        plan: FileMapping,
+        stamp: Stamp,
+        lines: Sequence[Line],
+        read: Read,
+        counts: Counts,
+        place: tuple[int, int],
+    ) -> None:
+        """One transaction: facts, tags, what was refused, and how far it is."""
+        columns = {tag.tag: tag.column for tag in plan.tags}
+        faults: list[Fault] = []
+        try:
+            async with self._database.transaction() as uow:
+                if lines:
+                    written, faults = await writing.write(uow, self._rules, stamp, lines, columns)
+                    counts.add(written)
+                if job.dry_run:
+                    raise _TriedOnly
+                await jobs.advance(uow, job.id, *place, counts)
+                await jobs.keep_faults(uow, job.id, [*read.faults, *faults])
+        except _TriedOnly:
+            async with self._database.transaction() as uow:
+                await jobs.advance(uow, job.id, *place, counts)
+                await jobs.keep_faults(uow, job.id, [*read.faults, *faults])
+
+    async def _beat(self, import_id: int) -> None:
+        while True:
+            await asyncio.sleep(jobs.LEASE_S / 3)
+            try:
+                await jobs.renew(self._database, import_id)
+            except Exception:
+                log.warning("the lease of an import was not renewed", extra={"import_id": import_id})
+
+    async def _tell(self, import_id: int, tell: Tell) -> None:
+        if tell is not _silent:
+            async with self._database.read() as uow:
+                tell(await jobs.get(uow, import_id))
