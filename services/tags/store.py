@@ -65,98 +65,94 @@ async def serialise_moves(uow: UnitOfWork) -> None:
 
 async def owners(uow: UnitOfWork, kind: Kind, anchor_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
     """anchor -> (entity, version of the graph) of those anchors that are known."""
-    rows = await uow.rows(
-        "SELECT anchor_id, entity_id, version FROM anchor"
-        " WHERE entity_kind = :kind AND anchor_id = ANY(CAST(:ids AS bigint[]))",
-        kind=int(kind),
-        ids=sorted(anchor_ids),
+    rows = await uow.fetch(
+        "SELECT anchor_id, entity_id, version FROM anchor WHERE entity_kind = $1 AND anchor_id = ANY($2::bigint[])",
+        int(kind),
+        sorted(anchor_ids),
     )
     return {anchor_id: (entity_id, version) for anchor_id, entity_id, version in rows}
 
 
 async def add_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> None:
     """Makes rows for entities that have none, absent and without tags."""
-    await uow.execute(
+    await uow.fetch(
         "INSERT INTO entity (entity_kind, entity_id, version, present, tags, scores)"
-        " SELECT :kind, id, 0, false, '{}', '{}' FROM unnest(CAST(:ids AS bigint[])) AS id ON CONFLICT DO NOTHING",
-        kind=int(kind),
-        ids=sorted(entity_ids),
+        " SELECT $1::smallint, id, 0, false, '{}', '{}' FROM unnest($2::bigint[]) AS id ON CONFLICT DO NOTHING",
+        int(kind),
+        sorted(entity_ids),
     )
 
 
 async def lock_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, EntityRow]:
     """Locks entities in the order of their ids, the same in every transaction, and returns them as they are then."""
-    rows = await uow.rows(
-        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text), due_us FROM entity"
-        " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[])) ORDER BY entity_id FOR NO KEY UPDATE",
-        kind=int(kind),
-        ids=sorted(entity_ids),
+    rows = await uow.fetch(
+        "SELECT entity_id, version, present, tags::text, scores::text, due_us FROM entity"
+        " WHERE entity_kind = $1 AND entity_id = ANY($2::bigint[]) ORDER BY entity_id FOR NO KEY UPDATE",
+        int(kind),
+        sorted(entity_ids),
     )
     return {id_: EntityRow(id_, v, present, orjson.loads(t), orjson.loads(s), due) for id_, v, present, t, s, due in rows}
 
 
 async def anchors_of(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, AnchorRow]:
     """All anchors of some entities, by anchor."""
-    rows = await uow.rows(
-        "SELECT anchor_id, entity_id, version, CAST(facts AS text) FROM anchor"
-        " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[]))",
-        kind=int(kind),
-        ids=sorted(entity_ids),
+    rows = await uow.fetch(
+        "SELECT anchor_id, entity_id, version, facts::text FROM anchor WHERE entity_kind = $1 AND entity_id = ANY($2::bigint[])",
+        int(kind),
+        sorted(entity_ids),
     )
     return {id_: AnchorRow(id_, entity_id, version, orjson.loads(facts)) for id_, entity_id, version, facts in rows}
 
 
+_ANCHORS = "unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[]) AS n(anchor_id, entity_id, version, facts)"
+
+
 async def add_anchors(uow: UnitOfWork, kind: Kind, anchors: Sequence[AnchorRow]) -> None:
     """Adds new anchors; those that another transaction was faster with stay as they are."""
-    await uow.execute(
-        "INSERT INTO anchor (entity_kind, anchor_id, entity_id, version, facts)"
-        " SELECT :kind, anchor_id, entity_id, version, CAST(facts AS json)"
-        " FROM unnest(CAST(:anchors AS bigint[]), CAST(:entities AS bigint[]), CAST(:versions AS bigint[]),"
-        " CAST(:facts AS text[]))"
-        " AS n(anchor_id, entity_id, version, facts) ON CONFLICT DO NOTHING",
-        **_anchor_arrays(kind, anchors),
+    await uow.fetch(
+        "INSERT INTO anchor (entity_kind, anchor_id, entity_id, version, facts)"  # noqa: S608
+        f" SELECT $1::smallint, anchor_id, entity_id, version, facts::json FROM {_ANCHORS} ON CONFLICT DO NOTHING",
+        int(kind),
+        *_anchor_arrays(anchors),
     )
 
 
 async def update_anchors(uow: UnitOfWork, kind: Kind, anchors: Sequence[AnchorRow]) -> None:
     """Writes owners and facts of known anchors, whose entities the transaction has locked."""
-    await uow.execute(
-        "UPDATE anchor AS a SET entity_id = n.entity_id, version = n.version, facts = CAST(n.facts AS json)"
-        " FROM unnest(CAST(:anchors AS bigint[]), CAST(:entities AS bigint[]), CAST(:versions AS bigint[]),"
-        " CAST(:facts AS text[]))"
-        " AS n(anchor_id, entity_id, version, facts) WHERE a.entity_kind = :kind AND a.anchor_id = n.anchor_id"
+    await uow.fetch(
+        "UPDATE anchor AS a SET entity_id = n.entity_id, version = n.version, facts = n.facts::json"  # noqa: S608
+        f" FROM {_ANCHORS} WHERE a.entity_kind = $1::smallint AND a.anchor_id = n.anchor_id"
         # Said twice, so that the planner finds the rows by index however large the table is.
-        " AND a.anchor_id = ANY(CAST(:anchors AS bigint[]))",
-        **_anchor_arrays(kind, anchors),
+        " AND a.anchor_id = ANY($2::bigint[])",
+        int(kind),
+        *_anchor_arrays(anchors),
     )
 
 
-def _anchor_arrays(kind: Kind, anchors: Sequence[AnchorRow]) -> Mapping[str, Any]:
+def _anchor_arrays(anchors: Sequence[AnchorRow]) -> tuple[list[int], list[int], list[int], list[str]]:
     ordered = sorted(anchors, key=lambda row: row.anchor_id)
-    return {
-        "kind": int(kind),
-        "anchors": [row.anchor_id for row in ordered],
-        "entities": [row.entity_id for row in ordered],
-        "versions": [row.version for row in ordered],
-        "facts": [orjson.dumps(row.facts).decode() for row in ordered],
-    }
+    return (
+        [row.anchor_id for row in ordered],
+        [row.entity_id for row in ordered],
+        [row.version for row in ordered],
+        [orjson.dumps(row.facts).decode() for row in ordered],
+    )
 
 
 async def update_entities(uow: UnitOfWork, kind: Kind, entities: Sequence[EntityRow]) -> None:
     """Writes entities that the transaction has locked."""
-    await uow.execute(
-        "UPDATE entity AS e SET version = n.version, present = n.present, tags = CAST(n.tags AS json),"
-        " scores = CAST(n.scores AS json), due_us = n.due_us"
-        " FROM unnest(CAST(:ids AS bigint[]), CAST(:versions AS bigint[]), CAST(:presents AS boolean[]), CAST(:tags AS text[]),"
-        " CAST(:scores AS text[]), CAST(:due AS bigint[])) AS n(entity_id, version, present, tags, scores, due_us)"
-        " WHERE e.entity_kind = :kind AND e.entity_id = n.entity_id AND e.entity_id = ANY(CAST(:ids AS bigint[]))",
-        kind=int(kind),
-        ids=[row.entity_id for row in entities],
-        versions=[row.version for row in entities],
-        presents=[row.present for row in entities],
-        tags=[orjson.dumps(row.tags).decode() for row in entities],
-        scores=[orjson.dumps(row.scores).decode() for row in entities],
-        due=[row.due_us for row in entities],
+    await uow.fetch(
+        "UPDATE entity AS e SET version = n.version, present = n.present, tags = n.tags::json, scores = n.scores::json,"
+        " due_us = n.due_us FROM unnest($2::bigint[], $3::bigint[], $4::boolean[], $5::text[], $6::text[], $7::bigint[])"
+        " AS n(entity_id, version, present, tags, scores, due_us)"
+        " WHERE e.entity_kind = $1::smallint AND e.entity_id = n.entity_id AND e.entity_id = ANY($2::bigint[])",
+        int(kind),
+        [row.entity_id for row in entities],
+        [row.version for row in entities],
+        [row.present for row in entities],
+        [orjson.dumps(row.tags).decode() for row in entities],
+        [orjson.dumps(row.scores).decode() for row in entities],
+        [row.due_us for row in entities],
     )
 
 
@@ -276,6 +272,17 @@ async def entity(uow: UnitOfWork, kind: Kind, entity_id: int) -> EntityRow | Non
     """One entity, without a lock."""
     page = await entities_after(uow, kind, entity_id - 1, 1)
     return page[0] if page and page[0].entity_id == entity_id else None
+
+
+async def entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> list[EntityRow]:
+    """Some entities, without a lock; those that are not known are left out."""
+    rows = await uow.rows(
+        "SELECT entity_id, version, present, CAST(tags AS text), CAST(scores AS text) FROM entity"
+        " WHERE entity_kind = :kind AND entity_id = ANY(CAST(:ids AS bigint[]))",
+        kind=int(kind),
+        ids=sorted(entity_ids),
+    )
+    return [EntityRow(id_, version, present, orjson.loads(t), orjson.loads(s)) for id_, version, present, t, s in rows]
 
 
 async def entities_after(uow: UnitOfWork, kind: Kind, after: int, limit: int) -> list[EntityRow]:

@@ -113,24 +113,41 @@ class FactRules:
 
     def combined(self, kind: Kind, anchors: Sequence[Facts], now_us: int) -> dict[str, Value]:
         """An entity's base values over the facts of all its anchors, whatever their order."""
-        return self.combined_some(kind, anchors, self.folds[kind], now_us)
+        names = anchors[0] if len(anchors) == 1 else {name for facts in anchors for name in facts}
+        return self.combined_some(kind, anchors, names, now_us)
 
     def combined_some(self, kind: Kind, anchors: Sequence[Facts], names: Iterable[str], now_us: int) -> dict[str, Value]:
         """Like `combined`, for some tags only; those without a value now are missing."""
         values: dict[str, Value] = {}
         folds = self.folds[kind]
+        one = anchors[0] if len(anchors) == 1 else None
         for name in names:
-            if (fold := folds.get(name)) is not None and (having := [facts[name] for facts in anchors if name in facts]):
-                value = fold.value(having, now_us)
-                if value is not None:
-                    values[name] = value
+            how = folds.get(name)
+            if how is None:
+                continue
+            if one is not None:
+                fact = one.get(name)
+                if fact is None:
+                    continue
+                # Most entities have one anchor, and most states are their own value.
+                value = fact[0] if how.plain else how.value((fact,), now_us)
+            elif having := [facts[name] for facts in anchors if name in facts]:
+                value = how.value(having, now_us)
+            else:
+                continue
+            if value is not None:
+                values[name] = value
         return values
 
     def next_due_us(self, kind: Kind, anchors: Sequence[Facts], now_us: int) -> int | None:
         """When something leaves a window next; None for never."""
-        folds, windowed = self.folds[kind], self.windowed[kind]
-        due = [folds[name].next_due_us(facts[name][0], now_us) for facts in anchors for name in windowed & facts.keys()]
-        return min((moment for moment in due if moment is not None), default=None)
+        folds, windowed, due = self.folds[kind], self.windowed[kind], None
+        for facts in anchors:
+            for name in windowed & facts.keys():
+                leaves = folds[name].next_due_us(facts[name][0], now_us)
+                if leaves is not None and (due is None or leaves < due):
+                    due = leaves
+        return due
 
     def explained(self, kind: Kind, anchors: Mapping[int, Facts]) -> dict[str, tuple[int, list[int]]]:
         """For each base tag when the newest event behind it happened, and the anchors: the winning one for LAST and FIRST."""
@@ -168,7 +185,7 @@ def fold(facts: Facts, event: Occurrence, statements: Sequence[Statement]) -> No
             facts[name] = [how.begin(value, occurred, tie), occurred, tie, received]
             continue
         old[0] = how.join(old[0], value, occurred, tie, (old[1], old[2]))
-        if how.moves((occurred, tie), (old[1], old[2])):
+        if occurred > old[1] if not how.earliest and occurred != old[1] else how.moves((occurred, tie), (old[1], old[2])):
             old[1], old[2] = occurred, tie
         old[3] = max(old[3], received)
 

@@ -8,9 +8,10 @@ state per step: {step: state}, for LAST and FIRST {step: [value, occurred_at_us,
 from __future__ import annotations
 
 import math
+import operator
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.tags.domain.catalogue import Aggregate, Value, Window
@@ -30,10 +31,36 @@ class Fold:
 
     aggregate: Aggregate
     window: Window | None = None
+    # Its value is that of one event, which for FIRST without a window is the earliest one; its state is its value.
+    ordered: bool = field(init=False, repr=False, compare=False)
+    earliest: bool = field(init=False, repr=False, compare=False)
+    plain: bool = field(init=False, repr=False, compare=False)
+    _begin: Callable[[Any], Any] | None = field(init=False, repr=False, compare=False)
+    _join: Callable[[Any, Any], Any] = field(init=False, repr=False, compare=False)
+    _value: Callable[[Any], Any] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ordered = self.aggregate in (Aggregate.LAST, Aggregate.FIRST)
+        own = {
+            "ordered": ordered,
+            "earliest": self.aggregate is Aggregate.FIRST and self.window is None,
+            "plain": type(self) is Fold and self.window is None and self.aggregate not in _VALUE,
+            "_begin": _BEGIN.get(self.aggregate),
+            "_join": _JOIN.get(self.aggregate, operator.add),
+            "_value": _VALUE.get(self.aggregate),
+        }
+        # Looked up once: all of it is asked several times per event.
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def ages(self) -> bool:
+        """True when time alone may change the value."""
+        return self.window is not None
 
     def begin(self, value: Value, occurred_us: int, tie: int) -> Any:
         """The state after one event."""
-        state = _BEGIN.get(self.aggregate, _same)(value)
+        state = value if self._begin is None else self._begin(value)
         if self.window is None:
             return state
         return {str(occurred_us // self.window.step_us): [state, occurred_us, tie] if self.ordered else state}
@@ -44,16 +71,11 @@ class Fold:
             return self._join_step(state, value, occurred_us, tie)
         if self.ordered:
             return value if self.moves((occurred_us, tie), newest) else state
-        return _JOIN[self.aggregate](state, _BEGIN.get(self.aggregate, _same)(value))
-
-    @property
-    def ages(self) -> bool:
-        """Whether time alone changes the value."""
-        return self.window is not None
+        return self._join(state, value if self._begin is None else self._begin(value))
 
     def moves(self, given: Order, known: Order) -> bool:
         """Whether the moment of an event replaces that of the fact."""
-        return given < known if self.aggregate is Aggregate.FIRST and self.window is None else given > known
+        return given < known if self.earliest else given > known
 
     def value(self, having: Sequence[Sequence[Any]], now_us: int) -> Value | None:
         """The tag's value over facts of several anchors; None when nothing (that is in the window) says anything."""
@@ -75,14 +97,17 @@ class Fold:
                 return (max if last else min)(states, key=lambda s: (s[1], s[2]))[0]  # type: ignore[no-any-return]
         state = states[0]
         for other in states[1:]:
-            state = _JOIN[self.aggregate](state, other)
-        return _VALUE.get(self.aggregate, _same)(state)  # type: ignore[no-any-return]
+            state = self._join(state, other)
+        return state if self._value is None else self._value(state)  # type: ignore[no-any-return]
 
     def next_due_us(self, state: Mapping[str, Any], now_us: int) -> int | None:
         """When the oldest step that still counts leaves the window; None when none does."""
         assert self.window is not None  # noqa: S101  # callers ask windowed ones
-        first = self.window.first(now_us)
-        oldest = min((number for step in state if (number := int(step)) >= first), default=None)
+        first, oldest = self.window.first(now_us), None
+        for step in state:
+            number = int(step)
+            if number >= first and (oldest is None or number < oldest):
+                oldest = number
         return None if oldest is None else int((oldest + self.window.steps) * self.window.step_us)
 
     def pruned(self, state: Mapping[str, Any], now_us: int) -> Mapping[str, Any]:
@@ -92,11 +117,6 @@ class Fold:
             return state
         first = self.window.first(now_us)
         return {step: one for step, one in state.items() if int(step) >= first}
-
-    @property
-    def ordered(self) -> bool:
-        """True for those whose value is that of one event."""
-        return self.aggregate in (Aggregate.LAST, Aggregate.FIRST)
 
     def _join_step(self, state: dict[str, Any], value: Value, occurred_us: int, tie: int) -> dict[str, Any]:
         began = self.begin(value, occurred_us, tie)
@@ -109,21 +129,13 @@ class Fold:
             if later is (self.aggregate is Aggregate.LAST):
                 state[step] = one
         else:
-            state[step] = _JOIN[self.aggregate](known, one)
+            state[step] = self._join(known, one)
         return state
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _millionths(value: Any) -> int:
     # Halves upwards: engines differ in what they call rounding.
     return math.floor(value * MILLION + 0.5)
-
-
-def _add(one: Any, other: Any) -> Any:
-    return one + other
 
 
 def _words(one: list[str], other: list[str]) -> list[str]:
@@ -142,8 +154,8 @@ _BEGIN: Mapping[Aggregate, Callable[[Any], Any]] = {
     Aggregate.VALUES: lambda word: [word],
 }
 _JOIN: Mapping[Aggregate, Callable[[Any, Any], Any]] = {
-    Aggregate.COUNT: _add,
-    Aggregate.SUM: _add,
+    Aggregate.COUNT: operator.add,
+    Aggregate.SUM: operator.add,
     Aggregate.AVG: lambda one, other: [one[0] + other[0], one[1] + other[1]],
     Aggregate.MAX: max,
     Aggregate.MIN: min,

@@ -19,6 +19,11 @@ class Explained:
         self.plan += "\n".join(row[0] for row in plan)
         return []
 
+    async def fetch(self, statement: str, *values: object) -> list[object]:
+        plan = await self._uow.fetch(f"EXPLAIN {statement}", *values)  # type: ignore[attr-defined]
+        self.plan += "\n".join(row[0] for row in plan)
+        return []
+
     async def execute(self, statement: str, **parameters: object) -> int:
         await self.rows(statement, **parameters)
         return 0
