@@ -290,3 +290,24 @@ import_error = Table(
     Column("column_name", Text, primary_key=True),
     Column("reason", Text, nullable=False),
 )
+
+# Tags that were added to those of the files: every version, as it was written (JSON). The highest one counts.
+tag_definition = Table(
+    "tag_definition",
+    metadata,
+    Column("entity_kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", JSON, nullable=False),
+    Column("retired", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# One row that counts changes of the catalogue. Who derives tags holds it: a change waits, and is known before the next batch.
+catalogue_epoch = Table(
+    "catalogue_epoch",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+)

@@ -165,3 +165,14 @@ def _sharing() -> None:
         "CREATE TABLE import_error (import_id bigint NOT NULL, line bigint NOT NULL, column_name text NOT NULL,"
         " reason text NOT NULL, CONSTRAINT pk_import_error PRIMARY KEY (import_id, line, column_name))"
     )
+    op.execute(
+        "CREATE TABLE tag_definition (entity_kind smallint NOT NULL, name text NOT NULL, version integer NOT NULL,"
+        " body json NOT NULL, retired boolean NOT NULL, created_by text NOT NULL,"
+        " created_at timestamptz NOT NULL DEFAULT now(),"
+        " CONSTRAINT pk_tag_definition PRIMARY KEY (entity_kind, name, version))"
+    )
+    op.execute(
+        "CREATE TABLE catalogue_epoch (id smallint NOT NULL, epoch bigint NOT NULL,"
+        " CONSTRAINT pk_catalogue_epoch PRIMARY KEY (id))"
+    )
+    op.execute("INSERT INTO catalogue_epoch (id, epoch) VALUES (1, 0)")
