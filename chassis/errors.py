@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import asyncpg
@@ -17,11 +18,15 @@ class TroikaError(Exception):
     http_status: ClassVar[int] = 500
     default_reason: ClassVar[str] = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None, field: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, field: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """`metadata` goes along as it is, for programs: a position in a text, a limit."""
         super().__init__(message)
         self.message = message
         self.reason = reason or self.default_reason
         self.field = field
+        self.metadata = dict(metadata or {})
 
 
 class InvalidArgument(TroikaError):

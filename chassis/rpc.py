@@ -35,7 +35,7 @@ _PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 def to_status(error: TroikaError) -> status_pb2.Status:
     """An error as google.rpc.Status: ErrorInfo always, BadRequest when a field is at fault (AIP-193)."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     details: list[Message] = [info]
     if error.field:
         info.metadata["field"] = error.field

@@ -1,0 +1,1 @@
+"""Questions about audiences: previews, explanations, names, and who comes and goes."""
