@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import grpc
+from troika.tags.v1.sharing_service_pb2_grpc import add_SharedTagsServiceServicer_to_server, add_SharingServiceServicer_to_server
 from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_server
 
 from chassis import run
@@ -15,7 +17,12 @@ from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
 from services.tags.lake import keeping, writing
 from services.tags.rpc import TagsRpc
+from services.tags.rpc_shared_tags import SharedTagsRpc
+from services.tags.rpc_sharing import SharingRpc
 from services.tags.settings import Settings
+from services.tags.sharing import verifying
+from services.tags.sharing.keys import SharingKeys
+from services.tags.sharing.source import IndexSource
 
 
 async def serve(settings: Settings) -> None:
@@ -37,13 +44,20 @@ async def serve(settings: Settings) -> None:
             runtime.consumes(writing.consumer(lake.storage))
             runtime.spawn(keeping.run(runtime.database, lake, keeping.rules_of(settings)), "lake")
         servicer = TagsRpc(rules, projection, runtime.database)
-        await runtime.serve(
-            settings.allowed_callers(),
-            lambda server: add_TagsServiceServicer_to_server(servicer, server),
-        )
+        keys = SharingKeys(settings.sharing_keys, settings.sharing_key_id)
+        sharing = SharingRpc(runtime.database, rules.catalogue, keys, settings.share_recipients, settings.smallest_group)
+        shared = SharedTagsRpc(runtime.database, rules.catalogue, IndexSource(projection), keys)
+
+        def register(server: grpc.aio.Server) -> None:
+            add_TagsServiceServicer_to_server(servicer, server)
+            add_SharingServiceServicer_to_server(sharing, server)
+            add_SharedTagsServiceServicer_to_server(shared, server)
+
+        await runtime.serve(settings.allowed_callers(), register)
 
 
 VERBS = (
+    Verb("ledger", "check the data-use ledger", verifying.run, verifying.arguments),
     Verb("compact", "make few files of the event lake's many, delete what expired", keeping.compact_verb, keeping.arguments),
 )
 

@@ -10,6 +10,7 @@ from troika.identity.v1 import events_pb2 as identity
 from troika.scoring.v1 import events_pb2 as scoring
 
 from chassis.bus import Consumer, Message
+from chassis.consents import ALL_CHANNELS
 from chassis.db import UnitOfWork
 from services.tags import erasing, events, handlers, relating, scores
 from services.tags.domain.catalogue import RELATIONS, Kind
@@ -18,6 +19,8 @@ from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Batch, Move, Sighting, TagRules
 from services.tags.relating import Told
 from services.tags.scores import Score
+from services.tags.sharing import consents
+from services.tags.sharing.consents import Said
 from services.tags.store import Pair
 
 EVENTS_TAGGED = Counter("troika_events_tagged_total", "Resolved events whose tags are stored.")
@@ -89,27 +92,31 @@ class _Resolved:
 
 
 class _Entities:
-    """Merges and splits, ended relations, erased persons."""
+    """Merges and splits, ended relations, erased persons, consents to sharing."""
 
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
 
     async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
-        """Moves all anchors of the messages, then follows relations, then erases."""
+        """Moves all anchors of the messages, follows relations, erases, and keeps what was said by those who are left."""
         batch = Batch()
         told: list[Told] = []
         erased: dict[int, Tombstone] = {}
+        said: list[Said] = []
         for message in messages:
             changed = identity.EntitiesChanged.FromString(message.data)
             for move in changed.anchor_moves:
                 self._add(uow, batch, move, message.subject)
             told += [_told(r, message.sequence) for r in changed.relation_changes if _concerns_us(r)]
             erased |= {anchor: Tombstone(anchor, e.person_id) for e in changed.erasures for anchor in e.anchor_ids}
+            said += [_said(c) for c in changed.consent_changes if _is_about_sharing(c)]
         await _apply(uow, self._rules, batch)
         if told:
             events.publish(uow, await relating.follow(uow, told))
         if erased:
             events.publish(uow, await erasing.erase(uow, self._rules, list(erased.values())))
+        if said:
+            await consents.keep(uow, said)
 
     def _add(self, uow: UnitOfWork, batch: Batch, move: identity.AnchorMove, subject: str) -> None:
         owner = move.owner
@@ -135,6 +142,17 @@ async def _apply(uow: UnitOfWork, rules: TagRules, batch: Batch) -> None:
 
 def _concerns_us(change: identity.RelationChange) -> bool:
     return change.kind in _CONCERNING.get((change.subject_kind, change.object_kind), ())
+
+
+def _is_about_sharing(change: identity.ConsentChange) -> bool:
+    """Withdrawals from any channel; grants only when given by themselves, and for all channels."""
+    whole = change.kind == identity.CONSENT_KIND_SEPARATE and change.channel == ALL_CHANNELS
+    return change.purpose == consents.PURPOSE and (change.opted_out or whole)
+
+
+def _said(change: identity.ConsentChange) -> Said:
+    expires_us = change.expires_at_us or consents.NO_END
+    return Said(change.anchor_id, change.person_id, not change.opted_out, change.stated_at_us, expires_us)
 
 
 def _told(change: identity.RelationChange, sequence: int) -> Told:

@@ -11,6 +11,7 @@ from services.tags.domain.catalogue import Kind
 from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Changes, TagRules, by_entity, now_us
 from services.tags.lake import erasing as lake
+from services.tags.sharing import forgetting
 from services.tags.store import EntityRow
 
 _LOOKS = 4
@@ -35,6 +36,7 @@ async def erase(uow: UnitOfWork, rules: TagRules, stones: Sequence[Tombstone]) -
     seen = {a: version for a, (owner, version) in owners.items() if owner == person_of[a]}
     await erasure_store.bury(uow, [s._replace(version=max(s.version, seen.get(s.anchor_id, 0))) for s in stones])
     await lake.queue(uow, person_of)
+    await forgetting.forget(uow, sorted(person_of))
     changes = Changes()
     await _derive(uow, rules, entities, persons, changes)
     if pairs:

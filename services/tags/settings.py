@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from chassis.keyrings import KeyId, NamedKeys
 from chassis.settings import ChassisSettings
 from services.tags import catalogue_file
 
@@ -28,8 +29,31 @@ class Settings(ChassisSettings):
         900.0, ge=0, description="Seconds for which replaced files stay, because a query may be reading them."
     )
     lake_memory_mb: int = Field(512, ge=64, description="Memory of a compaction or as_of query; it spills to disk beyond.")
+    # Without a key nothing can be shared; that is what most who start this service want.
+    sharing_keys: NamedKeys = Field(
+        {},
+        description='Keys of the pseudonyms that recipients of shares see, 32 bytes each, as JSON {"k1": base64}. '
+        "A share keeps the key it was made under; without that key it ends.",
+    )
+    sharing_key_id: KeyId = Field("k1", description="The one of them that new shares are made under.")
+    smallest_group: int = Field(
+        10, ge=2, description="The smallest min_group_size that a share may have: fewer persons than that are never told of."
+    )
     # Who else would ask: identity and touchpoints know anchors and addresses, not tags.
     rpc_service = "troika.tags.v1.TagsService"
     callers: frozenset[str] = Field(
         frozenset({"scoring", "orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
+    sharing_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may make and revoke shares, see who used whose data and spend points."
+    )
+    share_recipients: frozenset[str] = Field(
+        frozenset({"operator"}), description="Callers that tags may be shared with; each reads its own shares alone."
+    )
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return super().allowed_callers() | {
+            "troika.tags.v1.SharingService": self.sharing_callers,
+            "troika.tags.v1.SharedTagsService": self.share_recipients,
+        }

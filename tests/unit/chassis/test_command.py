@@ -39,3 +39,10 @@ def test_the_service_reads_the_words_behind_its_name() -> None:
     done = troika("orchestrator", "dance")
     assert 2 == done.returncode
     assert "serve" in done.stderr and "migrate" in done.stderr
+
+
+def test_a_verb_may_stand_alone() -> None:
+    done = troika("ledger", "verify", "-h")
+    assert 0 == done.returncode, done.stderr
+    assert "NUMBER:HASH" in done.stdout
+    assert 2 == troika("ledger", "burn").returncode

@@ -1,0 +1,1 @@
+"""Tag-only sharing with recipients outside, and the ledger of every use."""
