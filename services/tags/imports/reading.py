@@ -153,9 +153,9 @@ def _parquet(file: io.BufferedReader, mapping: FileMapping, after: int, size: in
                 continue
             for batch in parquet.iter_batches(size, row_groups=[group], columns=columns):
                 cells = [_cells(batch.column(name)) for name in columns]
-                numbered = (Row(row + at, found) for at, found in enumerate(zip(*cells, strict=True), start=1))
+                numbered = [Row(at, found) for at, found in enumerate(zip(*cells, strict=True), start=row + 1) if at > after]
                 row += batch.num_rows
-                chunk = Chunk([each for each in numbered if each.line > after], row)
+                chunk = Chunk(numbered, row)
                 if chunk.rows:
                     yield chunk
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, OverflowError, ValueError) as error:
