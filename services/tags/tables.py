@@ -311,3 +311,82 @@ catalogue_epoch = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
 )
+
+# Named audiences, as they are now; ended ones stay, with their names.
+audience = Table(
+    "audience",
+    metadata,
+    Column("audience_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("entity_kind", SmallInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("predicate", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("deleted_at", DateTime(timezone=True)),
+)
+Index("ix_audience_name", audience.c.name, unique=True)
+
+# What each version of a named audience was, and who made it.
+audience_version = Table(
+    "audience_version",
+    metadata,
+    Column("audience_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("predicate", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# What was last told of an audience on the bus: the how-manieth telling, of which version, as of which place in TAGS_CHANGED.
+audience_told = Table(
+    "audience_told",
+    metadata,
+    Column("audience_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("as_of_us", BigInteger, nullable=False),
+    Column("members", BigInteger, nullable=False),
+)
+
+# Its members then, as serialised bitmaps of 65,536 ids each, so that a change writes only the blocks it concerns.
+audience_member = Table(
+    "audience_member",
+    metadata,
+    Column("audience_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("members", LargeBinary, nullable=False),
+)
+
+# How large an audience was: the last word of each ten minutes in which it changed, and one a day.
+audience_size = Table(
+    "audience_size",
+    metadata,
+    Column("audience_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("sampled_at", DateTime(timezone=True), primary_key=True),
+    Column("members", BigInteger, nullable=False),
+    Column("base", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+# Of the statements through one anchor on marketing and what goes with it, by channel ("all" for every one), the latest
+# withdrawal and the latest grant, microseconds since the epoch, -1 without any; `expires_us` is that of the grant, the largest
+# number when it has no end.
+reach_consent = Table(
+    "reach_consent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("purpose", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    # Whether it was asked for by itself.
+    Column("separate", Boolean, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("withdrawn_us", BigInteger, nullable=False),
+    Column("given_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)

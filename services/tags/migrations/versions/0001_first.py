@@ -59,6 +59,7 @@ def upgrade() -> None:
         " rewritten_at timestamptz, CONSTRAINT pk_lake_erasure PRIMARY KEY (anchor_id))"
     )
     _sharing()
+    _audiences()
 
 
 # An entry of the ledger stands as it was written, whoever asks; so does who was in it, but for what an erasure destroys.
@@ -176,3 +177,37 @@ def _sharing() -> None:
         " CONSTRAINT pk_catalogue_epoch PRIMARY KEY (id))"
     )
     op.execute("INSERT INTO catalogue_epoch (id, epoch) VALUES (1, 0)")
+
+
+def _audiences() -> None:
+    """Named audiences, what was told of them, how large they were, and consents that reach depends on."""
+    op.execute(
+        "CREATE TABLE audience (audience_id bigint GENERATED ALWAYS AS IDENTITY, name text NOT NULL,"
+        " entity_kind smallint NOT NULL, version integer NOT NULL, predicate text NOT NULL, description text NOT NULL,"
+        " owner text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),"
+        " deleted_at timestamptz, CONSTRAINT pk_audience PRIMARY KEY (audience_id))"
+    )
+    op.execute("CREATE UNIQUE INDEX ix_audience_name ON audience (name)")
+    op.execute(
+        "CREATE TABLE audience_version (audience_id bigint NOT NULL, version integer NOT NULL, predicate text NOT NULL,"
+        " description text NOT NULL, owner text NOT NULL, caller text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),"
+        " CONSTRAINT pk_audience_version PRIMARY KEY (audience_id, version))"
+    )
+    op.execute(
+        "CREATE TABLE audience_told (audience_id bigint NOT NULL, number bigint NOT NULL, version integer NOT NULL,"
+        " position bigint NOT NULL, as_of_us bigint NOT NULL, members bigint NOT NULL,"
+        " CONSTRAINT pk_audience_told PRIMARY KEY (audience_id))"
+    )
+    op.execute(
+        "CREATE TABLE audience_member (audience_id bigint NOT NULL, block integer NOT NULL, members bytea NOT NULL,"
+        " CONSTRAINT pk_audience_member PRIMARY KEY (audience_id, block))"
+    )
+    op.execute(
+        "CREATE TABLE audience_size (audience_id bigint NOT NULL, sampled_at timestamptz NOT NULL, members bigint NOT NULL,"
+        " base bigint NOT NULL, version integer NOT NULL, CONSTRAINT pk_audience_size PRIMARY KEY (audience_id, sampled_at))"
+    )
+    op.execute(
+        "CREATE TABLE reach_consent (anchor_id bigint NOT NULL, purpose text NOT NULL, channel text NOT NULL,"
+        " separate boolean NOT NULL, person_id bigint NOT NULL, withdrawn_us bigint NOT NULL, given_us bigint NOT NULL,"
+        " expires_us bigint NOT NULL, CONSTRAINT pk_reach_consent PRIMARY KEY (anchor_id, purpose, channel, separate))"
+    )
