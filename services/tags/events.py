@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
 from troika.identity.v1.events_pb2 import EntityKind
 from troika.tags.v1 import events_pb2 as pb
 
@@ -13,12 +15,16 @@ from chassis.db import UnitOfWork
 from services.tags.domain.catalogue import Value
 from services.tags.handlers import Changes
 
+Ids = NDArray[np.uint32]
 TAGS_CHANGED: Final = Stream("TAGS_CHANGED", ("troika.tags.changed.v1",))
-STREAMS: Final = (TAGS_CHANGED,)
+AUDIENCES_CHANGED: Final = Stream("AUDIENCES_CHANGED", ("troika.audiences.changed.v1",))
+STREAMS: Final = (TAGS_CHANGED, AUDIENCES_CHANGED)
 
 MAX_CHANGES = 5_000
 MAX_BYTES = 400 * 1024  # estimated; the limit of a bus message is 512 KiB
 _CHANGE_BYTES = 40
+# Of 4 bytes each, so that a message stays within its limit.
+MAX_AUDIENCE_IDS = 100_000
 
 
 def publish(uow: UnitOfWork, changes: Changes) -> None:
@@ -84,3 +90,20 @@ def from_value(message: pb.TagValue) -> Value | None:
     if which == "words":
         return list(message.words.words)
     return message.boolean if which else None
+
+
+def publish_audience(uow: UnitOfWork, told: pb.AudienceChange, entered: Ids, left: Ids) -> None:
+    """Puts a change of an audience into the outbox, in as many parts as its ids need."""
+    both = np.concatenate([entered, left])
+    for start in range(0, max(len(both), 1), MAX_AUDIENCE_IDS):
+        end, border = start + MAX_AUDIENCE_IDS, len(entered)
+        part = pb.AudienceChange()
+        part.CopyFrom(told)
+        part.entered, part.left = packed(entered[start:end]), packed(left[max(0, start - border) : max(0, end - border)])
+        part.more = end < len(both)
+        uow.publish(AUDIENCES_CHANGED.subjects[0], pb.AudiencesChanged(changes=[part]).SerializeToString())
+
+
+def packed(ids: Ids) -> bytes:
+    """Ids as little-endian unsigned 32-bit numbers."""
+    return ids.astype("<u4", copy=False).tobytes()

@@ -244,7 +244,9 @@ Global___PresenceChange: _TypeAlias = PresenceChange  # noqa: Y015
 
 @_typing.final
 class AudiencesChanged(_message.Message):
-    """Subject troika.audiences.changed.v1: members of named audiences came and went. One of an audience at a time, in order."""
+    """Subject troika.audiences.changed.v1: members of named audiences came and went. Messages may overtake each other; the
+    number of a change says the order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
