@@ -50,6 +50,19 @@ class Stream:
     subjects: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Extent:
+    """When a stream was made, and the sequences of its oldest and newest message; an empty one's oldest is still to come."""
+
+    created: str
+    first: int
+    last: int
+
+    def continues(self, created: str, sequence: int) -> bool:
+        """True when everything after that sequence of the stream made at that time is still there."""
+        return self.created == created and self.first - 1 <= sequence <= self.last
+
+
 DEAD_LETTERS = Stream("DEADLETTERS", (f"{DEAD_LETTER_SUBJECT}.>",))
 
 
@@ -122,6 +135,11 @@ class Bus:
     async def last_sequence(self, stream: str) -> int:
         """Sequence of the newest message of a stream, 0 when it is empty."""
         return (await self._js.stream_info(stream)).state.last_seq
+
+    async def extent(self, stream: str) -> Extent:
+        """Which stretch of a stream is still there."""
+        info = await self._js.stream_info(stream)
+        return Extent(str(info.created), info.state.first_seq, info.state.last_seq)
 
     async def follow(
         self, stream: Stream, after: int, handle: Callable[[Message], Awaitable[None]], caught_up: asyncio.Event | None = None

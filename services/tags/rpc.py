@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 from troika.tags.v1 import tags_service_pb2 as pb
+from troika.tags.v1.events_pb2 import WordSet
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer
 
 from chassis import paging
@@ -22,8 +24,8 @@ from services.tags.domain.language import LanguageError
 from services.tags.domain.predicates import parse_predicate
 from services.tags.domain.terms import Term, tags_of
 from services.tags.handlers import TagRules
-from services.tags.index.algebra import audience
-from services.tags.index.columns import CategoryColumn
+from services.tags.index.algebra import audience, count
+from services.tags.index.columns import CategoryColumn, SetColumn, TextColumn
 from services.tags.index.describe import describe
 from services.tags.index.projection import Projection
 
@@ -35,6 +37,8 @@ _TYPES: Final = {
     TagType.CATEGORY: pb.TAG_TYPE_CATEGORY,
     TagType.BOOLEAN: pb.TAG_TYPE_BOOLEAN,
     TagType.TIME: pb.TAG_TYPE_TIME,
+    TagType.SET: pb.TAG_TYPE_SET,
+    TagType.TEXT: pb.TAG_TYPE_TEXT,
 }
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -84,8 +88,10 @@ class TagsRpc(TagsServiceServicer):
     async def CountAudience(self, request: pb.CountAudienceRequest, context: Context) -> pb.CountAudienceResponse:  # noqa: N802
         """Exact count, from the index."""
         kind = Kind(request.entity_kind)
-        members = await self._audience(kind, request.predicate, "predicate")
-        return pb.CountAudienceResponse(count=len(members), base=len(self._projection.index.present[kind]))
+        term = self._term(kind, request.predicate, "predicate")
+        await self._projection.check()
+        index = self._projection.index
+        return pb.CountAudienceResponse(count=count(index, kind, term, time.time()), base=len(index.present[kind]))
 
     async def StreamAudience(  # noqa: N802
         self, request: pb.StreamAudienceRequest, context: Context
@@ -102,8 +108,8 @@ class TagsRpc(TagsServiceServicer):
         kind = Kind(request.entity_kind)
         columns = self._projection.index.columns(kind)
         for position, tag in enumerate(request.tags):
-            if tag not in columns:
-                raise InvalidArgument("no such tag", reason="UNKNOWN_TAG", field=f"tags[{position}]")
+            if isinstance(columns.get(tag), TextColumn | None):
+                raise InvalidArgument("no such tag, or a text", reason="UNKNOWN_TAG", field=f"tags[{position}]")
         if request.entity_ids:
             await self._projection.check()
             ids = np.array(request.entity_ids, np.int64)
@@ -118,7 +124,9 @@ class TagsRpc(TagsServiceServicer):
                 if isinstance(column, CategoryColumn):
                     indexes, words = column.take(chunk)
                     answer.columns.add(word_indexes=indexes, words=words)
-                else:
+                elif isinstance(column, SetColumn):
+                    answer.columns.add(sets=[WordSet(words=each or ()) for each in column.take(chunk)])
+                elif not isinstance(column, TextColumn):
                     answer.columns.add(numbers=column.take(chunk).tolist())
             yield answer
 
@@ -132,7 +140,7 @@ class TagsRpc(TagsServiceServicer):
         naming = tags_of(self._term(kind, request.predicate, "predicate"))
         naming |= tags_of(self._term(kind, request.base_predicate, "base_predicate"))
         answer = pb.DescribeAudienceResponse(audience=len(members), base=len(base))
-        for term in describe(self._projection.index, kind, members, base, naming)[: request.limit or 50]:
+        for term in describe(self._projection.index, kind, members, base, naming).terms[: request.limit or 50]:
             answer.terms.add(
                 tag=term.tag,
                 predicate=term.predicate,
@@ -146,7 +154,7 @@ class TagsRpc(TagsServiceServicer):
     async def _audience(self, kind: Kind, predicate: str, field: str) -> BitMap:
         term = self._term(kind, predicate, field)
         await self._projection.check()
-        return audience(self._projection.index, kind, term)
+        return audience(self._projection.index, kind, term, time.time())
 
     def _term(self, kind: Kind, predicate: str, field: str) -> Term:
         """A parsed predicate; the most recently used ones are remembered."""

@@ -1,27 +1,26 @@
-"""Insights: which tag values an audience has more often than a base."""
+"""Insights: which tag values an audience has more often than a base, and which of that is more than chance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 from pyroaring import BitMap
 
-from services.tags.domain.catalogue import Kind, TagType
-from services.tags.index.columns import BooleanColumn, CategoryColumn, NumberColumn, bitmap
+from services.tags.domain.catalogue import Kind
+from services.tags.index.columns import NumberColumn
 from services.tags.index.index import AudienceIndex
-
-RANGES = 8
-# Words of one tag that are looked at, the most frequent first: free text would otherwise drown everything else.
-MAX_WORDS = 500
+from services.tags.index.values import counts_of, ranges_of, sets_of
 
 
 @dataclass(frozen=True)
 class DescribedTerm:
-    """A predicate that selects one value or range, and how often audience and base have it."""
+    """A predicate that selects one value or range, and how often audience and base have it.
+
+    `p_value` is of one look (one-sided); `q_value` is the share of false discoveries (Benjamini and Hochberg) among all that
+    look at least as good, over all that were compared.
+    """
 
     tag: str
     predicate: str
@@ -29,69 +28,65 @@ class DescribedTerm:
     base_count: int
     lift: float
     z_score: float
+    p_value: float
+    q_value: float = 1.0
 
 
-def describe(index: AudienceIndex, kind: Kind, audience: BitMap, base: BitMap, skipping: frozenset[str]) -> list[DescribedTerm]:
-    """Over-represented values, by falling z-score. `skipping` are tags that define the audience and say nothing new."""
-    rest = base - audience
-    described = []
-    for tag, column in index.columns(kind).items():
-        if tag in skipping:
+@dataclass(frozen=True)
+class Description:
+    """Over-represented values by falling z-score, and how many values and ranges were compared."""
+
+    terms: Sequence[DescribedTerm]
+    compared: int
+
+
+def describe(index: AudienceIndex, kind: Kind, audience: BitMap, base: BitMap, skipping: frozenset[str]) -> Description:
+    """All at once. `skipping` are tags that define the audience and say nothing new."""
+    looked = [term for tag in index.columns(kind) if tag not in skipping for term in compare(index, kind, tag, audience, base)]
+    return conclude(looked)
+
+
+def compare(index: AudienceIndex, kind: Kind, tag: str, audience: BitMap, base: BitMap) -> Iterator[DescribedTerm]:
+    """Each value of one tag that anyone of the base has, over- or under-represented, not corrected yet."""
+    inside_base, rest = len(audience & base), len(base)
+    rest -= inside_base
+    for predicate, inside, inside_of_base, base_count in _counted(index, kind, tag, audience, base):
+        if not base_count or not audience:
             continue
-        match column:
-            case CategoryColumn():
-                candidates = _words(tag, column)
-            case BooleanColumn():
-                candidates = iter(((tag, column.yes), (f"NOT {tag}", column.no)))
-            case NumberColumn():
-                is_time = index.catalogue.of(kind)[tag].type is TagType.TIME
-                candidates = _ranges(tag, column, base, _moment if is_time else _number)
-        for predicate, members in candidates:
-            inside, outside = audience.intersection_cardinality(members), rest.intersection_cardinality(members)
-            base_count = base.intersection_cardinality(members)
-            if not inside or not base_count:
-                continue
-            lift = (inside / len(audience)) / (base_count / len(base))
-            z_score = _z(inside, len(audience), outside, len(rest))
-            if z_score > 0:
-                described.append(DescribedTerm(tag, predicate, inside, base_count, lift, z_score))
-    return sorted(described, key=lambda term: (-term.z_score, term.predicate))
+        z_score = _z(inside_of_base, inside_base, base_count - inside_of_base, rest)
+        lift = (inside / len(audience)) / (base_count / len(base))
+        yield DescribedTerm(tag, predicate, inside, base_count, lift, z_score, math.erfc(z_score / math.sqrt(2)) / 2)
 
 
-def _words(tag: str, column: CategoryColumn) -> Iterator[tuple[str, BitMap]]:
-    frequent = sorted(column.members.items(), key=lambda item: -len(item[1]))[:MAX_WORDS]
-    for word, members in frequent:
-        quoted = word.replace("'", "''")
-        yield f"{tag} = '{quoted}'", members
+def conclude(looked: Sequence[DescribedTerm]) -> Description:
+    """Corrects for the number of looks and leaves what is over-represented."""
+    ordered = sorted(looked, key=lambda term: (term.p_value, term.predicate))
+    terms: list[DescribedTerm] = []
+    least = 1.0
+    for rank in range(len(ordered), 0, -1):
+        term = ordered[rank - 1]
+        least = min(least, term.p_value * len(ordered) / rank)
+        if term.z_score > 0 and term.audience_count:
+            terms.append(replace(term, q_value=least))
+    return Description(sorted(terms, key=lambda term: (-term.z_score, term.predicate)), len(ordered))
 
 
-def _ranges(tag: str, column: NumberColumn, base: BitMap, write: Callable[[float], str]) -> Iterator[tuple[str, BitMap]]:
-    """Ranges between quantiles of the base, written with values that occur in it, so that the text selects exactly them."""
-    ids = np.asarray(base.to_array(), np.int64)
-    have = column.take(ids)
-    have = np.sort(have[~np.isnan(have)])
-    if not len(have):
-        return
-    edges = np.unique(np.quantile(have, np.linspace(0, 1, RANGES + 1)[1:-1], method="lower"))
-    start = have[0]
-    for edge in (*edges, have[-1]):
-        if edge < start:
-            continue
-        low, high = write(start), write(edge)
-        text = f"{tag} = {low}" if start == edge else f"{tag} BETWEEN {low} AND {high}"
-        yield text, bitmap((column.values >= start) & (column.values <= edge))
-        above = np.searchsorted(have, edge, side="right")
-        if above == len(have):
-            return
-        start = have[above]
-
-
-def _moment(value: float) -> str:
-    return f"'{datetime.fromtimestamp(value, UTC).isoformat()}'"
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+def _counted(index: AudienceIndex, kind: Kind, tag: str, audience: BitMap, base: BitMap) -> Iterator[tuple[str, int, int, int]]:
+    """(predicate, how many of the audience, of those of it that are in the base, and of the base) for each value."""
+    whole = len(base) == len(index.present[kind])
+    nested = whole or audience.issubset(base)
+    both = audience if nested else audience & base
+    for predicate, members in sets_of(index, kind, tag):
+        inside = audience.intersection_cardinality(members)
+        common = inside if nested else both.intersection_cardinality(members)
+        yield predicate, inside, common, len(members) if whole else base.intersection_cardinality(members)
+    column = index.column(kind, tag)
+    if isinstance(column, NumberColumn) and (ranges := ranges_of(index, kind, tag, base)):
+        insides = counts_of(column, audience, ranges)
+        commons = insides if nested else counts_of(column, both, ranges)
+        bases = counts_of(column, base, ranges)
+        for each, inside, common, base_count in zip(ranges, insides, commons, bases, strict=True):
+            yield each.predicate, inside, common, base_count
 
 
 def _z(inside: int, audience: int, outside: int, rest: int) -> float:

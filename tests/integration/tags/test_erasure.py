@@ -69,7 +69,7 @@ async def test_whoever_follows_forgets_too(database: Database) -> None:
         project(index, message)
     assert [20] == list(index.present[PERSON])
     assert [] == [tag for tag, column in index.columns(PERSON).items() if 10 in column.known()]
-    assert [20] == list(index.edges.across(index.present[VEHICLE], VEHICLE))
+    assert [20] == list(index.relations.reached(PERSON, VEHICLE, index.present[VEHICLE]))
 
 
 async def test_what_comes_late_brings_nobody_back(database: Database) -> None:

@@ -46,5 +46,5 @@ async def test_postgresql_agrees_with_both_executions(servers: Servers, data: st
     finally:
         await connection.close()
     truth = compile_term(term)
-    assert expected == [p for p, tags in world.entities[Kind.PERSON].items() if truth(tags, world.related(p)) is True]
-    assert expected == list(audience(world.index(), Kind.PERSON, term))
+    assert expected == [person for person in world.entities[Kind.PERSON] if truth(world.seen(person)) is True]
+    assert expected == list(audience(world.index(), Kind.PERSON, term, 0.0))
