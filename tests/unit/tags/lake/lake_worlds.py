@@ -106,7 +106,7 @@ class LakeWorld:
             "relations": pa.table(list(zip(*relations, strict=True)) or [[]] * 7, schema=RELATIONS),
         }
 
-    def tags(self, at_us: int) -> dict[Kind, dict[int, dict[str, Value]]]:
+    def tags(self, at_us: int) -> dict[Kind, dict[int, dict[str, Value]]]:  # noqa: C901  # the whole execution in one place
         """By folding each event that had happened once; views included."""
         anchors: dict[tuple[Kind, int], Facts] = defaultdict(dict)
         for event in {e.event_id: e for e in self.events if e.occurred_at_us <= at_us}.values():
