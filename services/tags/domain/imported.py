@@ -1,7 +1,7 @@
 """What partners say of an anchor, and which of it counts.
 
-A fact of an imported tag is [{import: said}, occurred_at_us, tie, received_at_us] as facts of events are, with one `said` per
-import: [value, occurred_at_us, confidence, partner, until_us or null, line]. Which one counts is decided by an order over what
+A fact of an imported tag is [{import: said}, occurred_at_us, 0, 0], as long as facts of events are, with one `said` per import:
+[value, occurred_at_us, confidence, partner, until_us or null, line]. Which one counts is decided by an order over what
 is said, never by what came first, so the order of files does not matter; and it is decided over all anchors of an entity, so
 an unmerge undoes a merge.
 """
@@ -84,7 +84,7 @@ class Imported(Fold):
         return (*rank, lasting, partner, orjson.dumps(value))
 
 
-def add(facts: Facts, rule: Imported, said: Statement, *, key: int, partner: str, line: int, received_us: int) -> bool:
+def add(facts: Facts, rule: Imported, said: Statement, *, key: int, partner: str, line: int) -> bool:
     """Adds what one line says of an anchor, in place; False when this import had said something of the tag before."""
     fact = facts.get(said.tag)
     state: dict[str, Said] = fact[0] if fact else {}
@@ -94,7 +94,7 @@ def add(facts: Facts, rule: Imported, said: Statement, *, key: int, partner: str
         state[str(key)] = new
     if len(state) > MOST_SAID:
         del state[min(state, key=lambda each: (rule.order(state[each]), each))]
-    _settle(facts, said.tag, rule, state, max(received_us, fact[3] if fact else 0))
+    _settle(facts, said.tag, rule, state)
     return old is None
 
 
@@ -107,7 +107,7 @@ def withdraw(facts: Facts, rules: Mapping[str, Fold], key: int) -> set[str]:
         if not state:
             del facts[tag]
         elif isinstance(rule, Imported):
-            _settle(facts, tag, rule, state, facts[tag][3])
+            _settle(facts, tag, rule, state)
     return tags
 
 
@@ -125,6 +125,6 @@ def said_elsewhere(anchors: Iterable[Facts], tag: str, key: int, line: int) -> b
     return any((said := state.get(str(key))) is not None and said[5] != line for state in states)
 
 
-def _settle(facts: Facts, tag: str, rule: Imported, state: dict[str, Said], received_us: int) -> None:
+def _settle(facts: Facts, tag: str, rule: Imported, state: dict[str, Said]) -> None:
     best = max(state.values(), key=rule.order)
-    facts[tag] = [state, best[1], 0, received_us]
+    facts[tag] = [state, best[1], 0, 0]

@@ -26,6 +26,7 @@ async def undo_page(database: Database, rules: TagRules, job: Job, size: int = _
     """Withdraws from some anchors; False when none is left."""
     kind = Kind(job.entity_kind)
     async with database.transaction() as uow:
+        await rules.hold(uow)
         rows = await uow.fetch(
             "SELECT anchor_id FROM import_line WHERE import_id = $1 ORDER BY anchor_id LIMIT $2", job.id, size
         )

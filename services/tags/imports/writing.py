@@ -19,6 +19,7 @@ from services.tags.imports.values import Fault
 from services.tags.store import AnchorRow, EntityRow
 
 REPEATED: Final = "SAME_ENTITY_AND_TAG"
+NOT_IMPORTED: Final = "TAG_NOT_IMPORTED"
 _LOOKS: Final = 4
 
 
@@ -48,6 +49,7 @@ async def write(
 
     `columns`: the column that each tag comes from. Lines of persons who were erased meanwhile match nobody.
     """
+    await rules.hold(uow)
     await _bring_up_to_date(uow, rules, stamp, lines)
     entities, anchors = await lock(uow, stamp.kind, {line.owner.anchor_id for line in lines})
     folded = _fold(rules, stamp, lines, columns, anchors)
@@ -92,17 +94,19 @@ def _fold(
         folded.touched[row.anchor_id] = line.line
         tags = folded.stated[row.entity_id]
         for said in line.statements:
-            rule = folds[said.tag]
-            assert isinstance(rule, Imported)  # noqa: S101  # the mapping lets no other tag pass
+            rule = folds.get(said.tag)
+            if not isinstance(rule, Imported):
+                # The catalogue changed while the file was taken in.
+                folded.counts.values_refused += 1
+                folded.faults.append(Fault(line.line, columns[said.tag], NOT_IMPORTED))
+                continue
             if imported.said_elsewhere(grouped[row.entity_id], said.tag, stamp.import_id, line.line):
                 folded.counts.values_repeated += 1
                 folded.faults.append(Fault(line.line, columns[said.tag], REPEATED))
             else:
                 folded.counted.add((row.entity_id, said.tag))
             tags.add(said.tag)
-            imported.add(
-                row.facts, rule, said, key=stamp.import_id, partner=stamp.partner, line=line.line, received_us=stamp.at_us
-            )
+            imported.add(row.facts, rule, said, key=stamp.import_id, partner=stamp.partner, line=line.line)
     return folded
 
 

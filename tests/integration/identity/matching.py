@@ -44,18 +44,24 @@ class Doors:
 
 
 @asynccontextmanager
-async def matching_doors(world: World, limits: Limits, partners: Partners = PARTNERS) -> AsyncIterator[Doors]:
-    """A server on the world's tables."""
+async def matching_server(world: World, limits: Limits, partners: Partners = PARTNERS) -> AsyncIterator[str]:
+    """Where the door on the world's tables listens; a caller's secret is `<caller>-secret`."""
     hashes = {caller: hashlib.sha256(f"{caller}-secret".encode()).hexdigest() for caller in CALLERS}
     server = rpc.Server(hashes, {"troika.identity.v1.MatchingService": frozenset(CALLERS)}, with_reflection=False)
     servicer = MatchingRpc(world.database, partners, limits, frozenset({"tags"}))
     add_MatchingServiceServicer_to_server(servicer, server.aio)
-    port = await server.start("127.0.0.1:0")
-    channels = [rpc.connect(f"127.0.0.1:{port}", caller, f"{caller}-secret") for caller in CALLERS]
-    yield Doors(*(MatchingServiceStub(channel) for channel in channels))
-    for channel in channels:
-        await channel.close()
+    yield f"127.0.0.1:{await server.start('127.0.0.1:0')}"
     await server.stop(0)
+
+
+@asynccontextmanager
+async def matching_doors(world: World, limits: Limits, partners: Partners = PARTNERS) -> AsyncIterator[Doors]:
+    """Stubs of that server."""
+    async with matching_server(world, limits, partners) as target:
+        channels = [rpc.connect(target, caller, f"{caller}-secret") for caller in CALLERS]
+        yield Doors(*(MatchingServiceStub(channel) for channel in channels))
+        for channel in channels:
+            await channel.close()
 
 
 async def fill(world: World, partners: Partners = PARTNERS, batch: int = 3) -> None:

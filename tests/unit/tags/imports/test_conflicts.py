@@ -42,7 +42,7 @@ def take_in(how: Imported, files: dict[int, list[Line]], order: list[int]) -> di
     for key in order:
         for number, (anchor, partner, value, at, sure, until) in enumerate(files[key], start=2):
             said = Statement("t", value, at, sure, until)
-            imported.add(documents.setdefault(anchor, {}), how, said, key=key, partner=partner, line=number, received_us=7)
+            imported.add(documents.setdefault(anchor, {}), how, said, key=key, partner=partner, line=number)
     return documents
 
 
@@ -136,7 +136,7 @@ def test_imported_tags_follow_from_anchors_as_those_of_events_do_and_become_due(
     facts: dict[str, Any] = {}
     for key, until in ((1, 50), (2, 80)):
         said = Statement("income_band", f"v{key}", 100 - key, 1.0, until)
-        imported.add(facts, FOLDS["income_band"], said, key=key, partner="acme", line=2, received_us=9)  # type: ignore[arg-type]
+        imported.add(facts, FOLDS["income_band"], said, key=key, partner="acme", line=2)  # type: ignore[arg-type]
     kept = copy.deepcopy(facts)
     assert [{"income_band": "v1"}, {"income_band": "v2"}, {}] == [
         RULES.combined(Kind.PERSON, [facts], at) for at in (49, 50, 80)
