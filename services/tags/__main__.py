@@ -6,17 +6,26 @@ import gc
 from pathlib import Path
 
 import grpc
-from troika.tags.v1.sharing_service_pb2_grpc import add_SharedTagsServiceServicer_to_server, add_SharingServiceServicer_to_server
+from troika.tags.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
+from troika.tags.v1.sharing_service_pb2_grpc import (
+    add_SharedTagsServiceServicer_to_server,
+    add_SharingServiceServicer_to_server,
+)
 from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_server
 
 from chassis import run
 from chassis.run import Runtime, Verb
 from services.tags import catalogue_file, consumers, events, expiry, rederivation
 from services.tags.handlers import TagRules
+from services.tags.imports import command as importing
+from services.tags.imports.files import ImportFiles
+from services.tags.imports.matching import Matcher
+from services.tags.imports.running import Importer
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
 from services.tags.lake import keeping, writing
 from services.tags.rpc import TagsRpc
+from services.tags.rpc_imports import ImportsRpc
 from services.tags.rpc_shared_tags import SharedTagsRpc
 from services.tags.rpc_sharing import SharingRpc
 from services.tags.settings import Settings
@@ -47,11 +56,16 @@ async def serve(settings: Settings) -> None:
         keys = SharingKeys(settings.sharing_keys, settings.sharing_key_id)
         sharing = SharingRpc(runtime.database, rules.catalogue, keys, settings.share_recipients, settings.smallest_group)
         shared = SharedTagsRpc(runtime.database, rules.catalogue, IndexSource(projection), keys)
+        files = ImportFiles.of(settings)
+        importer = Importer(runtime.database, rules, Matcher(runtime.client(settings.identity_target), patient=True), files)
+        runtime.spawn(importer.follow(), "imports")
+        imports = ImportsRpc(runtime.database, rules, files)
 
         def register(server: grpc.aio.Server) -> None:
             add_TagsServiceServicer_to_server(servicer, server)
             add_SharingServiceServicer_to_server(sharing, server)
             add_SharedTagsServiceServicer_to_server(shared, server)
+            add_ImportServiceServicer_to_server(imports, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
@@ -59,6 +73,7 @@ async def serve(settings: Settings) -> None:
 VERBS = (
     Verb("ledger", "check the data-use ledger", verifying.run, verifying.arguments),
     Verb("compact", "make few files of the event lake's many, delete what expired", keeping.compact_verb, keeping.arguments),
+    *importing.VERBS,
 )
 
 

@@ -39,6 +39,12 @@ class Settings(ChassisSettings):
     smallest_group: int = Field(
         10, ge=2, description="The smallest min_group_size that a share may have: fewer persons than that are never told of."
     )
+    identity_target: str = Field("127.0.0.1:7001", description="host:port of identity's gRPC door; partners' hashes go there.")
+    import_store: str = Field(
+        "",
+        description="Where partners' files and uploads are: a folder, or s3://bucket/prefix with the lake's keys. "
+        "Empty: files are taken in by the command line only.",
+    )
     # Who else would ask: identity and touchpoints know anchors and addresses, not tags.
     rpc_service = "troika.tags.v1.TagsService"
     callers: frozenset[str] = Field(
@@ -51,9 +57,14 @@ class Settings(ChassisSettings):
         frozenset({"operator"}), description="Callers that tags may be shared with; each reads its own shares alone."
     )
 
+    import_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may take in partners' files, look at them and take them back."
+    )
+
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
             "troika.tags.v1.SharingService": self.sharing_callers,
             "troika.tags.v1.SharedTagsService": self.share_recipients,
+            "troika.tags.v1.ImportService": self.import_callers,
         }
