@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import SecretStr
 from troika.identity.v1 import events_pb2 as identity
@@ -29,7 +31,7 @@ from services.tags.domain.catalogue import Kind
 from services.tags.index.index import AudienceIndex
 from services.tags.rpc_shared_tags import SharedTagsRpc
 from services.tags.rpc_sharing import SharingRpc
-from services.tags.sharing import verifying
+from services.tags.sharing import consents, verifying
 from services.tags.sharing.keys import SharingKeys
 from services.tags.sharing.ledger_store import Head
 from services.tags.sharing.source import IndexSource
@@ -120,7 +122,7 @@ def values(column: Any) -> list[Any]:
 
 def asked(recipient: str = "agency", **terms: Any) -> pb.CreateShareRequest:
     given: dict[str, Any] = {
-        "request_id": f"{recipient} {terms}",
+        "request_id": uuid.uuid4().hex,
         "recipient": recipient,
         "purpose": "Study of mobility",
         "form": pb.SHARE_FORM_ROWS,
@@ -148,9 +150,7 @@ async def open_house(database: Database, *, key_ids: Sequence[str] = ("k1",), ac
     }
     server = rpc.Server(CALLERS, allowed, False)
     add_SharingServiceServicer_to_server(SharingRpc(database, RULES.catalogue, keys, RECIPIENTS, 5), server.aio)
-    add_SharedTagsServiceServicer_to_server(
-        SharedTagsRpc(database, RULES.catalogue, IndexSource(following), keys), server.aio
-    )
+    add_SharedTagsServiceServicer_to_server(SharedTagsRpc(database, RULES.catalogue, IndexSource(following), keys), server.aio)
     port = await server.start("127.0.0.1:0")
     channels = {name: rpc.connect(f"127.0.0.1:{port}", name, TOKEN) for name in CALLERS}
     try:
@@ -210,12 +210,21 @@ async def consenting(database: Database, numbers: Iterable[int], job: str = "stu
     await told(database, *(said(n) for n in listed))
 
 
+async def crowd(database: Database, size: int) -> None:
+    """Students who agreed, more than events would bring in a test's time."""
+    async with database.transaction() as uow:
+        for insert in (
+            "anchor (entity_kind, anchor_id, entity_id, version, facts) SELECT 1, n, n, 1, '{}'",
+            "entity (entity_kind, entity_id, version, present, tags, scores)"
+            " SELECT 1, n, 1, true, json_build_object('job', 'student'), '{}'",
+            f"sharing_consent SELECT n, n, -1, 100, {consents.NO_END}",
+        ):
+            await uow.fetch(f"INSERT INTO {insert} FROM generate_series(1, $1::bigint) n", size)
+
+
 @asynccontextmanager
 async def refused(code: str, reason: str) -> AsyncIterator[None]:
     """The call must fail with this code and reason."""
-    try:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
         yield
-    except grpc.aio.AioRpcError as error:
-        assert (code, reason) == (error.code().name, rpc.reason_of(error)[0])
-    else:
-        raise AssertionError(f"was not refused with {reason}")
+    assert (code, reason) == (error.value.code().name, rpc.reason_of(error.value)[0])

@@ -69,7 +69,7 @@ def test_spending_takes_exactly_what_was_asked_for_and_nobody_ever_owes(life: li
     live(world, life)
     assert all(0 <= each.spent <= each.earned for each in world.balances().values())
     # Whoever they are next, nobody will.
-    for owners in ({a: 1 for a in ANCHORS}, dict(zip(ANCHORS, ANCHORS, strict=True)), {1: 1, 2: 1, 3: 2, 4: 2}):
+    for owners in (dict.fromkeys(ANCHORS, 1), dict(zip(ANCHORS, ANCHORS, strict=True)), {1: 1, 2: 1, 3: 2, 4: 2}):
         world.owners = owners
         assert all(0 <= each.spent <= each.earned for each in world.balances().values())
 
