@@ -23,6 +23,7 @@ from services.tags.imports.matching import Matcher
 from services.tags.imports.running import Importer
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
+from services.tags.index.snapshots import Snapshots
 from services.tags.lake import keeping, writing
 from services.tags.rpc import TagsRpc
 from services.tags.rpc_imports import ImportsRpc
@@ -43,7 +44,8 @@ async def serve(settings: Settings) -> None:
     rules = TagRules(catalogue_file.load(settings.catalogue))
     async with Runtime("tags", settings) as runtime:
         await runtime.publishes(*events.STREAMS)
-        projection = Projection(AudienceIndex(rules.catalogue), runtime.database, runtime.bus)
+        snapshots = Snapshots.opened(settings.index_folder, settings.index_snapshot_s)
+        projection = Projection(AudienceIndex(rules.catalogue), runtime.database, runtime.bus, snapshots)
         runtime.checks["index"] = projection.check
         runtime.spawn(projection.run(), "index")
         runtime.spawn(rederivation.run(runtime.database, rules), "rederivation")

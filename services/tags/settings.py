@@ -45,6 +45,10 @@ class Settings(ChassisSettings):
         description="Where partners' files and uploads are: a folder, or s3://bucket/prefix with the lake's keys. "
         "Empty: files are taken in by the command line only.",
     )
+    index_folder: str = Field(
+        "", description="Folder for snapshots of the audience index, one replica's own. Empty: a boot reads the whole database."
+    )
+    index_snapshot_s: float = Field(600.0, gt=0, description="Seconds from one snapshot of the audience index to the next.")
     # Who else would ask: identity and touchpoints know anchors and addresses, not tags.
     rpc_service = "troika.tags.v1.TagsService"
     callers: frozenset[str] = Field(

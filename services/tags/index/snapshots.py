@@ -43,6 +43,11 @@ class Snapshots:
     def __init__(self, folder: Path, period_s: float) -> None:
         self._folder, self.period_s = folder, period_s
 
+    @classmethod
+    def opened(cls, folder: str, period_s: float) -> Snapshots | None:
+        """None when no folder is named."""
+        return cls(Path(folder), period_s) if folder else None
+
     async def write(self, index: AudienceIndex, created: str, sequence: int) -> Path:
         """Writes what the index holds after `sequence` or later of the stream made at `created`.
 

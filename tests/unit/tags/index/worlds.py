@@ -110,7 +110,7 @@ class World:
                     found.add(left)
         return sorted(found & self.entities[other].keys())
 
-    def truth(self, kind: Kind, entity_id: int, term: Term) -> bool | None:
+    def truth(self, kind: Kind, entity_id: int, term: Term) -> bool | None:  # noqa: C901  # one arm per kind of term
         tags = self.entities[kind][entity_id]
         have: Any = tags.get(getattr(term, "tag", ""))
         match term:
