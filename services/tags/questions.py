@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ class Questions:
     def __init__(self, catalogue: Catalogue, projection: Projection) -> None:
         self.catalogue, self._projection = catalogue, projection
         self._terms: OrderedDict[tuple[Kind, str], Term] = OrderedDict()
+        self._edition = catalogue.edition
 
     async def index(self) -> AudienceIndex:
         """The index; raises Unavailable until it has caught up."""
@@ -44,8 +46,19 @@ class Questions:
         term = self.term(kind, predicate, field)
         return count(await self.index(), kind, term, time.time())
 
+    def check_tags(self, kind: Kind, tags: Sequence[str], field: str) -> None:
+        """Raises InvalidArgument for the first of some tags that the index does not have."""
+        columns = self._projection.index.columns(kind)
+        for position, tag in enumerate(tags):
+            if tag not in columns or tag not in self.catalogue.of(kind):
+                raise InvalidArgument("no such tag", reason="UNKNOWN_TAG", field=f"{field}[{position}]")
+
     def term(self, kind: Kind, predicate: str, field: str) -> Term:
         """A parsed predicate; the most recently used ones are remembered. Raises InvalidArgument with reason and position."""
+        if self._edition != self.catalogue.edition:
+            # Names may mean something else now.
+            self._terms.clear()
+            self._edition = self.catalogue.edition
         key = (kind, predicate)
         term = self._terms.pop(key, None)
         if term is None:

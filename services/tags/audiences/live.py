@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from pyroaring import BitMap
 
-from chassis.errors import ResourceExhausted
+from chassis.errors import ResourceExhausted, TroikaError
 from services.tags.audiences.membership import TICK_S, Changed, Membership, Moved
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.terms import Term
@@ -47,32 +47,39 @@ class Watch:
         self.followed, self._most_ids = followed, most_ids
         self._waiting: deque[Change] = deque()
         self._ids = 0
-        self._news, self._ended = asyncio.Event(), ""
-        self.overrun = False
+        self._news = asyncio.Event()
+        self._end: TroikaError | None = None
 
     def offer(self, change: Change) -> None:
         """Adds a change; a reader that leaves too many lying is cut off, so that it cannot fill the memory."""
         self._ids += len(change.entered) + len(change.left)
         self._waiting.append(change)
         if self._ids > self._most_ids or len(self._waiting) > MOST_CHANGES:
-            self.overrun = True
-            self._waiting.clear()
+            self.end(
+                ResourceExhausted(
+                    f"more than {self._most_ids} ids or {MOST_CHANGES} changes were waiting to be read; begin again",
+                    reason="READER_TOO_SLOW",
+                )
+            )
+        self._news.set()
+
+    def end(self, error: TroikaError) -> None:
+        """Ends the reading with an error; what was not read is dropped."""
+        self._end = error
+        self._waiting.clear()
         self._news.set()
 
     async def next(self, timeout_s: float) -> Change | None:
-        """The next change, None when nothing changed for so long. Raises ResourceExhausted once it was cut off."""
-        if not self._waiting and not self.overrun:
+        """The next change, None when nothing changed for so long. Raises what ended the reading."""
+        if not self._waiting and self._end is None:
             self._news.clear()
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._news.wait()
             except TimeoutError:
                 return None
-        if self.overrun:
-            raise ResourceExhausted(
-                f"more than {self._most_ids} ids or {MOST_CHANGES} changes were waiting to be read; begin again",
-                reason="READER_TOO_SLOW",
-            )
+        if self._end is not None:
+            raise self._end
         change = self._waiting.popleft()
         self._ids -= len(change.entered) + len(change.left)
         return change
@@ -132,12 +139,25 @@ class Live:
     def redefine(self, key: object, term: Term, version: int) -> None:
         """Gives a membership that is followed another predicate; readers hear who enters and leaves by that."""
         followed = self._followed.get(key)
-        if followed is None or followed.version >= version:
+        if followed is None or followed.version > version:
             return
         old, now = followed.membership, time.time()
+        if followed.version == version and old.term == term:
+            return
         followed.membership, followed.version = Membership(self._projection.index, old.kind, term, now), version
         new = followed.membership.members
         self._tell(followed, Moved(new - old.members, old.members - new), self.position)
+
+    def end(self, key: object, error: TroikaError) -> None:
+        """Ends all readings of a membership with an error."""
+        if followed := self._followed.get(key):
+            for watch in list(followed.watches):
+                watch.end(error)
+
+    @property
+    def keys(self) -> Collection[object]:
+        """What is followed."""
+        return self._followed.keys()
 
     @asynccontextmanager
     async def watch(self, key: object, kind: Kind, term: Term, version: int = 0) -> AsyncIterator[Watch]:

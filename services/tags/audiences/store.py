@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -122,6 +122,15 @@ async def page(reader: Reader, after: int, limit: int) -> list[Named]:
         f"SELECT {_COLUMNS} FROM audience WHERE audience_id > $1 AND deleted_at IS NULL ORDER BY audience_id LIMIT $2",  # noqa: S608
         after,
         limit,
+    )
+    return [_named(row) for row in rows]
+
+
+async def by_number(reader: Reader, audience_ids: Collection[int]) -> list[Named]:
+    """Some audiences, be they ended."""
+    rows = await reader.fetch(
+        f"SELECT {_COLUMNS} FROM audience WHERE audience_id = ANY($1::bigint[]) ORDER BY audience_id",  # noqa: S608
+        sorted(audience_ids),
     )
     return [_named(row) for row in rows]
 

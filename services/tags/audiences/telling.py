@@ -23,6 +23,7 @@ from chassis.errors import TroikaError, is_operational
 from services.tags import events
 from services.tags.audiences import store
 from services.tags.audiences.live import Followed, Live
+from services.tags.audiences.naming import key_of, redefine
 from services.tags.audiences.store import Named, Told
 from services.tags.domain.catalogue import Kind
 from services.tags.questions import Questions, ids_in
@@ -71,6 +72,7 @@ class Teller:
                 # Raises when the connection, and the lock with it, is gone.
                 await lock.rows("SELECT 1")
                 await self.look()
+                await redefine(self._database, self._questions, self._live)
                 looked = now
             await self.tell()
             if now - sampled >= _SAMPLE_S:
@@ -81,32 +83,35 @@ class Teller:
     async def look(self) -> None:
         """Follows audiences as they are defined now. One whose predicate can no longer be read stays as it was."""
         found = {named.audience_id: named for named in await store.to_tell(self._database)}
-        for audience_id in self._audiences.keys() - found.keys():
-            del self._audiences[audience_id]
+        for audience_id in (self._audiences.keys() | self._followed.keys()) - found.keys():
+            self._drop(audience_id)
         for audience_id, named in found.items():
-            known = self._audiences.get(audience_id)
-            if known == named:
-                continue
-            try:
-                self._follow(named)
-            except TroikaError as error:
-                log.warning("audience cannot be read", extra={"audience": named.name, "reason": error.reason})
             self._audiences[audience_id] = named
-            await asyncio.sleep(0)
+            if named.deleted_at is not None:
+                if audience_id in self._followed:
+                    self._live.release(key_of(named))
+                    del self._followed[audience_id]
+            elif audience_id not in self._followed:
+                self._follow(named)
+                await asyncio.sleep(0)
 
     def _follow(self, named: Named) -> None:
-        key, definition = named.audience_id, named.definition
-        if named.deleted_at is not None:
-            if self._followed.pop(key, None):
-                self._live.release(key_of(named))
+        definition = named.definition
+        try:
+            term = self._questions.term(definition.kind, definition.predicate, "predicate")
+        except TroikaError as error:
+            log.warning("audience cannot be read", extra={"audience": named.name, "reason": error.reason})
             return
-        term = self._questions.term(definition.kind, definition.predicate, "predicate")
-        if key in self._followed:
-            self._live.redefine(key_of(named), term, named.version)
-        else:
-            self._followed[key] = self._live.follow(key_of(named), definition.kind, term, named.version)
-            self._live.redefine(key_of(named), term, named.version)
-        self._followed[key].stirred = True
+        followed = self._live.follow(key_of(named), definition.kind, term, named.version)
+        self._live.redefine(key_of(named), term, named.version)
+        followed.stirred = True
+        self._followed[named.audience_id] = followed
+
+    def _drop(self, audience_id: int) -> None:
+        self._audiences.pop(audience_id, None)
+        self._told.pop(audience_id, None)
+        if self._followed.pop(audience_id, None) is not None:
+            self._live.release(("audience", audience_id))
 
     async def tell(self) -> None:
         """Tells of every audience that changed."""
@@ -114,7 +119,7 @@ class Teller:
             followed = self._followed.get(named.audience_id)
             if named.deleted_at is not None:
                 await self._tell_end(named)
-                del self._audiences[named.audience_id]
+                self._drop(named.audience_id)
             elif followed is not None and followed.stirred:
                 followed.stirred = False
                 try:
@@ -177,11 +182,6 @@ class Teller:
         for audience_id in self._followed:
             self._live.release(("audience", audience_id))
         self._followed, self._audiences = {}, {}
-
-
-def key_of(named: Named) -> tuple[str, int]:
-    """The key that a named audience is followed under."""
-    return "audience", named.audience_id
 
 
 def blocks_of(members: BitMap, changed: BitMap) -> Mapping[int, bytes]:
