@@ -18,23 +18,23 @@ _LOCK = "hashtext('troika tags sharing')"
 
 # Of persons ($1) those who agreed by now ($2, microseconds), with all their anchors: the strictest over these. A grant that has
 # run out is none, and brings back the withdrawal that it lifted. Anchors that no fact is known of belong to whom the statement
-# named.
+# named. OFFSET 0 keeps it to look-ups: a page of persons is small beside the tables, the planner's guess is not always.
 AGREED = """
-SELECT t.person_id, t.anchors FROM (
-    SELECT entity_id AS person_id, array_agg(anchor_id) AS anchors FROM anchor
-    WHERE entity_kind = 1 AND entity_id = ANY($1::bigint[]) GROUP BY entity_id
-) AS t JOIN (
-    SELECT person_id FROM (
-        SELECT a.entity_id AS person_id, c.withdrawn_us, c.given_us, c.expires_us
-        FROM anchor a JOIN sharing_consent c USING (anchor_id) WHERE a.entity_kind = 1 AND a.entity_id = ANY($1::bigint[])
-        UNION ALL
-        SELECT c.person_id, c.withdrawn_us, c.given_us, c.expires_us FROM sharing_consent c
-        WHERE c.person_id = ANY($1::bigint[])
-            AND NOT EXISTS (SELECT FROM anchor a WHERE a.entity_kind = 1 AND a.anchor_id = c.anchor_id)
-    ) AS said GROUP BY person_id
+WITH hers AS MATERIALIZED (
+    SELECT entity_id AS person_id, anchor_id FROM anchor WHERE entity_kind = 1 AND entity_id = ANY($1::bigint[])
+), said AS (
+    SELECT h.person_id, c.withdrawn_us, c.given_us, c.expires_us FROM hers h
+    CROSS JOIN LATERAL (SELECT * FROM sharing_consent WHERE anchor_id = h.anchor_id OFFSET 0) AS c
+    UNION ALL
+    SELECT c.person_id, c.withdrawn_us, c.given_us, c.expires_us FROM sharing_consent c
+    WHERE c.person_id = ANY($1::bigint[])
+        AND NOT EXISTS (SELECT FROM anchor a WHERE a.entity_kind = 1 AND a.anchor_id = c.anchor_id OFFSET 0)
+), agreed AS (
+    SELECT person_id FROM said GROUP BY person_id
     HAVING bool_or(given_us > withdrawn_us AND expires_us > $2)
         AND NOT bool_or(withdrawn_us >= given_us OR (withdrawn_us >= 0 AND expires_us <= $2))
-) AS s USING (person_id)
+)
+SELECT person_id, array_agg(anchor_id) AS anchors FROM hers JOIN agreed USING (person_id) GROUP BY person_id
 """
 
 
