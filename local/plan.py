@@ -18,6 +18,7 @@ SECRETS: Final[Mapping[str, Mapping[str, Encoding]]] = {
         "hash_key": "base64",
         "keks": "named ring",
     },
+    "tags": {"sharing_keys": "named ring"},
     "scoring": {"model_signing_key": "hex"},
     "touchpoints": {"secrets_key": "hex"},
 }
