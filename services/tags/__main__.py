@@ -6,6 +6,7 @@ import gc
 from pathlib import Path
 
 import grpc
+from troika.tags.v1.audience_service_pb2_grpc import add_AudienceServiceServicer_to_server
 from troika.tags.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.tags.v1.sharing_service_pb2_grpc import (
     add_SharedTagsServiceServicer_to_server,
@@ -15,7 +16,13 @@ from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_serv
 
 from chassis import run
 from chassis.run import Runtime, Verb
-from services.tags import catalogue_file, consumers, events, expiry, rederivation
+from services.tags import consumers, events, expiry, rederivation
+from services.tags.audiences.consents import ReachConsents
+from services.tags.audiences.live import Live
+from services.tags.audiences.naming import keep_defined
+from services.tags.audiences.previewing import CHANNELS
+from services.tags.audiences.telling import Teller
+from services.tags.catalogue import yaml_files
 from services.tags.handlers import TagRules
 from services.tags.imports import command as importing
 from services.tags.imports.files import ImportFiles
@@ -25,7 +32,9 @@ from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
 from services.tags.index.snapshots import Snapshots
 from services.tags.lake import keeping, writing
+from services.tags.questions import Questions
 from services.tags.rpc import TagsRpc
+from services.tags.rpc_audiences import AudienceRpc
 from services.tags.rpc_imports import ImportsRpc
 from services.tags.rpc_shared_tags import SharedTagsRpc
 from services.tags.rpc_sharing import SharingRpc
@@ -41,7 +50,7 @@ async def serve(settings: Settings) -> None:
     # parsing them.
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-    rules = TagRules(catalogue_file.load(settings.catalogue))
+    rules = TagRules(yaml_files.load(settings.catalogue))
     async with Runtime("tags", settings) as runtime:
         await runtime.publishes(*events.STREAMS)
         snapshots = Snapshots.opened(settings.index_folder, settings.index_snapshot_s)
@@ -55,6 +64,12 @@ async def serve(settings: Settings) -> None:
             runtime.consumes(writing.consumer(lake.storage))
             runtime.spawn(keeping.run(runtime.database, lake, keeping.rules_of(settings)), "lake")
         servicer = TagsRpc(rules, projection, runtime.database)
+        questions, live = Questions(rules.catalogue, projection), Live(projection)
+        runtime.spawn(live.run(), "live audiences")
+        runtime.spawn(keep_defined(runtime.database, questions, live), "definitions of audiences")
+        runtime.spawn(Teller(runtime.database, questions, live).run(), "telling of audiences")
+        consents = ReachConsents(runtime.database, settings.consent_regimes, CHANNELS)
+        audiences = AudienceRpc(runtime.database, questions, live, consents)
         keys = SharingKeys(settings.sharing_keys, settings.sharing_key_id)
         sharing = SharingRpc(runtime.database, rules.catalogue, keys, settings.share_recipients, settings.smallest_group)
         shared = SharedTagsRpc(runtime.database, rules.catalogue, IndexSource(projection), keys)
@@ -68,6 +83,7 @@ async def serve(settings: Settings) -> None:
             add_SharingServiceServicer_to_server(sharing, server)
             add_SharedTagsServiceServicer_to_server(shared, server)
             add_ImportServiceServicer_to_server(imports, server)
+            add_AudienceServiceServicer_to_server(audiences, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 

@@ -21,8 +21,8 @@ from services.tags.questions import ids_in
 
 # Ids in one message of a watch, of those who enter and of those who leave.
 WATCH_IDS: Final = 100_000
-# Receivers refuse messages that are nested a hundred deep; each level of a tree with related entities takes two.
-_DEEPEST: Final = 45
+# Receivers refuse messages that are nested a hundred deep.
+_DEEPEST: Final = 90
 _TRUTHS: Final = {True: audience_pb.TRUTH_TRUE, False: audience_pb.TRUTH_FALSE, None: audience_pb.TRUTH_UNKNOWN}
 
 

@@ -10,9 +10,10 @@ from troika.identity.v1 import events_pb2 as identity
 from troika.scoring.v1 import events_pb2 as scoring
 
 from chassis.bus import Consumer, Message
-from chassis.consents import ALL_CHANNELS
+from chassis.consents import ALL_CHANNELS, MESSAGES
 from chassis.db import UnitOfWork
 from services.tags import erasing, events, handlers, relating, scores
+from services.tags.audiences import consents as reach
 from services.tags.domain.catalogue import RELATIONS, Kind
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
 from services.tags.erasure_store import Tombstone
@@ -103,6 +104,7 @@ class _Entities:
         told: list[Told] = []
         erased: dict[int, Tombstone] = {}
         said: list[Said] = []
+        reaching: list[reach.Said] = []
         for message in messages:
             changed = identity.EntitiesChanged.FromString(message.data)
             for move in changed.anchor_moves:
@@ -110,6 +112,7 @@ class _Entities:
             told += [_told(r, message.sequence) for r in changed.relation_changes if _concerns_us(r)]
             erased |= {anchor: Tombstone(anchor, e.person_id) for e in changed.erasures for anchor in e.anchor_ids}
             said += [_said(c) for c in changed.consent_changes if _is_about_sharing(c)]
+            reaching += [each for c in changed.consent_changes for each in _reaching(c)]
         await _apply(uow, self._rules, batch)
         if told:
             events.publish(uow, await relating.follow(uow, told))
@@ -117,6 +120,8 @@ class _Entities:
             events.publish(uow, await erasing.erase(uow, self._rules, list(erased.values())))
         if said:
             await consents.keep(uow, said)
+        if reaching:
+            await reach.keep(uow, reaching)
 
     def _add(self, uow: UnitOfWork, batch: Batch, move: identity.AnchorMove, subject: str) -> None:
         owner = move.owner
@@ -153,6 +158,26 @@ def _is_about_sharing(change: identity.ConsentChange) -> bool:
 def _said(change: identity.ConsentChange) -> Said:
     expires_us = change.expires_at_us or consents.NO_END
     return Said(change.anchor_id, change.person_id, not change.opted_out, change.stated_at_us, expires_us)
+
+
+def _reaching(change: identity.ConsentChange) -> list[reach.Said]:
+    """What a change says on marketing; without a purpose it is about messages of any."""
+    purposes = [change.purpose] if change.purpose else [*MESSAGES]
+    expires_us, separate = change.expires_at_us or reach.NO_END, change.kind == identity.CONSENT_KIND_SEPARATE
+    return [
+        reach.Said(
+            change.anchor_id,
+            change.person_id,
+            purpose,
+            change.channel,
+            separate,
+            not change.opted_out,
+            change.stated_at_us,
+            expires_us,
+        )
+        for purpose in purposes
+        if purpose in reach.PURPOSES
+    ]
 
 
 def _told(change: identity.RelationChange, sequence: int) -> Told:

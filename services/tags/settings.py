@@ -6,15 +6,16 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.keyrings import KeyId, NamedKeys
 from chassis.settings import ChassisSettings
-from services.tags import catalogue_file
+from services.tags.catalogue import yaml_files
 
 
 class Settings(ChassisSettings):
     """Settings of tags."""
 
-    catalogue: Path = Field(catalogue_file.DEFAULT, description="The tag catalogue, a YAML file.")
+    catalogue: Path = Field(yaml_files.DEFAULT, description="The tag catalogue: a YAML file, or a folder of them.")
     # Off unless named: who starts a service to look at it should not find folders made.
     lake: str = Field(
         "", description="The event lake: a folder, or s3://bucket/prefix. Empty: events are not kept, and there is no as_of."
@@ -65,10 +66,20 @@ class Settings(ChassisSettings):
         frozenset({"operator"}), description="Who may take in partners' files, look at them and take them back."
     )
 
+    audience_callers: frozenset[str] = Field(
+        frozenset({"orchestrator", "operator"}), description="Who may preview, explain, name and watch audiences."
+    )
+    consent_regimes: RegimeTable = Field(
+        dict(DEFAULT_REGIMES),
+        description="What must have been said before marketing: purpose or purpose/channel to opt_out, opt_in or separate, as"
+        " JSON. The same as orchestrator and touchpoints have; previews of reach count by it.",
+    )
+
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
             "troika.tags.v1.SharingService": self.sharing_callers,
             "troika.tags.v1.SharedTagsService": self.share_recipients,
             "troika.tags.v1.ImportService": self.import_callers,
+            "troika.tags.v1.AudienceService": self.audience_callers,
         }

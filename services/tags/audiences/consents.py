@@ -15,6 +15,7 @@ from pyroaring import BitMap
 from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, SHARING, regime, uses
 from chassis.db import Database, UnitOfWork
 from services.tags import erasure_store
+from services.tags.sharing.consents import hold_off_erasures
 
 MARKETING: Final = "marketing"
 # What is kept: marketing, and what goes with it where a dealer gets to know of somebody.
@@ -54,6 +55,7 @@ async def keep(uow: UnitOfWork, statements: Sequence[Said]) -> None:
 
     Order and repetition do not matter; what is said of erased persons is dropped.
     """
+    await hold_off_erasures(uow)
     stones = await erasure_store.tombstones(uow, {said.anchor_id for said in statements})
     living = [s for s in statements if s.anchor_id not in stones or stones[s.anchor_id].person_id != s.person_id]
     if not living:
