@@ -13,7 +13,8 @@ from troika.identity.v1 import events_pb2 as identity
 
 from chassis.bus import Message
 from chassis.db import Database
-from services.tags import catalogue_file, consumers
+from services.tags import consumers
+from services.tags.catalogue import yaml_files
 from services.tags.handlers import TagRules
 
 EVENTS, PERSONS, MESSAGE = 60_000, 20_000, 500
@@ -68,7 +69,7 @@ def messages(count: int, seed: int) -> list[Message]:
 
 async def measure(database: Database, count: int = EVENTS) -> dict[str, Any]:
     """Events per second, and what they cost this process; the first tenth, when all persons are new, is not counted."""
-    rules = TagRules(catalogue_file.parse(catalogue()))
+    rules = TagRules(yaml_files.parse(catalogue()))
     resolved = consumers.consumers(rules)[0]
     given = messages(count, 1)
     gc.collect()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -74,15 +74,22 @@ class Changes:
 
 
 class TagRules:
-    """A catalogue, compiled."""
+    """A catalogue, compiled. `hold` is asked at the start of each transaction that derives tags: see LiveCatalogue."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
+        self.hold: Callable[[UnitOfWork], Awaitable[None]] = _as_it_is
         self.facts = FactRules(catalogue)
         self.business = BusinessRules(catalogue)
         self.score_tags = {
             d.origin.model: name for name, d in catalogue.of(Kind.PERSON).items() if isinstance(d.origin, FromScore)
         }
+
+    def become(self, catalogue: Catalogue) -> None:
+        """Takes over another catalogue; raises DefinitionError, and stays as it was, when that cannot work."""
+        others = TagRules(catalogue)
+        self.catalogue.become(catalogue)
+        self.facts, self.business, self.score_tags = others.facts, others.business, others.score_tags
 
     def renew(
         self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], received_at_us: int, now_us: int
@@ -151,6 +158,10 @@ class TagRules:
         due = [] if aged == math.inf else [math.ceil(aged * 1e6)]
         leaves = self.facts.next_due_us(kind, anchors, now_us)
         return min([*due, *([leaves] if leaves is not None else [])], default=None)
+
+
+async def _as_it_is(_: UnitOfWork) -> None:
+    """A catalogue that never changes."""
 
 
 def now_us() -> int:
@@ -330,6 +341,7 @@ async def rederive(
     uow: UnitOfWork, rules: TagRules, kind: Kind, entity_ids: Sequence[int], at_us: int | None = None
 ) -> Changes:
     """Derives entities anew, all tags, as of a moment (None: now): after the catalogue changed, or time went by."""
+    await rules.hold(uow)
     at_us = now_us() if at_us is None else at_us
     entities = await store.lock_entities(uow, kind, entity_ids)
     grouped = by_entity((await store.anchors_of(uow, kind, entity_ids)).values())

@@ -84,6 +84,11 @@ class Sensitivity(Enum):
     PERSONAL = "personal"
     SENSITIVE = "sensitive"
 
+    @property
+    def rank(self) -> int:
+        """The higher, the fewer may see it."""
+        return list(Sensitivity).index(self)
+
 
 class CatalogueError(ValueError):
     """The catalogue cannot be used; the message names the place."""
@@ -188,10 +193,15 @@ class TagDefinition:
 
 
 class Catalogue:
-    """All tags of all kinds, by kind and name. Names are lower case because SQL folds bare names."""
+    """All tags of all kinds, by kind and name. Names are lower case because SQL folds bare names.
+
+    It may become another one between two batches (`become`), under all who hold it; what they made of it before is of an older
+    `edition`.
+    """
 
     def __init__(self, definitions: Sequence[TagDefinition]) -> None:
         """Raises CatalogueError on a name or title used twice within a kind."""
+        self.edition = 0
         self.definitions = tuple(definitions)
         self._by_kind: dict[Kind, dict[str, TagDefinition]] = {kind: {} for kind in Kind}
         # Business tags that cross relations are computed when asked: BusinessRules puts in what they mean.
@@ -212,3 +222,9 @@ class Catalogue:
     def known_as(self, kind: Kind) -> Mapping[str, TagDefinition]:
         """The tags of one kind by name and by title."""
         return self._known_as[kind]
+
+    def become(self, other: Catalogue) -> None:
+        """Takes over all of another one."""
+        edition = self.edition
+        self.__dict__.update(other.__dict__)
+        self.edition = edition + 1

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from troika.identity.v1 import events_pb2 as identity
 
 from chassis.db import Database
-from services.tags import catalogue_file, expiry, handlers
+from services.tags import expiry, handlers
+from services.tags.catalogue import yaml_files
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.facts import Occurrence
 from services.tags.handlers import Batch, Sighting, TagRules
@@ -28,7 +29,7 @@ person:
   asleep: {type: boolean, description: d, expression: "seen < NOW() - INTERVAL '30 seconds'"}
   days: {type: number, description: d, expression: "DAYS_SINCE(seen)"}
 """
-RULES = TagRules(catalogue_file.parse(TEXT))
+RULES = TagRules(yaml_files.parse(TEXT))
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 

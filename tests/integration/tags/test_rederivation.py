@@ -1,13 +1,22 @@
 """A changed catalogue reaches entities that no event touches."""
 
 from chassis.db import Database
-from services.tags import catalogue_file, rederivation
+from services.tags import rederivation
+from services.tags.catalogue import yaml_files
+from services.tags.domain.catalogue import Catalogue
 from services.tags.handlers import TagRules
 from tests.integration.tags import world
 from tests.integration.tags.world import RULES, event
 
-TEXT = catalogue_file.DEFAULT.read_text(encoding="utf-8")
-MORE = TEXT.replace("vehicle:", "  often:\n    type: boolean\n    description: d\n    expression: app_opens >= 2\nvehicle:")
+MORE = Catalogue(
+    [
+        *RULES.catalogue.definitions,
+        *(
+            each.definition
+            for each in yaml_files.read("person:\n  often: {type: boolean, description: d, expression: app_opens >= 2}")[0]
+        ),
+    ]
+)
 
 
 async def test_a_new_business_tag_is_derived_for_all_and_published(database: Database) -> None:
@@ -16,7 +25,7 @@ async def test_a_new_business_tag_is_derived_for_all_and_published(database: Dat
     await world.empty_outbox(database)
     await rederivation.run(database, RULES)
     assert [] == await world.published(database)
-    await rederivation.run(database, TagRules(catalogue_file.parse(MORE)))
+    await rederivation.run(database, TagRules(MORE))
     changes = [c for m in await world.published(database) for c in m.changes]
     assert {"often"} == {c.tag for c in changes}
     assert 551 == len(changes) == len(await world.tags(database))

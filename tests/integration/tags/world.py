@@ -13,11 +13,12 @@ from troika.tags.v1 import events_pb2 as pb
 
 from chassis.bus import Message
 from chassis.db import Database
-from services.tags import catalogue_file, consumers, events
+from services.tags import consumers, events
+from services.tags.catalogue import yaml_files
 from services.tags.domain.catalogue import Kind
 from services.tags.handlers import TagRules
 
-RULES = TagRules(catalogue_file.load())
+RULES = TagRules(yaml_files.load())
 RESOLVED, ENTITIES, SCORES = consumers.consumers(RULES)
 Owner = tuple[int, int, int]  # anchor, entity, version
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tags import catalogue_file
+from services.tags.catalogue import yaml_files
 from services.tags.domain.catalogue import Kind, TagType
 from services.tags.domain.facts import BadEvent, FactRules, Facts, Occurrence, fold, typed
 
@@ -28,13 +28,13 @@ TEXT = "\n".join(
     [
         "person:",
         *(_line(f"t{i}", expression, window) for i, expression in enumerate(FOLDS) for window in ("", WINDOW)),
-        "  where: {type: category, description: d, expression: \"LAST(source_name) FILTER (WHERE source LIKE 's:%')\"}",
+        "  place_of: {type: category, description: d, expression: \"LAST(source_name) FILTER (WHERE source LIKE 's:%')\"}",
         "  last: {type: number, description: d, expression: \"LAST(x) FILTER (WHERE event = 'E')\"}",
         "  count: {type: number, description: d, expression: COUNT(*)}",
         "  big: {type: number, description: d, expression: COUNT(*) FILTER (WHERE x > 2 AND NOT w = 'a')}",
     ]
 )
-RULES = FactRules(catalogue_file.parse(TEXT))
+RULES = FactRules(yaml_files.parse(TEXT))
 NOW = 5_000_000
 
 Event = tuple[Occurrence, int]
@@ -107,7 +107,7 @@ def test_the_anchors_behind_a_value_are_named() -> None:
     explained = RULES.explained(Kind.PERSON, {7: folded([(early, 3)]), 9: folded([(late, 4)])})
     assert (2, [9]) == explained["last"]
     assert (2, [7, 9]) == explained["count"]
-    assert [9] == explained["where"][1]
+    assert [9] == explained["place_of"][1]
 
 
 @pytest.mark.parametrize(

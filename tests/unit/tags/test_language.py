@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tags import catalogue_file
+from services.tags.catalogue import yaml_files
 from services.tags.domain.aggregates import parse_aggregate
 from services.tags.domain.catalogue import Aggregate, FromEvents, Kind, Window
 from services.tags.domain.language import MAX_TERMS, LanguageError
@@ -27,7 +27,7 @@ from services.tags.domain.terms import (
     Through,
 )
 
-CATALOGUE = catalogue_file.load()
+CATALOGUE = yaml_files.load()
 
 
 def parse(text: str) -> object:
