@@ -31,7 +31,7 @@ class History:
     ) -> pb.TagsChanged:
         """Lets entities be so (None: gone) and relations end or begin; returns what is told of it."""
         told = pb.TagsChanged()
-        for kind, entity_id, new in dict((each[:2], each) for each in changes).values():
+        for kind, entity_id, new in {each[:2]: each for each in changes}.values():
             old = self.world.entities[kind].pop(entity_id, None)
             if new is not None:
                 self.world.entities[kind][entity_id] = new
