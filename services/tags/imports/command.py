@@ -16,9 +16,9 @@ import orjson
 
 from chassis import rpc
 from chassis.db import Database
-from chassis.errors import FailedPrecondition
+from chassis.errors import FailedPrecondition, NotFound
 from chassis.run import Verb
-from services.tags import catalogue_file
+from services.tags.catalogue import yaml_files
 from services.tags.handlers import TagRules
 from services.tags.imports import jobs, mapping
 from services.tags.imports.files import ImportFiles
@@ -36,7 +36,7 @@ _PAGE = 10_000
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[tuple[Database, TagRules, Importer]]:
     """What an import needs, in this process; its facts go out through the relay of the service."""
-    rules = TagRules(catalogue_file.load(settings.catalogue))
+    rules = TagRules(yaml_files.load(settings.catalogue))
     database = Database(settings.postgres_dsn, "tags", 3)
     channel = rpc.connect(settings.identity_target, "tags", settings.caller_token)
     try:
@@ -48,7 +48,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Database, TagRules,
 
 async def run_import(settings: Settings, flags: argparse.Namespace) -> None:
     """The verb `import`. Raises FailedPrecondition when it failed: the exit code then is 1."""
-    text = flags.mapping.read_text(encoding="utf-8-sig")
+    text = _mapping_text(flags.mapping)
     async with _opened(settings) as (database, rules, importer):
         plan = mapping.parse(text, rules.catalogue)
         source = ImportFiles.of_path(flags.file)
@@ -76,6 +76,15 @@ async def run_import(settings: Settings, flags: argparse.Namespace) -> None:
         sys.stdout.write(summary(done) + (f"refused: {errors} ({refused:,} places)\n" if refused else ""))
     if done.state != jobs.DONE:
         raise FailedPrecondition(done.message or f"the import is {done.state}", reason=done.reason or "IMPORT_STOPPED")
+
+
+def _mapping_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}", reason="FILE_NOT_FOUND", field="mapping") from None
+    except (OSError, UnicodeDecodeError):
+        raise mapping.MappingError(f"{path} is not a file in UTF-8", field="mapping") from None
 
 
 async def list_imports(settings: Settings, flags: argparse.Namespace) -> None:

@@ -28,6 +28,11 @@ def hashed(value: str, partner: str = "acme") -> bytes:
     return hmac.new(KEYS[partner], value.encode(), hashlib.sha256).digest()
 
 
+def secret(caller: str) -> str:
+    """What a caller shows."""
+    return f"{caller}-secret-of-a-test"
+
+
 @dataclass
 class Doors:
     """Stubs by caller."""
@@ -45,8 +50,8 @@ class Doors:
 
 @asynccontextmanager
 async def matching_server(world: World, limits: Limits, partners: Partners = PARTNERS) -> AsyncIterator[str]:
-    """Where the door on the world's tables listens; a caller's secret is `<caller>-secret`."""
-    hashes = {caller: hashlib.sha256(f"{caller}-secret".encode()).hexdigest() for caller in CALLERS}
+    """Where the door on the world's tables listens; callers show their `secret`."""
+    hashes = {caller: hashlib.sha256(secret(caller).encode()).hexdigest() for caller in CALLERS}
     server = rpc.Server(hashes, {"troika.identity.v1.MatchingService": frozenset(CALLERS)}, with_reflection=False)
     servicer = MatchingRpc(world.database, partners, limits, frozenset({"tags"}))
     add_MatchingServiceServicer_to_server(servicer, server.aio)
@@ -58,7 +63,7 @@ async def matching_server(world: World, limits: Limits, partners: Partners = PAR
 async def matching_doors(world: World, limits: Limits, partners: Partners = PARTNERS) -> AsyncIterator[Doors]:
     """Stubs of that server."""
     async with matching_server(world, limits, partners) as target:
-        channels = [rpc.connect(target, caller, f"{caller}-secret") for caller in CALLERS]
+        channels = [rpc.connect(target, caller, secret(caller)) for caller in CALLERS]
         yield Doors(*(MatchingServiceStub(channel) for channel in channels))
         for channel in channels:
             await channel.close()

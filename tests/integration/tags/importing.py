@@ -26,7 +26,7 @@ from services.tags.imports.files import ImportFiles
 from services.tags.imports.jobs import Job
 from services.tags.imports.matching import Matcher
 from services.tags.imports.running import Importer, Tell
-from tests.integration.identity.matching import KEYS, matching_server
+from tests.integration.identity.matching import KEYS, matching_server, secret
 from tests.integration.identity.world import World
 from tests.integration.tags.world import message
 from tests.unit.tags.imports.catalogue import CATALOGUE, HEAD
@@ -149,6 +149,6 @@ async def partnered(
 ) -> AsyncIterator[Partnered]:
     """Opens identity's door for tags."""
     async with matching_server(identity, limits or Limits(10**6, 10**6), PARTNERS) as target:
-        channel = rpc.connect(target, "tags", "tags-secret")
+        channel = rpc.connect(target, "tags", secret("tags"))
         yield Partnered(identity, database, target, Matcher(channel), folder)
         await channel.close()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from services.tags import catalogue_file
+from services.tags.catalogue import yaml_files as catalogues
 from services.tags.imports import mapping, reading
 from services.tags.imports.mapping import FileMapping
 from services.tags.imports.reading import Row
 
-CATALOGUE = catalogue_file.parse(
-    """
+TEXT = """
 person:
   income_band: {type: category, description: "Band.", import: [ours, acme, bravo], conflict: newest}
   household_size: {type: number, description: "Heads.", import: [ours, acme, bravo], conflict: highest_confidence}
@@ -23,7 +22,7 @@ person:
 vehicle:
   insured_until: {type: time, description: "Insurance.", import: [acme]}
 """
-)
+CATALOGUE = catalogues.parse(TEXT)
 MAPPING = """
 partner: acme
 match: {column: phone, kind: mobile}
