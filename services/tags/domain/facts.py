@@ -7,8 +7,7 @@ unmerge undoes a merge.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,11 +60,12 @@ class Statement(NamedTuple):
 class _Rule:
     name: str
     fold: Fold
-    # None takes a word, whatever it is a category, a member of a set or a text.
-    type: TagType
+    typed: Callable[[Any], Value | None]
     field: str | None
     constant: Value | None
     condition: Truth | None
+    # Whether it reads properties at all: most events are counted, and their properties need no parsing then.
+    asks: bool
 
 
 class FactRules:
@@ -93,20 +93,20 @@ class FactRules:
         Raises BadEvent when the properties are not one JSON object.
         """
         statements: list[Statement] = []
-        properties: Properties | None = None
+        properties: Properties = {}
+        seen: Seen | None = None
         for rule in self._rules(kind, event.source, event.name):
-            if properties is None and (rule.condition is not None or (rule.field is not None and rule.field != "$time")):
+            if rule.asks and seen is None:
                 properties = _object(properties_json)
-            if rule.condition is not None and rule.condition(Seen(properties or {}, 0.0)) is not True:
+                seen = Seen(properties, 0.0)
+            if rule.condition is not None and rule.condition(seen) is not True:  # type: ignore[arg-type]  # it asks, so it is there
                 continue
             if rule.field is None:
                 value = rule.constant
             elif rule.field == "$time":
                 value = event.occurred_at_us / 1e6
             else:
-                value = typed(rule.type, (properties or {}).get(rule.field))
-                if rule.fold.aggregate in _SUMMING and isinstance(value, float) and abs(value) > LARGEST_SUMMAND:
-                    continue
+                value = rule.typed(properties.get(rule.field))
             if value is not None:
                 statements.append(Statement(rule.name, rule.fold, value))
         return statements
@@ -222,25 +222,53 @@ def _rule(definition: TagDefinition, origin: FromEvents, source: str, how: Fold)
     elif origin.aggregate in (Aggregate.DISTINCT, Aggregate.VALUES):
         taken = TagType.CATEGORY
     condition = compile_term(origin.condition, property_getter) if origin.condition is not None else None
-    return _Rule(definition.name, how, taken, field, constant, condition)
+    takes = _summand if origin.aggregate in _SUMMING else _TYPED[taken]
+    asks = condition is not None or (field is not None and field != "$time")
+    return _Rule(definition.name, how, takes, field, constant, condition, asks)
 
 
 def typed(tag_type: TagType, given: Any) -> Value | None:
     """A JSON value as a tag's type; None when it is missing, empty or of another type. A set takes one word."""
-    match tag_type:
-        case TagType.NUMBER:
-            if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) < 1e300:
-                number = float(given)
-                return number if math.isfinite(number) else None
-        case TagType.CATEGORY | TagType.SET:
-            return given if isinstance(given, str) and 0 < len(given) <= MAX_WORD else None
-        case TagType.TEXT:
-            return given[:MAX_TEXT] if isinstance(given, str) and given else None
-        case TagType.BOOLEAN:
-            return given if isinstance(given, bool) else None
-        case TagType.TIME if isinstance(given, str) and len(given) <= MAX_WORD:
-            try:
-                return seconds(given)
-            except (ValueError, OverflowError):
-                pass
+    return _TYPED[tag_type](given)
+
+
+def _number(given: Any) -> Value | None:
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) < 1e300:
+        return float(given)
     return None
+
+
+def _summand(given: Any) -> Value | None:
+    number = _number(given)
+    return number if isinstance(number, float) and abs(number) <= LARGEST_SUMMAND else None
+
+
+def _word(given: Any) -> Value | None:
+    return given if isinstance(given, str) and 0 < len(given) <= MAX_WORD else None
+
+
+def _text(given: Any) -> Value | None:
+    return given[:MAX_TEXT] if isinstance(given, str) and given else None
+
+
+def _flag(given: Any) -> Value | None:
+    return given if isinstance(given, bool) else None
+
+
+def _moment(given: Any) -> Value | None:
+    if isinstance(given, str) and len(given) <= MAX_WORD:
+        try:
+            return seconds(given)
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
+_TYPED: Mapping[TagType, Callable[[Any], Value | None]] = {
+    TagType.NUMBER: _number,
+    TagType.CATEGORY: _word,
+    TagType.SET: _word,
+    TagType.TEXT: _text,
+    TagType.BOOLEAN: _flag,
+    TagType.TIME: _moment,
+}
