@@ -135,7 +135,7 @@ class Fold:
 
 def _millionths(value: Any) -> int:
     # Halves upwards: engines differ in what they call rounding.
-    return int(math.floor(value * MILLION + 0.5))
+    return math.floor(float(value) * MILLION + 0.5)
 
 
 def _words(one: list[str], other: list[str]) -> list[str]:
