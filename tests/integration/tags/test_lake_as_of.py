@@ -1,0 +1,116 @@
+"""What the tables hold now and what the lake says of now are the same; and the lake knows what the tables held before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from troika.identity.v1 import events_pb2 as identity
+
+from chassis.bus import Message
+from chassis.db import Database
+from services.tags.domain.catalogue import FromImport, Kind
+from services.tags.domain.predicates import parse_predicate
+from services.tags.lake import storage
+from services.tags.lake.asof import AsOf
+from services.tags.lake.reading import Lake
+from tests.integration.tags import world
+from tests.integration.tags.lake_world import written
+from tests.integration.tags.world import RULES, event, move
+
+PERSON, VEHICLE = Kind.PERSON, Kind.VEHICLE
+NOW = time.time_ns() // 1_000_000_000
+
+
+def life(number: int) -> list[identity.ResolvedEvent]:
+    """A record with a car, some steps in the app and perhaps an answer, over the last days."""
+    person, vehicle, at = (number, number, 1), (number % 5 + 1, number % 5 + 1, 1), NOW - 86_400 * (number % 9 + 1)
+    record = {"age": 20 + number, "job": ("student", "retired")[number % 2], "calls_this_campaign": number % 4}
+    car = {"model": "X5", "mileage_km": 9_000 * number, "sold_on": "2022-03-01"}
+    return [
+        event(
+            number * 10,
+            "Record Updated",
+            source=f"dealer:D00{number % 3}",
+            person=person,
+            vehicle=vehicle,
+            relation="owns",
+            at=at,
+            properties=record,
+            vehicle_properties=car,
+        ),
+        event(number * 10 + 1, "App Opened", person=person, at=at + 60),
+        event(number * 10 + 2, "Model Viewed", person=person, at=at + 90, properties={"model": f"M{number % 3}"}),
+        event(number * 10 + 3, "Offer Answered", person=person, at=at + 99, properties={"answer": ("yes", "no")[number % 2]}),
+    ]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(storage.opened(str(tmp_path / "lake")))
+
+
+async def tell(database: Database, lake: Lake, *events: identity.ResolvedEvent) -> None:
+    """Both consumers get the same message."""
+    await world.resolved(database, *events)
+    message = Message("m", "s", world.batch(*events).SerializeToString(), {}, 1)
+    await written(database, lake.storage, [message])
+
+
+async def as_of(database: Database, lake: Lake, kind: Kind, at: int) -> dict[int, dict[str, Any]]:
+    """All tags that are stored; views and imported ones are not."""
+    views = RULES.catalogue.views[kind]
+    names = [n for n, d in RULES.catalogue.of(kind).items() if n not in views and not isinstance(d.origin, FromImport)]
+    table: pa.Table = await AsOf(database, lake, RULES.catalogue, 512).tags(kind, at * 1_000_000, names)
+    return {row.pop("entity_id"): {n: v for n, v in row.items() if v is not None} for row in table.to_pylist()}
+
+
+async def test_the_lake_says_of_now_what_the_tables_hold(database: Database, lake: Lake) -> None:
+    await tell(database, lake, *(each for number in range(1, 30) for each in life(number)))
+    await world.scored(database, [(3, 812.0, NOW - 5), (4, 100.0, NOW - 5)])
+    for kind in (PERSON, VEHICLE):
+        stored = await world.tags(database, kind)
+        assert stored == await as_of(database, lake, kind, NOW + 1)
+        assert len(stored) == {PERSON: 29, VEHICLE: 5}[kind]
+
+
+async def test_an_unmerged_past_is_as_if_never_merged(database: Database, lake: Lake) -> None:
+    await tell(database, lake, *life(1), *life(2))
+    apart = await as_of(database, lake, PERSON, NOW + 1)
+    await world.moved(database, move(PERSON, (2, 1, 5)))
+    together = await as_of(database, lake, PERSON, NOW + 1)
+    assert {1} == together.keys() and await world.tags(database) == together
+    await world.moved(database, move(PERSON, (2, 2, 6)))
+    assert apart == await as_of(database, lake, PERSON, NOW + 1)
+
+
+async def test_what_had_not_happened_is_not_known(database: Database, lake: Lake) -> None:
+    await tell(database, lake, *life(1), *life(2))
+    first = (NOW - 86_400 * 2, NOW - 86_400 * 3)
+    assert {} == await as_of(database, lake, PERSON, first[1] - 1)
+    assert {2} == (await as_of(database, lake, PERSON, first[1])).keys()
+    tags = (await as_of(database, lake, PERSON, first[1] + 60))[2]
+    assert 1.0 == tags["app_opens"] and "offer_answer" not in tags
+
+
+async def test_an_audience_of_the_past_asks_the_relations_of_then(database: Database, lake: Lake) -> None:
+    await tell(database, lake, *life(1), *life(2))
+    when, sold = (NOW - 86_400 * 3) * 1_000_000, (NOW - 3600) * 1_000_000
+    ended = identity.RelationChange(
+        kind="owns",
+        subject_kind=identity.ENTITY_KIND_PERSON,
+        subject_id=2,
+        object_kind=identity.ENTITY_KIND_VEHICLE,
+        object_id=3,
+        valid_from_us=when,
+        valid_to_us=sold,
+        confidence=1.0,
+    )
+    await world.changed(database, identity.EntitiesChanged(relation_changes=[ended]))
+    asked = AsOf(database, lake, RULES.catalogue, 512)
+    term = parse_predicate("ANY(vehicle, mileage_km > 1000)", PERSON, RULES.catalogue)
+    assert [1, 2] == await asked.audience(PERSON, term, sold - 1)
+    assert [1] == await asked.audience(PERSON, term, sold)
