@@ -157,7 +157,7 @@ class FactRules:
             if having:
                 winner = having[0]
                 for other in having[1:]:
-                    if how.moves((other[1][1], other[1][2]), (winner[1][1], winner[1][2])):
+                    if how.prefers(other[1], winner[1]):
                         winner = other
                 found[name] = winner[1][1], [winner[0]] if how.ordered else [anchor for anchor, _ in having]
         return found

@@ -56,7 +56,14 @@ class Imported(Fold):
     def value(self, having: Sequence[Sequence[Any]], now_us: int) -> Value | None:
         """The value that counts at a moment; None when none does."""
         alive = [said for fact in having for said in fact[0].values() if self.counts(said, now_us)]
-        return max(alive, key=self.order)[0] if alive else None
+        if len(alive) < 2:
+            return alive[0][0] if alive else None
+        return max(alive, key=self.order)[0]  # type: ignore[no-any-return]
+
+    def prefers(self, given: Sequence[Any], known: Sequence[Any]) -> bool:
+        """By the strongest that is said of each anchor."""
+        one, other = (max(fact[0].values(), key=self.order) for fact in (given, known))
+        return self.order(one) > self.order(other)
 
     def next_due_us(self, state: Mapping[str, Said], now_us: int) -> int | None:
         """When the next of what is said expires; None for never."""
@@ -126,5 +133,5 @@ def said_elsewhere(anchors: Iterable[Facts], tag: str, key: int, line: int) -> b
 
 
 def _settle(facts: Facts, tag: str, rule: Imported, state: dict[str, Said]) -> None:
-    best = max(state.values(), key=rule.order)
+    best = max(state.values(), key=rule.order) if len(state) > 1 else next(iter(state.values()))
     facts[tag] = [state, best[1], 0, 0]

@@ -77,6 +77,10 @@ class Fold:
         """Whether the moment of an event replaces that of the fact."""
         return given < known if self.earliest else given > known
 
+    def prefers(self, given: Sequence[Any], known: Sequence[Any]) -> bool:
+        """Whether the fact of one anchor is closer to the value than that of another."""
+        return self.moves((given[1], given[2]), (known[1], known[2]))
+
     def value(self, having: Sequence[Sequence[Any]], now_us: int) -> Value | None:
         """The tag's value over facts of several anchors; None when nothing (that is in the window) says anything."""
         if self.window is None:

@@ -143,3 +143,14 @@ def test_imported_tags_follow_from_anchors_as_those_of_events_do_and_become_due(
     ]
     assert [50, 80, None] == [RULES.next_due_us(Kind.PERSON, [facts], at) for at in (49, 50, 80)]
     assert kept == facts
+
+
+def test_a_tag_is_explained_by_the_anchor_whose_word_counts_and_not_by_the_newest() -> None:
+    surest = FOLDS["household_size"]
+    assert isinstance(surest, Imported)
+    anchors: dict[int, Any] = {7: {}, 8: {}}
+    for anchor, at, sure in ((7, 10, 0.9), (8, 20, 0.1)):
+        said = Statement("household_size", float(anchor), at, sure, None)
+        imported.add(anchors[anchor], surest, said, key=1, partner="acme", line=anchor)
+    assert {"household_size": (10, [7])} == RULES.explained(Kind.PERSON, anchors)
+    assert {"household_size": 7.0} == RULES.combined(Kind.PERSON, list(anchors.values()), NOW)
