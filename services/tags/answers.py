@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import numpy as np
+import orjson
 from pyroaring import BitMap
 from troika.identity.v1.events_pb2 import EntityKind
 from troika.tags.v1 import audience_service_pb2 as audience_pb
@@ -13,16 +13,31 @@ from troika.tags.v1 import tags_service_pb2 as pb
 
 from services.tags import events
 from services.tags.audiences.explaining import Explained
+from services.tags.audiences.insights import Compared
 from services.tags.audiences.naming import Sizes
 from services.tags.audiences.store import Named
-from services.tags.domain.catalogue import Catalogue, Kind
+from services.tags.domain.catalogue import Catalogue, Kind, TagType
+from services.tags.index.describe import DescribedTerm
 from services.tags.index.distribution import Distribution
+from services.tags.lake.reading import LakeEvent
+from services.tags.profiles.lineage import Lineage
+from services.tags.profiles.loading import Profile
 from services.tags.questions import ids_in
 
 # Ids in one message of a watch, of those who enter and of those who leave.
 WATCH_IDS: Final = 100_000
 # Receivers refuse messages that are nested a hundred deep.
 _DEEPEST: Final = 90
+# Of more related entities only so many of each kind are shown.
+MOST_RELATED: Final = 10_000
+TYPES: Final = {
+    TagType.NUMBER: pb.TAG_TYPE_NUMBER,
+    TagType.CATEGORY: pb.TAG_TYPE_CATEGORY,
+    TagType.BOOLEAN: pb.TAG_TYPE_BOOLEAN,
+    TagType.TIME: pb.TAG_TYPE_TIME,
+    TagType.SET: pb.TAG_TYPE_SET,
+    TagType.TEXT: pb.TAG_TYPE_TEXT,
+}
 _TRUTHS: Final = {True: audience_pb.TRUTH_TRUE, False: audience_pb.TRUTH_FALSE, None: audience_pb.TRUTH_UNKNOWN}
 
 
@@ -121,7 +136,76 @@ def changes(
         yield change
 
 
-def unpacked(ids: bytes) -> list[int]:
-    """Packed ids as numbers."""
-    found: list[int] = np.frombuffer(ids, "<u4").tolist()
-    return found
+def profile(kind: Kind, found: Profile, behind: Mapping[str, Lineage]) -> pb.GetProfileResponse:
+    """A whole profile."""
+    answer = pb.GetProfileResponse(related_count=len(found.relations), anchor_ids=found.anchor_ids)
+    others: dict[Kind, list[pb.RelatedEntity]] = {}
+    for pair in found.relations:
+        is_subject = pair.object_kind == kind
+        other, entity_id = (pair.subject_kind, pair.subject_id) if is_subject else (pair.object_kind, pair.object_id)
+        related = pb.RelatedEntity(
+            entity_kind=number_of(Kind(other)), entity_id=entity_id, relation=pair.kind, is_subject=is_subject
+        )
+        others.setdefault(Kind(other), []).append(related)
+    for each in others.values():
+        each.sort(key=lambda one: (one.entity_id, one.relation))
+    most = MOST_RELATED if len(found.relations) > MOST_RELATED else None
+    answer.related.extend(related for _, each in sorted(others.items()) for related in each[:most])
+    of_old = Kind.VEHICLE if kind is Kind.PERSON else Kind.PERSON
+    answer.related_ids.extend(dict.fromkeys(related.entity_id for related in others.get(of_old, ())[:most]))
+    for tag in found.tags:
+        line = answer.tags.add(
+            tag=tag.definition.name,
+            value=events.to_value(tag.value),
+            anchor_ids=tag.anchor_ids,
+            expression=tag.definition.expression,
+            title=tag.definition.title,
+            type=TYPES[tag.definition.type],
+            source=tag.source,
+            confidence=tag.confidence,
+            inputs=tag.inputs,
+            computed=tag.computed,
+        )
+        if tag.occurred_at_us is not None:
+            line.occurred_at.FromMicroseconds(tag.occurred_at_us)
+        if lineage := behind.get(tag.definition.name):
+            line.lineage.extend(event(each) for each in lineage.events)
+            line.lineage_count = lineage.count
+    return answer
+
+
+def event(found: LakeEvent) -> pb.ProfileEvent:
+    """An event of the lake."""
+    answer = pb.ProfileEvent(
+        event_id=found.event_id,
+        name=found.event,
+        source=found.source,
+        anchor_id=found.anchor_id,
+        properties_json=orjson.dumps(found.properties),
+    )
+    answer.occurred_at.FromMicroseconds(found.occurred_us)
+    answer.received_at.FromMicroseconds(found.received_us)
+    return answer
+
+
+def described(catalogue: Catalogue, kind: Kind, term: DescribedTerm, rate: float) -> pb.AudienceTerm:
+    """A value that an audience has more often than its base."""
+    return pb.AudienceTerm(
+        tag=term.tag,
+        predicate=term.predicate,
+        audience_count=term.audience_count,
+        base_count=term.base_count,
+        lift=term.lift,
+        z_score=term.z_score,
+        index=100 * term.lift,
+        q_value=term.q_value,
+        significant=term.q_value <= rate,
+        title=catalogue.of(kind)[term.tag].title,
+    )
+
+
+def overlap(found: Compared) -> pb.AudienceOverlap:
+    """How an audience and another set overlap."""
+    return pb.AudienceOverlap(
+        predicate=found.predicate, size=found.size, both=found.both, jaccard=found.jaccard, lift=found.lift
+    )

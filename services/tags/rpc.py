@@ -1,16 +1,16 @@
 """The gRPC door: questions about tags and audiences."""
 
+# ruff: noqa: N802  (methods bear the names of the contract)
+
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from pyroaring import BitMap
 from troika.tags.v1 import tags_service_pb2 as pb
 from troika.tags.v1.events_pb2 import WordSet
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer
@@ -18,40 +18,36 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound
-from services.tags import events, profile
-from services.tags.domain.catalogue import Kind, TagType
-from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import parse_predicate
-from services.tags.domain.terms import Term, tags_of
+from services.tags import answers, events
+from services.tags.audiences.insights import Insight
+from services.tags.audiences.portraits import portrait
+from services.tags.domain.catalogue import Kind
+from services.tags.domain.terms import tags_of
 from services.tags.handlers import TagRules
-from services.tags.index.algebra import audience, count
 from services.tags.index.columns import CategoryColumn, SetColumn, TextColumn
-from services.tags.index.describe import describe
 from services.tags.index.projection import Projection
+from services.tags.lake.reading import Lake
+from services.tags.profiles import lineage, loading
+from services.tags.questions import Questions, ids_in
 
 CHUNK: Final = 10_000
-REMEMBERED: Final = 1_000
+# Of 4 bytes each: far below what a message may hold, and large enough that messages cost nothing.
+PACKED_CHUNK: Final = 250_000
 MAX_ID: Final = 2**32 - 1  # what a bitmap can address
-_TYPES: Final = {
-    TagType.NUMBER: pb.TAG_TYPE_NUMBER,
-    TagType.CATEGORY: pb.TAG_TYPE_CATEGORY,
-    TagType.BOOLEAN: pb.TAG_TYPE_BOOLEAN,
-    TagType.TIME: pb.TAG_TYPE_TIME,
-    TagType.SET: pb.TAG_TYPE_SET,
-    TagType.TEXT: pb.TAG_TYPE_TEXT,
-}
+TERMS: Final = 50
+FALSE_DISCOVERIES: Final = 0.01
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TagsRpc(TagsServiceServicer):
-    """Converts and asks; the index answers, profiles come from the database."""
+    """Converts and asks; the index answers, profiles come from the database, their events from the lake."""
 
-    def __init__(self, rules: TagRules, projection: Projection, database: Database) -> None:
-        self._rules, self._projection, self._database = rules, projection, database
+    def __init__(self, rules: TagRules, projection: Projection, database: Database, lake: Lake | None = None) -> None:
+        self._rules, self._projection, self._database, self._lake = rules, projection, database, lake
         self._catalogue = rules.catalogue
-        self._terms: OrderedDict[tuple[Kind, str], Term] = OrderedDict()
+        self._questions = Questions(rules.catalogue, projection)
 
-    async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:  # noqa: N802
+    async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
         """The catalogue by kind and name."""
         ordered = sorted(self._catalogue.definitions, key=lambda d: (d.kind, d.name))
         (start,) = paging.read("tags", request.page_token, (0,))
@@ -61,47 +57,56 @@ class TagsRpc(TagsServiceServicer):
             answer.tags.add(
                 name=definition.name,
                 entity_kind=definition.kind,
-                type=_TYPES[definition.type],
+                type=answers.TYPES[definition.type],
                 description=definition.description,
                 expression=definition.expression,
             )
         return answer
 
-    async def GetProfile(self, request: pb.GetProfileRequest, context: Context) -> pb.GetProfileResponse:  # noqa: N802
-        """Everything that is known of one entity, from the database."""
+    async def GetProfile(self, request: pb.GetProfileRequest, context: Context) -> pb.GetProfileResponse:
+        """Everything that is known of one entity: from the database, and what is asked of its events from the lake."""
+        kind = Kind(request.entity_kind)
+        if request.tag and request.tag not in self._catalogue.of(kind):
+            raise InvalidArgument("no such tag", reason="UNKNOWN_TAG", field="tag")
         async with self._database.read() as uow:
-            found = await profile.load(uow, self._rules, Kind(request.entity_kind), request.entity_id)
+            found = await loading.load(uow, self._rules, kind, request.entity_id, request.tag)
         if found is None:
             raise NotFound("no such entity", field="entity_id")
-        ends = {(pair.subject_kind, pair.subject_id) for pair in found.relations}
-        ends |= {(pair.object_kind, pair.object_id) for pair in found.relations}
-        other = Kind.VEHICLE if Kind(request.entity_kind) is Kind.PERSON else Kind.PERSON
-        answer = pb.GetProfileResponse(related_ids=sorted(id_ for kind, id_ in ends if kind == other))
-        for tag in found.tags:
-            line = answer.tags.add(
-                tag=tag.name, value=events.to_value(tag.value), anchor_ids=tag.anchor_ids, expression=tag.expression
-            )
-            if tag.occurred_at_us is not None:
-                line.occurred_at.FromMicroseconds(tag.occurred_at_us)
+        looked = max(request.timeline_size, lineage.LOOKED_AT if request.with_lineage else 0)
+        newest = await lineage.newest(self._lake, kind, found.anchor_ids, looked) if self._lake else []
+        behind = lineage.lineages(self._rules.facts, kind, newest, time.time_ns() // 1000) if request.with_lineage else {}
+        answer = answers.profile(kind, found, behind)
+        answer.has_lake = self._lake is not None
+        answer.timeline.extend(answers.event(each) for each in newest[: request.timeline_size])
         return answer
 
-    async def CountAudience(self, request: pb.CountAudienceRequest, context: Context) -> pb.CountAudienceResponse:  # noqa: N802
+    async def CountAudience(self, request: pb.CountAudienceRequest, context: Context) -> pb.CountAudienceResponse:
         """Exact count, from the index."""
         kind = Kind(request.entity_kind)
-        term = self._term(kind, request.predicate, "predicate")
-        await self._projection.check()
-        index = self._projection.index
-        return pb.CountAudienceResponse(count=count(index, kind, term, time.time()), base=len(index.present[kind]))
+        count = await self._questions.count(kind, request.predicate, "predicate")
+        return pb.CountAudienceResponse(count=count, base=len(self._projection.index.present[kind]))
 
-    async def StreamAudience(  # noqa: N802
+    async def StreamAudience(
         self, request: pb.StreamAudienceRequest, context: Context
     ) -> AsyncIterator[pb.StreamAudienceResponse]:
         """Ids as they were when the call began."""
-        members = await self._audience(Kind(request.entity_kind), request.predicate, "predicate")
-        for ids in _chunks(_ids(members)):
-            yield pb.StreamAudienceResponse(entity_ids=ids.tolist())
+        kind = Kind(request.entity_kind)
+        listing = f"audience {int(kind)} {request.predicate}"
+        (after,) = paging.read(listing, request.page_token, (0,))
+        ids = ids_in(await self._questions.members(kind, request.predicate, "predicate"))
+        ids = ids[np.searchsorted(ids, after, "right") :] if after else ids
+        page = ids[: request.page_size] if request.page_size else ids
+        token = paging.token(listing, int(page[-1])) if len(page) < len(ids) else ""
+        size = PACKED_CHUNK if request.packed else CHUNK
+        for start in range(0, max(len(page), 1), size):
+            chunk = page[start : start + size]
+            last = token if start + size >= len(page) else ""
+            if request.packed:
+                yield pb.StreamAudienceResponse(packed_ids=events.packed(chunk), next_page_token=last)
+            elif len(chunk):
+                yield pb.StreamAudienceResponse(entity_ids=chunk.tolist(), next_page_token=last)
 
-    async def StreamTagValues(  # noqa: N802
+    async def StreamTagValues(
         self, request: pb.StreamTagValuesRequest, context: Context
     ) -> AsyncIterator[pb.StreamTagValuesResponse]:
         """Columns, chunk by chunk; each chunk is as of the moment it is sent."""
@@ -116,7 +121,7 @@ class TagsRpc(TagsServiceServicer):
             if ids.min() <= 0 or ids.max() > MAX_ID:
                 raise InvalidArgument("ids are from 1 to 4,294,967,295", field="entity_ids")
         else:
-            ids = _ids(await self._audience(kind, request.predicate, "predicate"))
+            ids = ids_in(await self._questions.members(kind, request.predicate, "predicate")).astype(np.int64)
         for chunk in _chunks(ids):
             answer = pb.StreamTagValuesResponse(entity_ids=chunk.tolist())
             for tag in request.tags:
@@ -130,49 +135,37 @@ class TagsRpc(TagsServiceServicer):
                     answer.columns.add(numbers=column.take(chunk).tolist())
             yield answer
 
-    async def DescribeAudience(  # noqa: N802
-        self, request: pb.DescribeAudienceRequest, context: Context
-    ) -> pb.DescribeAudienceResponse:
-        """Over-represented values of all tags that neither predicate names."""
-        kind = Kind(request.entity_kind)
-        members = await self._audience(kind, request.predicate, "predicate")
-        base = await self._audience(kind, request.base_predicate, "base_predicate")
-        naming = tags_of(self._term(kind, request.predicate, "predicate"))
-        naming |= tags_of(self._term(kind, request.base_predicate, "base_predicate"))
-        answer = pb.DescribeAudienceResponse(audience=len(members), base=len(base))
-        for term in describe(self._projection.index, kind, members, base, naming).terms[: request.limit or 50]:
-            answer.terms.add(
-                tag=term.tag,
-                predicate=term.predicate,
-                audience_count=term.audience_count,
-                base_count=term.base_count,
-                lift=term.lift,
-                z_score=term.z_score,
-            )
+    async def DescribeAudience(self, request: pb.DescribeAudienceRequest, context: Context) -> pb.DescribeAudienceResponse:
+        """Over-represented values of all tags that neither predicate names, and what else is asked for."""
+        kind, rate = Kind(request.entity_kind), request.false_discovery_rate or FALSE_DISCOVERIES
+        self._questions.check_tags(kind, request.distribution_tags, "distribution_tags")
+        asked = [(text, f"overlap_predicates[{place}]") for place, text in enumerate(request.overlap_predicates)]
+        for text, field in asked:
+            self._questions.term(kind, text, field)
+        members = await self._questions.members(kind, request.predicate, "predicate")
+        base = await self._questions.members(kind, request.base_predicate, "base_predicate")
+        naming = tags_of(self._questions.term(kind, request.predicate, "predicate"))
+        naming |= tags_of(self._questions.term(kind, request.base_predicate, "base_predicate"))
+        insight = Insight(self._projection.index, kind, members, base)
+        described = await insight.description(naming)
+        answer = pb.DescribeAudienceResponse(audience=len(members), base=len(base), compared=described.compared)
+        answer.terms.extend(
+            answers.described(self._catalogue, kind, term, rate) for term in described.terms[: request.limit or TERMS]
+        )
+        for text, field in asked:
+            other = await self._questions.members(kind, text, field)
+            answer.overlaps.append(answers.overlap(insight.overlap(text, other)))
+        if request.overlap_all_tags:
+            answer.tag_overlaps.extend(map(answers.overlap, await insight.overlaps()))
+        answer.distributions.extend(
+            answers.distribution(self._catalogue, kind, each) for each in await insight.distributions(request.distribution_tags)
+        )
+        sizes = len(members), len(base)
+        lines = portrait(
+            self._catalogue, kind, described.terms, sizes, rate, lambda text: self._questions.term(kind, text, "predicate")
+        )
+        answer.portrait.extend(pb.PortraitLine(**line._asdict()) for line in lines)
         return answer
-
-    async def _audience(self, kind: Kind, predicate: str, field: str) -> BitMap:
-        term = self._term(kind, predicate, field)
-        await self._projection.check()
-        return audience(self._projection.index, kind, term, time.time())
-
-    def _term(self, kind: Kind, predicate: str, field: str) -> Term:
-        """A parsed predicate; the most recently used ones are remembered."""
-        key = (kind, predicate)
-        term = self._terms.pop(key, None)
-        if term is None:
-            try:
-                term = parse_predicate(predicate, kind, self._catalogue)
-            except LanguageError as error:
-                raise InvalidArgument(str(error), reason=error.reason, field=field) from None
-            if len(self._terms) >= REMEMBERED:
-                self._terms.popitem(last=False)
-        self._terms[key] = term
-        return term
-
-
-def _ids(members: BitMap) -> NDArray[np.int64]:
-    return np.asarray(members.to_array(), np.int64)
 
 
 def _chunks(ids: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
