@@ -57,17 +57,19 @@ def feature_changes(messages: Sequence[Message], tags: Collection[str]) -> tuple
         except DecodeError:
             unreadable.append(message)
             continue
-        for change in batch.changes:
-            tag = change.tag
-            if tag not in tags or change.entity_kind != ENTITY_KIND_PERSON:
+        entities = batch.entities
+        for column in batch.columns:
+            if column.tag not in tags or column.entity_kind != ENTITY_KIND_PERSON:
                 continue
-            person = persons.get(change.entity_id)
-            if person is None:
-                person = persons[change.entity_id] = Change({})
-            known = person.values.get(tag)
-            if known is None or known[0] < change.version:
-                person.values[tag] = change.version, _value(change)
-            person.received_at_us = max(person.received_at_us, change.received_at_us)
+            nothing: list[Value] = [None] * len(column.gone)
+            for row, value in zip((*column.rows, *column.gone), (*_values(column), *nothing), strict=True):
+                person = persons.get(entities.entity_ids[row])
+                if person is None:
+                    person = persons[entities.entity_ids[row]] = Change({})
+                known, version = person.values.get(column.tag), entities.versions[row]
+                if known is None or known[0] < version:
+                    person.values[column.tag] = version, value
+                person.received_at_us = max(person.received_at_us, entities.received_at_us[row])
     return persons, unreadable
 
 
@@ -82,9 +84,6 @@ def erased_persons(messages: Sequence[Message]) -> tuple[list[int], list[Message
     return persons, unreadable
 
 
-def _value(change: tags_pb2.TagChange) -> Value:
-    kind = change.value.WhichOneof("kind")
-    if kind is None:
-        return None
-    value: Value = getattr(change.value, kind)
-    return value
+def _values(column: tags_pb2.TagChanges) -> Sequence[Value]:
+    """The new values of a tag; sets of words are no features."""
+    return column.numbers or column.words or column.flags or [None] * len(column.sets)

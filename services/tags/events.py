@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from troika.identity.v1.events_pb2 import EntityKind
 from troika.tags.v1 import events_pb2 as pb
 
 from chassis.bus import Stream
 from chassis.db import UnitOfWork
 from services.tags.domain.catalogue import Value
-from services.tags.handlers import Changes
+from services.tags.handlers import Changes, EntityChange
 
 Ids = NDArray[np.uint32]
 TAGS_CHANGED: Final = Stream("TAGS_CHANGED", ("troika.tags.changed.v1",))
@@ -22,9 +21,22 @@ STREAMS: Final = (TAGS_CHANGED, AUDIENCES_CHANGED)
 
 MAX_CHANGES = 5_000
 MAX_BYTES = 400 * 1024  # estimated; the limit of a bus message is 512 KiB
-_CHANGE_BYTES = 40
+_CHANGE_BYTES, _RELATION_BYTES = 12, 40
 # Of 4 bytes each, so that a message stays within its limit.
 MAX_AUDIENCE_IDS = 100_000
+_PRESENCES = {None: pb.PRESENCE_UNSPECIFIED, True: pb.PRESENCE_CAME, False: pb.PRESENCE_CEASED}
+_PRESENT = {number: present for present, number in _PRESENCES.items()}
+
+
+class Told(NamedTuple):
+    """All that one version of an entity changed; as `handlers.EntityChange`, with the kind as the contract numbers it."""
+
+    kind: int
+    entity_id: int
+    version: int
+    tags: dict[str, Value | None]
+    present: bool | None
+    received_at_us: int
 
 
 def publish(uow: UnitOfWork, changes: Changes) -> None:
@@ -35,38 +47,92 @@ def publish(uow: UnitOfWork, changes: Changes) -> None:
 
 def messages(changes: Changes) -> Iterator[pb.TagsChanged]:
     """Changes as bus messages."""
-    message, count, size = pb.TagsChanged(), 0, 0
+    part: list[EntityChange] = []
+    count = size = 0
     for change in changes.entities:
-        extra = sum(_CHANGE_BYTES + len(tag) + (3 * len(v) if isinstance(v, str) else 0) for tag, v in change.tags.items())
-        if count and (count + len(change.tags) + 1 > MAX_CHANGES or size + extra > MAX_BYTES):
-            yield message
-            message, count, size = pb.TagsChanged(), 0, 0
-        count, size = count + len(change.tags) + 1, size + extra + _CHANGE_BYTES
-        kind, entity_id, version, tags, present, received = change
-        number = EntityKind.ValueType(kind)
-        message.changes.extend(
-            [
-                pb.TagChange(
-                    entity_kind=number,
-                    entity_id=entity_id,
-                    tag=tag,
-                    value=to_value(value),
-                    version=version,
-                    received_at_us=received,
-                )
-                for tag, value in tags.items()
-            ]
-        )
-        if present is not None:
-            message.presence_changes.add(entity_kind=number, entity_id=entity_id, present=present, version=version)
+        tags = change.tags
+        extra = _CHANGE_BYTES * (len(tags) + 3) + sum(_bytes(v) for v in tags.values() if type(v) is str or type(v) is list)
+        if part and (count + len(tags) > MAX_CHANGES or size + extra > MAX_BYTES):
+            yield message_of(part)
+            part, count, size = [], 0, 0
+        part.append(change)
+        count, size = count + len(tags), size + extra
+    message = message_of(part)
     for row in changes.relations:
         if count + 1 > MAX_CHANGES or size > MAX_BYTES:
             yield message
             message, count, size = pb.TagsChanged(), 0, 0
-        count, size = count + 1, size + _CHANGE_BYTES
+        count, size = count + 1, size + _RELATION_BYTES
         message.relation_changes.add(**row.pair._asdict(), removed=row.removed, version=row.version)
-    if count:
+    if part or count:
         yield message
+
+
+def message_of(changes: Sequence[EntityChange | Told]) -> pb.TagsChanged:
+    """Changes of entities as one message."""
+    message = pb.TagsChanged()
+    if not changes:
+        return message
+    columns: dict[tuple[int, str], tuple[list[int], list[Any], list[int]]] = {}
+    for row, (kind, _, _, tags, _, _) in enumerate(changes):
+        for tag, value in tags.items():
+            column = columns.get((kind, tag))
+            if column is None:
+                column = columns[kind, tag] = [], [], []
+            if value is None:
+                column[2].append(row)
+            else:
+                column[0].append(row)
+                column[1].append(value)
+    kinds, ids, versions, _, presences, received = zip(*changes, strict=True)
+    message.entities.entity_kinds.extend(map(int, kinds))
+    message.entities.entity_ids.extend(ids)
+    message.entities.versions.extend(versions)
+    message.entities.received_at_us.extend(received)
+    message.entities.presences.extend([_PRESENCES[present] for present in presences])
+    for (kind, tag), (rows, values, gone) in columns.items():
+        added = message.columns.add(entity_kind=int(kind), tag=tag, rows=rows, gone=gone)
+        if values:
+            _fill(added, values)
+    return message
+
+
+def told(message: pb.TagsChanged) -> list[Told]:
+    """What a message says, entity by entity in its order. Raises ValueError when its columns do not fit together."""
+    entities = message.entities
+    presences = [_PRESENT.get(number) for number in entities.presences]
+    columns = (entities.entity_kinds, entities.entity_ids, entities.versions, presences, entities.received_at_us)
+    found = [Told(k, i, v, {}, p, r) for k, i, v, p, r in zip(*columns, strict=True)]
+    for column in message.columns:
+        tag = column.tag
+        for row, value in zip(column.rows, values_of(column), strict=True):
+            found[row].tags[tag] = value
+        for row in column.gone:
+            found[row].tags[tag] = None
+    return found
+
+
+def values_of(column: pb.TagChanges) -> Sequence[Value]:
+    """The new values of a column, one per row."""
+    if column.sets:
+        return [list(each.words) for each in column.sets]
+    return column.numbers or column.words or column.flags
+
+
+def _fill(column: pb.TagChanges, values: Sequence[Any]) -> None:
+    match values[0]:
+        case bool():
+            column.flags.extend(values)
+        case str():
+            column.words.extend(values)
+        case list():
+            column.sets.extend([pb.WordSet(words=words) for words in values])
+        case _:
+            column.numbers.extend(values)
+
+
+def _bytes(value: str | list[str]) -> int:
+    return 3 * len(value) if isinstance(value, str) else sum(3 * len(word) + 2 for word in value)
 
 
 def to_value(value: Value | None) -> pb.TagValue | None:

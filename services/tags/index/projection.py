@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Histogram
 from troika.tags.v1 import events_pb2 as pb
@@ -14,7 +14,8 @@ from chassis.bus import Bus, Message
 from chassis.db import Database
 from chassis.errors import Unavailable, is_operational
 from services.tags import events
-from services.tags.domain.catalogue import FromEvents, Kind, Value
+from services.tags.domain.catalogue import FromEvents, Kind
+from services.tags.events import Told
 from services.tags.index import loading
 from services.tags.index.index import AudienceIndex
 from services.tags.index.snapshots import Snapshots
@@ -30,8 +31,6 @@ _RETRY_S, _MEND_S = 1.0, 0.05
 _KINDS = {int(kind): kind for kind in Kind}
 # Entities that changed, by kind; those at either end of a relation that did are among them.
 Changed = Mapping[Kind, set[int]]
-# Kind, entity, version.
-_Version = tuple[int, int, int]
 Listener = Callable[[Changed], None]
 
 
@@ -44,7 +43,10 @@ class Projection:
         self._listeners: list[Listener] = []
         self._sequence = 0
         # Scores and business tags have longer ways behind them; they would blur what the figure is about.
-        self._timed = {(int(d.kind), d.name) for d in index.catalogue.definitions if isinstance(d.origin, FromEvents)}
+        self._timed = {
+            int(kind): frozenset(n for n, d in index.catalogue.of(kind).items() if isinstance(d.origin, FromEvents))
+            for kind in Kind
+        }
 
     def listen(self, listener: Listener) -> None:
         """Lets someone know, from now on, whenever changes have been applied."""
@@ -114,43 +116,31 @@ class Projection:
 
     async def _apply(self, message: Message) -> None:
         changed = pb.TagsChanged.FromString(message.data)
-        project(self.index, changed)
+        entities = events.told(changed)
+        project(self.index, changed, entities)
         self._sequence = message.sequence
         if any(self.index.torn.values()):
             self._torn.set()
         if self._listeners:
-            self._tell(_concerned(changed))
-        timed = self._timed
-        # Several tags of one event are one observation.
-        moments = {
-            (change.entity_kind, change.entity_id, change.received_at_us)
-            for change in changed.changes
-            if change.received_at_us and (change.entity_kind, change.tag) in timed
-        }
+            self._tell(_concerned(changed, entities))
         now = time.time()
-        for _, _, received in moments:
-            VISIBLE.observe(max(0.0, now - received / 1e6))
+        # Several tags of one event are one observation.
+        for received in {
+            (each.kind, each.entity_id, each.received_at_us)
+            for each in entities
+            if each.received_at_us and not self._timed[each.kind].isdisjoint(each.tags)
+        }:
+            VISIBLE.observe(max(0.0, now - received[2] / 1e6))
 
     def _tell(self, changed: Changed) -> None:
         for listener in self._listeners:
             listener(changed)
 
 
-def project(index: AudienceIndex, changed: pb.TagsChanged) -> None:
-    """Applies one bus message to an index."""
-    presences: dict[_Version, bool] = {(p.entity_kind, p.entity_id, p.version): p.present for p in changed.presence_changes}
-    tags: dict[str, Value | None] = {}
-    told: _Version | None = None
-    # All that one version of an entity changed stands together.
-    for change in changed.changes:
-        version: _Version = (change.entity_kind, change.entity_id, change.version)
-        if version != told:
-            _apply_version(index, told, tags, presences)
-            told, tags = version, {}
-        tags[change.tag] = events.from_value(change.value) if change.HasField("value") else None
-    _apply_version(index, told, tags, presences)
-    for left in list(presences):
-        _apply_version(index, left, {}, presences)
+def project(index: AudienceIndex, changed: pb.TagsChanged, entities: Sequence[Told] | None = None) -> None:
+    """Applies one bus message to an index. `entities`: what it says of them, where the caller has read it already."""
+    for kind, entity_id, version, tags, present, _ in events.told(changed) if entities is None else entities:
+        index.apply(_KINDS[kind], entity_id, version, tags, present)
     for relation in changed.relation_changes:
         pair = _KINDS.get(relation.subject_kind), _KINDS.get(relation.object_kind)
         if pair[0] and pair[1]:
@@ -164,23 +154,10 @@ def project(index: AudienceIndex, changed: pb.TagsChanged) -> None:
             )
 
 
-def _apply_version(
-    index: AudienceIndex,
-    told: _Version | None,
-    tags: Mapping[str, Value | None],
-    presences: dict[_Version, bool],
-) -> None:
-    if told:
-        kind, entity_id, version = told
-        index.apply(_KINDS[kind], entity_id, version, tags, presences.pop(told, None))
-
-
-def _concerned(changed: pb.TagsChanged) -> Changed:
+def _concerned(changed: pb.TagsChanged, entities: Sequence[Told]) -> Changed:
     concerned: dict[Kind, set[int]] = {kind: set() for kind in Kind}
-    for change in changed.changes:
-        concerned[_KINDS[change.entity_kind]].add(change.entity_id)
-    for presence in changed.presence_changes:
-        concerned[_KINDS[presence.entity_kind]].add(presence.entity_id)
+    for each in entities:
+        concerned[_KINDS[each.kind]].add(each.entity_id)
     for relation in changed.relation_changes:
         for kind, entity_id in ((relation.subject_kind, relation.subject_id), (relation.object_kind, relation.object_id)):
             if kind in _KINDS:

@@ -25,15 +25,20 @@ from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
 
 def changed(person: int, version: int = 1, kind: int = ENTITY_KIND_PERSON, **tags: float | str | None) -> Outgoing:
     """A message of tags about one entity."""
-    changes = []
+    told = tags_pb2.TagsChanged()
+    told.entities.entity_kinds.append(kind)  # type: ignore[arg-type]
+    told.entities.entity_ids.append(person)
+    told.entities.versions.append(version)
+    told.entities.received_at_us.append(7)
+    told.entities.presences.append(tags_pb2.PRESENCE_UNSPECIFIED)
     for tag, value in tags.items():
-        change = tags_pb2.TagChange(entity_kind=kind, entity_id=person, tag=tag, version=version, received_at_us=7)
-        if isinstance(value, str):
-            change.value.category = value
-        elif value is not None:
-            change.value.number = value
-        changes.append(change)
-    payload = tags_pb2.TagsChanged(changes=changes).SerializeToString()
+        column = told.columns.add(entity_kind=kind, tag=tag)  # type: ignore[arg-type]
+        if value is None:
+            column.gone.append(0)
+        else:
+            column.rows.append(0)
+            (column.words if isinstance(value, str) else column.numbers).append(value)  # type: ignore[arg-type]
+    payload = told.SerializeToString()
     return Outgoing.now(events.TAGS_CHANGED, payload)
 
 

@@ -78,7 +78,7 @@ async def test_only_what_changed_is_published(database: Database) -> None:
     await world.resolved(database, event(1, person=(1, 10, 1), at=100))
     await world.empty_outbox(database)
     await world.resolved(database, event(2, person=(1, 10, 1), at=50))
-    assert {"app_opens"} == {c.tag for m in await world.published(database) for c in m.changes}
+    assert {"app_opens"} == {c.tag for m in await world.published(database) for c in m.columns}
     await world.empty_outbox(database)
     await world.resolved(database, event(3, "Something Else", person=(1, 10, 1), at=50))
     assert [] == await world.published(database)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from troika.identity.v1 import events_pb2 as identity
 
 from chassis.db import Database
-from services.tags import expiry, handlers
+from services.tags import events, expiry, handlers
 from services.tags.catalogue import yaml_files
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.facts import Occurrence
@@ -64,8 +64,7 @@ async def test_what_leaves_its_window_leaves_the_tag_and_what_is_built_on_it(dat
     assert 0 == await expiry.expire(database, RULES, 33 * SECOND)
     assert 1 == await expiry.expire(database, RULES, 33 * SECOND + 1)
     assert (await world.tags(database))[1]["asleep"] is True
-    changed = [c for m in await world.published(database) for c in m.changes if c.tag == "asleep"]
-    assert [True] == [c.value.boolean for c in changed]
+    assert [True] == [e.tags["asleep"] for m in await world.published(database) for e in events.told(m) if "asleep" in e.tags]
 
 
 async def test_whole_days_are_counted_as_they_go_by(database: Database) -> None:
@@ -110,7 +109,7 @@ async def test_a_household_and_a_dealer_exist_while_somebody_is_related_to_them(
     await world.changed(database, change(9), first=2)
     assert {} == await world.tags(database, Kind(number))
     assert set() == await world.relations(database)
-    presences = [p.present for m in await world.published(database) for p in m.presence_changes if p.entity_kind == number]
+    presences = [e.present for m in await world.published(database) for e in events.told(m) if e.kind == number]
     assert [True, False] == presences
 
 

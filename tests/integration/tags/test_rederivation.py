@@ -1,7 +1,7 @@
 """A changed catalogue reaches entities that no event touches."""
 
 from chassis.db import Database
-from services.tags import rederivation
+from services.tags import events, rederivation
 from services.tags.catalogue import yaml_files
 from services.tags.domain.catalogue import Catalogue
 from services.tags.handlers import TagRules
@@ -26,7 +26,7 @@ async def test_a_new_business_tag_is_derived_for_all_and_published(database: Dat
     await rederivation.run(database, RULES)
     assert [] == await world.published(database)
     await rederivation.run(database, TagRules(MORE))
-    changes = [c for m in await world.published(database) for c in m.changes]
-    assert {"often"} == {c.tag for c in changes}
+    changes = [e.tags for m in await world.published(database) for e in events.told(m)]
+    assert {"often"} == {tag for tags in changes for tag in tags}
     assert 551 == len(changes) == len(await world.tags(database))
-    assert 549 == sum(c.value.boolean for c in changes)
+    assert 549 == sum(tags["often"] is True for tags in changes)

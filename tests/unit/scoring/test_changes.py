@@ -25,18 +25,15 @@ MODEL = ServedModel(
 
 
 def message(*changes: tuple[int, str, int, float]) -> Message:
-    listed = [
-        tags_pb2.TagChange(
-            entity_kind=ENTITY_KIND_PERSON,
-            entity_id=person,
-            tag=tag,
-            version=version,
-            value=tags_pb2.TagValue(number=value),
-            received_at_us=version,
-        )
-        for person, tag, version, value in changes
-    ]
-    return Message("", "", tags_pb2.TagsChanged(changes=listed).SerializeToString(), {}, 0)
+    told = tags_pb2.TagsChanged()
+    for row, (person, tag, version, value) in enumerate(changes):
+        told.entities.entity_kinds.append(ENTITY_KIND_PERSON)
+        told.entities.entity_ids.append(person)
+        told.entities.versions.append(version)
+        told.entities.received_at_us.append(version)
+        told.entities.presences.append(tags_pb2.PRESENCE_UNSPECIFIED)
+        told.columns.add(entity_kind=ENTITY_KIND_PERSON, tag=tag, rows=[row], numbers=[value])
+    return Message("", "", told.SerializeToString(), {}, 0)
 
 
 @given(st.permutations([(1, "age", v, float(v)) for v in range(1, 6)] + [(2, "age", 9, 9.0), (1, "other", 99, 1.0)]))

@@ -26,27 +26,29 @@ _sym_db = _symbol_database.Default()
 from troika.identity.v1 import events_pb2 as troika_dot_identity_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"\xad\x01\n\x0bTagsChanged\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.troika.tags.v1.TagChange\x12\x38\n\x10relation_changes\x18\x02 \x03(\x0b\x32\x1e.troika.tags.v1.RelationChange\x12\x38\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1e.troika.tags.v1.PresenceChange\"\xb2\x01\n\tTagChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12\'\n\x05value\x18\x04 \x01(\x0b\x32\x18.troika.tags.v1.TagValue\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x06 \x01(\x03\"u\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x12(\n\x05words\x18\x04 \x01(\x0b\x32\x17.troika.tags.v1.WordSetH\x00\x42\x06\n\x04kind\"\x18\n\x07WordSet\x12\r\n\x05words\x18\x01 \x03(\t\"\xd2\x01\n\x0eRelationChange\x12\x12\n\nsubject_id\x18\x01 \x01(\x03\x12\x11\n\tobject_id\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x34\n\x0csubject_kind\x18\x06 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x33\n\x0bobject_kind\x18\x07 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\"z\n\x0ePresenceChange\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x08\x12\x0f\n\x07version\x18\x04 \x01(\x03\"C\n\x10\x41udiencesChanged\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.troika.tags.v1.AudienceChange\"\xe4\x01\n\x0e\x41udienceChange\x12\x13\n\x0b\x61udience_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x0b\x65ntity_kind\x18\x03 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0e\n\x06number\x18\x05 \x01(\x03\x12\x0f\n\x07\x65ntered\x18\x06 \x01(\x0c\x12\x0c\n\x04left\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x03\x12\x0c\n\x04more\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\r\n\x05\x61t_us\x18\x0b \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btroika/tags/v1/events.proto\x12\x0etroika.tags.v1\x1a\x1ftroika/identity/v1/events.proto\"\xcd\x01\n\x0bTagsChanged\x12\x38\n\x10relation_changes\x18\x02 \x03(\x0b\x32\x1e.troika.tags.v1.RelationChange\x12\x30\n\x08\x65ntities\x18\x04 \x01(\x0b\x32\x1e.troika.tags.v1.EntityVersions\x12+\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x1a.troika.tags.v1.TagChangesJ\x04\x08\x01\x10\x02J\x04\x08\x03\x10\x04R\x07\x63hangesR\x10presence_changes\"\xb1\x01\n\x0e\x45ntityVersions\x12\x34\n\x0c\x65ntity_kinds\x18\x01 \x03(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x12\n\nentity_ids\x18\x02 \x03(\x03\x12\x10\n\x08versions\x18\x03 \x03(\x03\x12\x16\n\x0ereceived_at_us\x18\x04 \x03(\x03\x12+\n\tpresences\x18\x05 \x03(\x0e\x32\x18.troika.tags.v1.Presence\"\xc0\x01\n\nTagChanges\x12\x33\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x03(\r\x12\x0f\n\x07numbers\x18\x04 \x03(\x01\x12\r\n\x05words\x18\x05 \x03(\t\x12\r\n\x05\x66lags\x18\x06 \x03(\x08\x12%\n\x04sets\x18\x07 \x03(\x0b\x32\x17.troika.tags.v1.WordSet\x12\x0c\n\x04gone\x18\x08 \x03(\r\"u\n\x08TagValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x12\n\x08\x63\x61tegory\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x12(\n\x05words\x18\x04 \x01(\x0b\x32\x17.troika.tags.v1.WordSetH\x00\x42\x06\n\x04kind\"\x18\n\x07WordSet\x12\r\n\x05words\x18\x01 \x03(\t\"\xd2\x01\n\x0eRelationChange\x12\x12\n\nsubject_id\x18\x01 \x01(\x03\x12\x11\n\tobject_id\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x34\n\x0csubject_kind\x18\x06 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x33\n\x0bobject_kind\x18\x07 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\"C\n\x10\x41udiencesChanged\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.troika.tags.v1.AudienceChange\"\xe4\x01\n\x0e\x41udienceChange\x12\x13\n\x0b\x61udience_id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x0b\x65ntity_kind\x18\x03 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0e\n\x06number\x18\x05 \x01(\x03\x12\x0f\n\x07\x65ntered\x18\x06 \x01(\x0c\x12\x0c\n\x04left\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x03\x12\x0c\n\x04more\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\r\n\x05\x61t_us\x18\x0b \x01(\x03*L\n\x08Presence\x12\x18\n\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESENCE_CAME\x10\x01\x12\x13\n\x0fPRESENCE_CEASED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.tags.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PRESENCE']._serialized_start=1321
+  _globals['_PRESENCE']._serialized_end=1397
   _globals['_TAGSCHANGED']._serialized_start=81
-  _globals['_TAGSCHANGED']._serialized_end=254
-  _globals['_TAGCHANGE']._serialized_start=257
-  _globals['_TAGCHANGE']._serialized_end=435
-  _globals['_TAGVALUE']._serialized_start=437
-  _globals['_TAGVALUE']._serialized_end=554
-  _globals['_WORDSET']._serialized_start=556
-  _globals['_WORDSET']._serialized_end=580
-  _globals['_RELATIONCHANGE']._serialized_start=583
-  _globals['_RELATIONCHANGE']._serialized_end=793
-  _globals['_PRESENCECHANGE']._serialized_start=795
-  _globals['_PRESENCECHANGE']._serialized_end=917
-  _globals['_AUDIENCESCHANGED']._serialized_start=919
-  _globals['_AUDIENCESCHANGED']._serialized_end=986
-  _globals['_AUDIENCECHANGE']._serialized_start=989
-  _globals['_AUDIENCECHANGE']._serialized_end=1217
+  _globals['_TAGSCHANGED']._serialized_end=286
+  _globals['_ENTITYVERSIONS']._serialized_start=289
+  _globals['_ENTITYVERSIONS']._serialized_end=466
+  _globals['_TAGCHANGES']._serialized_start=469
+  _globals['_TAGCHANGES']._serialized_end=661
+  _globals['_TAGVALUE']._serialized_start=663
+  _globals['_TAGVALUE']._serialized_end=780
+  _globals['_WORDSET']._serialized_start=782
+  _globals['_WORDSET']._serialized_end=806
+  _globals['_RELATIONCHANGE']._serialized_start=809
+  _globals['_RELATIONCHANGE']._serialized_end=1019
+  _globals['_AUDIENCESCHANGED']._serialized_start=1021
+  _globals['_AUDIENCESCHANGED']._serialized_end=1088
+  _globals['_AUDIENCECHANGE']._serialized_start=1091
+  _globals['_AUDIENCECHANGE']._serialized_end=1319
 # @@protoc_insertion_point(module_scope)

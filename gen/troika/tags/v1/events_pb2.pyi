@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from troika.identity.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
@@ -20,85 +21,177 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Presence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Presence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESENCE_UNSPECIFIED: _Presence.ValueType  # 0
+    """Neither."""
+    PRESENCE_CAME: _Presence.ValueType  # 1
+    """It exists from now on."""
+    PRESENCE_CEASED: _Presence.ValueType  # 2
+    """It exists no more."""
+
+class Presence(_Presence, metaclass=_PresenceEnumTypeWrapper):
+    """Whether an entity came into being or ceased with a change."""
+
+PRESENCE_UNSPECIFIED: Presence.ValueType  # 0
+"""Neither."""
+PRESENCE_CAME: Presence.ValueType  # 1
+"""It exists from now on."""
+PRESENCE_CEASED: Presence.ValueType  # 2
+"""It exists no more."""
+Global___Presence: _TypeAlias = Presence  # noqa: Y015
+
 @_typing.final
 class TagsChanged(_message.Message):
-    """Subject troika.tags.changed.v1: tags of entities changed."""
+    """Subject troika.tags.changed.v1: tags of entities changed. In columns: most of a message is numbers and tag names, and
+    whoever follows reads every change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHANGES_FIELD_NUMBER: _builtins.int
     RELATION_CHANGES_FIELD_NUMBER: _builtins.int
-    PRESENCE_CHANGES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChange]:
-        """At most 5,000 changes."""
-
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def relation_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelationChange]:
         """Entities that became or are no longer related."""
 
     @_builtins.property
-    def presence_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PresenceChange]:
-        """Entities that came into being (first anchor) or ceased (last anchor moved away)."""
+    def entities(self) -> Global___EntityVersions:
+        """Entities that changed, each with all that one version of it changed; at most 5,000 values in all columns together."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagChanges]:
+        """What changed, by tag."""
 
     def __init__(
         self,
         *,
-        changes: _abc.Iterable[Global___TagChange] | None = ...,
         relation_changes: _abc.Iterable[Global___RelationChange] | None = ...,
-        presence_changes: _abc.Iterable[Global___PresenceChange] | None = ...,
+        entities: Global___EntityVersions | None = ...,
+        columns: _abc.Iterable[Global___TagChanges] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "presence_changes", b"presence_changes", "relation_changes", b"relation_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "entities", b"entities", "relation_changes", b"relation_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TagsChanged: _TypeAlias = TagsChanged  # noqa: Y015
 
 @_typing.final
-class TagChange(_message.Message):
-    """One tag of one entity has this value now."""
+class EntityVersions(_message.Message):
+    """Entities at versions, as columns of equal length."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_KINDS_FIELD_NUMBER: _builtins.int
+    ENTITY_IDS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_US_FIELD_NUMBER: _builtins.int
+    PRESENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entity_kinds(self) -> _containers.RepeatedScalarFieldContainer[_events_pb2.EntityKind.ValueType]:
+        """Which id space."""
+
+    @_builtins.property
+    def entity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The entity."""
+
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Grows by one with each change of the entity: a smaller one never overrides a larger one, and a gap is noticed."""
+
+    @_builtins.property
+    def received_at_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When the newest event behind it was accepted at the door, microseconds since the epoch; 0 when none."""
+
+    @_builtins.property
+    def presences(self) -> _containers.RepeatedScalarFieldContainer[Global___Presence.ValueType]:
+        """Whether it came into being (first anchor) or ceased (last anchor moved away)."""
+
+    def __init__(
+        self,
+        *,
+        entity_kinds: _abc.Iterable[_events_pb2.EntityKind.ValueType] | None = ...,
+        entity_ids: _abc.Iterable[_builtins.int] | None = ...,
+        versions: _abc.Iterable[_builtins.int] | None = ...,
+        received_at_us: _abc.Iterable[_builtins.int] | None = ...,
+        presences: _abc.Iterable[Global___Presence.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids", "entity_kinds", b"entity_kinds", "presences", b"presences", "received_at_us", b"received_at_us", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityVersions: _TypeAlias = EntityVersions  # noqa: Y015
+
+@_typing.final
+class TagChanges(_message.Message):
+    """New values of one tag; of the lists of values one is filled, as long as `rows`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTITY_KIND_FIELD_NUMBER: _builtins.int
-    ENTITY_ID_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    RECEIVED_AT_US_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which id space."""
-    entity_id: _builtins.int
-    """The entity."""
     tag: _builtins.str
     """The tag's name, for example "lifecycle"."""
-    version: _builtins.int
-    """Grows with each change of this entity's tag; a smaller one never overrides a larger one."""
-    received_at_us: _builtins.int
-    """When the newest event behind the value was accepted at the door, microseconds since the epoch; 0 when none."""
     @_builtins.property
-    def value(self) -> Global___TagValue:
-        """The new value; absent when the entity has the tag no more."""
+    def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in `entities` of those that have a new value."""
+
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Numbers, times (seconds since the epoch) and counts."""
+
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Categories and texts."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Yes and no."""
+
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___WordSet]:
+        """Sets of words."""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in `entities` of those that have the tag no more."""
 
     def __init__(
         self,
         *,
         entity_kind: _events_pb2.EntityKind.ValueType = ...,
-        entity_id: _builtins.int = ...,
         tag: _builtins.str = ...,
-        value: Global___TagValue | None = ...,
-        version: _builtins.int = ...,
-        received_at_us: _builtins.int = ...,
+        rows: _abc.Iterable[_builtins.int] | None = ...,
+        numbers: _abc.Iterable[_builtins.float] | None = ...,
+        words: _abc.Iterable[_builtins.str] | None = ...,
+        flags: _abc.Iterable[_builtins.bool] | None = ...,
+        sets: _abc.Iterable[Global___WordSet] | None = ...,
+        gone: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "received_at_us", b"received_at_us", "tag", b"tag", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_kind", b"entity_kind", "flags", b"flags", "gone", b"gone", "numbers", b"numbers", "rows", b"rows", "sets", b"sets", "tag", b"tag", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TagChange: _TypeAlias = TagChange  # noqa: Y015
+Global___TagChanges: _TypeAlias = TagChanges  # noqa: Y015
 
 @_typing.final
 class TagValue(_message.Message):
@@ -207,40 +300,6 @@ class RelationChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelationChange: _TypeAlias = RelationChange  # noqa: Y015
-
-@_typing.final
-class PresenceChange(_message.Message):
-    """An entity exists, or exists no more (all its anchors belong to others)."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENTITY_KIND_FIELD_NUMBER: _builtins.int
-    ENTITY_ID_FIELD_NUMBER: _builtins.int
-    PRESENT_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    entity_kind: _events_pb2.EntityKind.ValueType
-    """Which id space."""
-    entity_id: _builtins.int
-    """The entity."""
-    present: _builtins.bool
-    """True when it exists."""
-    version: _builtins.int
-    """Grows with each change of this entity; a smaller one never overrides a larger one."""
-    def __init__(
-        self,
-        *,
-        entity_kind: _events_pb2.EntityKind.ValueType = ...,
-        entity_id: _builtins.int = ...,
-        present: _builtins.bool = ...,
-        version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "entity_kind", b"entity_kind", "present", b"present", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PresenceChange: _TypeAlias = PresenceChange  # noqa: Y015
 
 @_typing.final
 class AudiencesChanged(_message.Message):

@@ -30,7 +30,7 @@ class History:
         self, changes: list[tuple[Kind, int, dict[str, Value] | None]], flips: set[tuple[int, int, str]]
     ) -> pb.TagsChanged:
         """Lets entities be so (None: gone) and relations end or begin; returns what is told of it."""
-        told = pb.TagsChanged()
+        entities = []
         for kind, entity_id, new in {each[:2]: each for each in changes}.values():
             old = self.world.entities[kind].pop(entity_id, None)
             if new is not None:
@@ -40,12 +40,9 @@ class History:
             if not changed and (old is None) == (new is None):
                 continue
             version = self.versions[kind, entity_id] = self.versions.get((kind, entity_id), 0) + 1
-            for name, value in changed.items():
-                told.changes.add(
-                    entity_kind=int(kind), entity_id=entity_id, tag=name, value=events.to_value(value), version=version
-                )
-            if (old is None) != (new is None):
-                told.presence_changes.add(entity_kind=int(kind), entity_id=entity_id, present=new is not None, version=version)
+            present = None if (old is None) == (new is None) else new is not None
+            entities.append(events.Told(int(kind), entity_id, version, changed, present, 0))
+        told = events.message_of(entities)
         for one, other, relation in sorted(flips):
             alive = self.world.relations[PAIR]
             alive.symmetric_difference_update({(one, other, relation)})
