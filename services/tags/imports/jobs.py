@@ -148,12 +148,17 @@ async def claim(database: Database, prefixes: Sequence[str]) -> Job | None:
     return Job.of(rows[0]) if rows else None
 
 
-async def renew(database: Database, import_id: int) -> None:
-    """Says that somebody is at it."""
+async def renew(database: Database, import_id: int, states: Sequence[str]) -> bool:
+    """Says that somebody is at it; False when it has come into another state meanwhile."""
     async with database.transaction(traced=False) as uow:
-        await uow.fetch(
-            "UPDATE import_job SET leased_until = now() + make_interval(secs => $2) WHERE id = $1", import_id, LEASE_S
+        rows = await uow.fetch(
+            "UPDATE import_job SET leased_until = now() + make_interval(secs => $2) WHERE id = $1 AND state = ANY($3::text[])"
+            " RETURNING id",
+            import_id,
+            LEASE_S,
+            list(states),
         )
+    return bool(rows)
 
 
 async def begin(database: Database, job: Job, sha256: bytes, lines: int) -> None:

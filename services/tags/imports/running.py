@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from chassis.db import Database
+from chassis.db import Database, UnitOfWork
 from chassis.errors import TroikaError, is_operational
 from services.tags.handlers import TagRules, now_us
 from services.tags.imports import jobs, mapping, reading, undoing, writing
@@ -20,7 +20,7 @@ from services.tags.imports.mapping import FileMapping
 from services.tags.imports.matching import Matcher
 from services.tags.imports.reading import Checked, Chunk
 from services.tags.imports.values import CellReader, Fault, Read
-from services.tags.imports.writing import Line, Stamp
+from services.tags.imports.writing import Line, Seen, Stamp, Written
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class Importer:
         matcher: Matcher,
         files: ImportFiles,
         chunk_lines: int = reading.CHUNK_LINES,
+        beat_s: float = jobs.LEASE_S / 3,
     ) -> None:
+        self._beat_s = beat_s
         self._database, self._rules, self._matcher, self._files = database, rules, matcher, files
         self._chunk_lines = chunk_lines
 
@@ -74,12 +76,13 @@ class Importer:
 
     async def work(self, job: Job, tell: Tell = _silent) -> None:
         """Takes an import in, or back, to its end. What is wrong with it ends it; faults of the world are raised."""
-        beat = asyncio.create_task(self._beat(job.id))
+        undone = job.state == jobs.UNDOING
+        working = asyncio.create_task(
+            undoing.undo(self._database, self._rules, job) if undone else self._take_in(job, tell), name=f"import {job.id}"
+        )
+        beat = asyncio.create_task(self._beat(job.id, [jobs.UNDOING] if undone else [jobs.QUEUED, jobs.RUNNING], working))
         try:
-            if job.state == jobs.UNDOING:
-                await undoing.undo(self._database, self._rules, job)
-            else:
-                await self._take_in(job, tell)
+            await _result(working, beat)
         except LostLease:
             log.info("import was taken over or is taken back", extra={"import_id": job.id})
         except TroikaError as error:
@@ -103,8 +106,9 @@ class Importer:
         with self._opened(job) as file:
             chunks = reading.chunks(file, plan, job.lines_done, self._chunk_lines)
             done = job.lines_done
+            seen = Seen(tag.tag for tag in plan.tags) if job.dry_run else None
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-                await self._chunk(job, plan, chunk, done)
+                await self._chunk(job, plan, chunk, done, seen)
                 done = chunk.end
                 await self._tell(job.id, tell)
         await jobs.finish(self._database, job.id, jobs.DONE)
@@ -121,25 +125,12 @@ class Importer:
         except FileNotFoundError:
             raise reading.FileFault("the file is not there any more", reason="FILE_NOT_FOUND", field="file") from None
 
-    async def _chunk(self, job: Job, plan: FileMapping, chunk: Chunk, done: int) -> None:
+    async def _chunk(self, job: Job, plan: FileMapping, chunk: Chunk, done: int, seen: Seen | None) -> None:
         at_us = now_us()
         read = await asyncio.to_thread(CellReader(plan, at_us).read, chunk.rows)
         for attempt in range(_TRIES):
             try:
-                owners = await self._matcher.match(plan.partner, plan.hash_kind, [hashed for _, hashed, _ in read.lines])
-                lines = [
-                    Line(line, owner, said)
-                    for (line, _, said), owner in zip(read.lines, owners, strict=True)
-                    if owner is not None
-                ]
-                counts = Counts(
-                    unmatched=len(read.lines) - len(lines),
-                    refused_lines=read.refused_lines,
-                    values_refused=read.refused_values,
-                )
-                await self._write(
-                    job, plan, Stamp(job.id, plan.partner, plan.kind, at_us), lines, read, counts, (done, chunk.end)
-                )
+                counts = await self._try_chunk(job, plan, read, at_us, (done, chunk.end), seen)
                 break
             except Exception as error:
                 if not is_operational(error) or attempt == _TRIES - 1:
@@ -149,38 +140,42 @@ class Importer:
         LINES.labels("unmatched").inc(counts.unmatched)
         LINES.labels("refused").inc(counts.refused_lines)
 
-    async def _write(
-        self,
-        job: Job,
-        plan: FileMapping,
-        stamp: Stamp,
-        lines: Sequence[Line],
-        read: Read,
-        counts: Counts,
-        place: tuple[int, int],
-    ) -> None:
+    async def _try_chunk(
+        self, job: Job, plan: FileMapping, read: Read, at_us: int, place: tuple[int, int], seen: Seen | None
+    ) -> Counts:
         """One transaction: facts, tags, what was refused, and how far it is."""
-        columns = {tag.tag: tag.column for tag in plan.tags}
-        faults: list[Fault] = []
+        owners = await self._matcher.match(plan.partner, plan.hash_kind, [hashed for _, hashed, _ in read.lines])
+        lines = [
+            Line(line, owner, said) for (line, _, said), owner in zip(read.lines, owners, strict=True) if owner is not None
+        ]
+        counts = Counts(
+            unmatched=len(read.lines) - len(lines), refused_lines=read.refused_lines, values_refused=read.refused_values
+        )
+        stamp, columns = Stamp(job.id, plan.partner, plan.kind, at_us), {tag.tag: tag.column for tag in plan.tags}
+        written = Written(Counts(), [], set())
         try:
             async with self._database.transaction() as uow:
                 if lines:
-                    written, faults = await writing.write(uow, self._rules, stamp, lines, columns)
-                    counts.add(written)
-                if job.dry_run:
+                    written = await writing.write(uow, self._rules, stamp, lines, columns, seen)
+                    counts.add(written.counts)
+                if seen is not None:
                     raise _TriedOnly
-                await jobs.advance(uow, job.id, *place, counts)
-                await jobs.keep_faults(uow, job.id, [*read.faults, *faults])
+                await _note(uow, job, place, counts, [*read.faults, *written.faults])
         except _TriedOnly:
             async with self._database.transaction() as uow:
-                await jobs.advance(uow, job.id, *place, counts)
-                await jobs.keep_faults(uow, job.id, [*read.faults, *faults])
+                await _note(uow, job, place, counts, [*read.faults, *written.faults])
+        if seen is not None:
+            seen.add(written.pairs)
+        return counts
 
-    async def _beat(self, import_id: int) -> None:
+    async def _beat(self, import_id: int, states: Sequence[str], working: asyncio.Task[None]) -> None:
+        """Keeps the lease; ends the work, which may be waiting for identity, when the import is taken back."""
         while True:
-            await asyncio.sleep(jobs.LEASE_S / 3)
+            await asyncio.sleep(self._beat_s)
             try:
-                await jobs.renew(self._database, import_id)
+                if not await jobs.renew(self._database, import_id, states):
+                    working.cancel()
+                    return
             except Exception:
                 log.warning("the lease of an import was not renewed", extra={"import_id": import_id})
 
@@ -188,3 +183,21 @@ class Importer:
         if tell is not _silent:
             async with self._database.read() as uow:
                 tell(await jobs.get(uow, import_id))
+
+
+async def _note(uow: UnitOfWork, job: Job, place: tuple[int, int], counts: Counts, faults: Sequence[Fault]) -> None:
+    await jobs.advance(uow, job.id, *place, counts)
+    await jobs.keep_faults(uow, job.id, faults)
+
+
+async def _result(working: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
+    """Waits for the work. Raises LostLease when its own heart-beat ended it, and ends it when we are to end."""
+    try:
+        await asyncio.wait({working})
+    except asyncio.CancelledError:
+        working.cancel()
+        await asyncio.wait({working})
+        raise
+    if working.cancelled() and beat.done():
+        raise LostLease("the import is taken back")
+    working.result()

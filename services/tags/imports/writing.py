@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
+
+from pyroaring import BitMap64
 
 from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
@@ -32,6 +34,34 @@ class Line:
     statements: Sequence[Statement]
 
 
+class Seen:
+    """What a dry run said already, for it keeps no documents that would tell: entities and tags, in a bitmap."""
+
+    def __init__(self, tags: Iterable[str]) -> None:
+        self._places = {tag: place for place, tag in enumerate(tags)}
+        self._numbers = BitMap64()
+
+    def has(self, entity_id: int, tag: str) -> bool:
+        """Whether something was said of it in an earlier chunk."""
+        return self._number(entity_id, tag) in self._numbers
+
+    def add(self, pairs: Iterable[tuple[int, str]]) -> None:
+        """Remembers a chunk."""
+        self._numbers.update(self._number(*pair) for pair in pairs)
+
+    def _number(self, entity_id: int, tag: str) -> int:
+        return entity_id * len(self._places) + self._places[tag]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What lines came to, and which entities and tags they spoke of first."""
+
+    counts: Counts
+    faults: Sequence[Fault]
+    pairs: Set[tuple[int, str]]
+
+
 @dataclass(frozen=True)
 class Stamp:
     """Whose lines these are."""
@@ -43,16 +73,21 @@ class Stamp:
 
 
 async def write(
-    uow: UnitOfWork, rules: TagRules, stamp: Stamp, lines: Sequence[Line], columns: Mapping[str, str]
-) -> tuple[Counts, list[Fault]]:
-    """Writes lines; returns what they came to, and which of them speak of the same entity and tag as others of the file.
+    uow: UnitOfWork,
+    rules: TagRules,
+    stamp: Stamp,
+    lines: Sequence[Line],
+    columns: Mapping[str, str],
+    seen: Seen | None = None,
+) -> Written:
+    """Writes lines, and tells which of them speak of the same entity and tag as others of the file.
 
     `columns`: the column that each tag comes from. Lines of persons who were erased meanwhile match nobody.
     """
     await rules.hold(uow)
     await _bring_up_to_date(uow, rules, stamp, lines)
     entities, anchors = await lock(uow, stamp.kind, {line.owner.anchor_id for line in lines})
-    folded = _fold(rules, stamp, lines, columns, anchors)
+    folded = _fold(rules, stamp, lines, columns, anchors, seen)
     if folded.touched:
         await store.update_anchors(uow, stamp.kind, [anchors[anchor_id] for anchor_id in folded.touched])
         await _note(uow, stamp.import_id, folded.touched)
@@ -67,7 +102,7 @@ async def write(
             counts.values_changed += 1
         else:
             counts.values_new += 1
-    return counts, folded.faults
+    return Written(counts, folded.faults, folded.counted)
 
 
 @dataclass
@@ -82,7 +117,12 @@ class _Folded:
 
 
 def _fold(
-    rules: TagRules, stamp: Stamp, lines: Sequence[Line], columns: Mapping[str, str], anchors: Mapping[int, AnchorRow]
+    rules: TagRules,
+    stamp: Stamp,
+    lines: Sequence[Line],
+    columns: Mapping[str, str],
+    anchors: Mapping[int, AnchorRow],
+    seen: Seen | None,
 ) -> _Folded:
     folded, folds, grouped = _Folded(), rules.facts.folds[stamp.kind], by_entity(anchors.values())
     for line in lines:
@@ -100,7 +140,8 @@ def _fold(
                 folded.counts.values_refused += 1
                 folded.faults.append(Fault(line.line, columns[said.tag], NOT_IMPORTED))
                 continue
-            if imported.said_elsewhere(grouped[row.entity_id], said.tag, stamp.import_id, line.line):
+            before = seen is not None and seen.has(row.entity_id, said.tag)
+            if before or imported.said_elsewhere(grouped[row.entity_id], said.tag, stamp.import_id, line.line):
                 folded.counts.values_repeated += 1
                 folded.faults.append(Fault(line.line, columns[said.tag], REPEATED))
             else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import orjson
 from troika.identity.v1 import events_pb2 as identity_pb
 
@@ -144,11 +145,18 @@ class Partnered:
 
 
 @asynccontextmanager
+async def connected(target: str) -> AsyncIterator[grpc.aio.Channel]:
+    """Tags at identity's door."""
+    channel = rpc.connect(target, "tags", secret("tags"))
+    yield channel
+    await channel.close()
+
+
+@asynccontextmanager
 async def partnered(
     identity: World, database: Database, folder: Path, limits: Limits | None = None
 ) -> AsyncIterator[Partnered]:
     """Opens identity's door for tags."""
     async with matching_server(identity, limits or Limits(10**6, 10**6), PARTNERS) as target:
-        channel = rpc.connect(target, "tags", secret("tags"))
-        yield Partnered(identity, database, target, Matcher(channel), folder)
-        await channel.close()
+        async with connected(target) as channel:
+            yield Partnered(identity, database, target, Matcher(channel), folder)

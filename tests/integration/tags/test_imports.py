@@ -18,13 +18,16 @@ from services.identity.domain.kinds import Reason
 from services.identity.matching import Limits
 from services.identity.sharing import set_aside
 from services.identity.stewardship import MergeOrder
-from services.tags import expiry
+from services.tags import events, expiry
 from services.tags.domain.catalogue import Kind
 from services.tags.imports import jobs, provenance
+from services.tags.imports.files import ImportFiles
 from services.tags.imports.jobs import Counts
+from services.tags.imports.matching import Matcher
+from services.tags.imports.running import Importer
 from tests.integration.identity.erasing import VIN, erase, open_doors
 from tests.integration.identity.world import World
-from tests.integration.tags.importing import MOBILES, RULES, Partnered, hashed, line, partnered
+from tests.integration.tags.importing import MOBILES, RULES, Partnered, connected, hashed, line, partnered
 from tests.integration.tags.world import published, tags
 from tests.unit.tags.imports.catalogue import MAPPING
 
@@ -65,7 +68,7 @@ async def test_what_a_partner_says_becomes_tags_and_business_tags_and_is_told(bo
     assert {"income_band": "high", "household_size": 4.0, "hobbies": ["golf", "tea"], "wealthy": True} == found[one]
     assert ({}, {"income_band": "low", "wealthy": False}) == (found[other], found[third])
     assert [(4, "loan", "NOT_YES_OR_NO"), (6, "phone", "INVALID_HASH")] == await both.faults(done.id)
-    told = {(c.entity_id, c.tag) for message in await published(both.database) for c in message.changes}
+    told = {(e.entity_id, tag) for message in await published(both.database) for e in events.told(message) for tag in e.tags}
     assert {(one, "wealthy"), (one, "hobbies"), (third, "income_band")} <= told
 
 
@@ -201,6 +204,28 @@ async def test_two_lines_on_one_person_and_tag_are_told_and_the_rule_of_the_tag_
     assert [(3, "income", "SAME_ENTITY_AND_TAG"), (4, "income", "SAME_ENTITY_AND_TAG")] == await both.faults(done.id)
     assert 2 == done.counts.values_repeated
     assert [{"income_band": "high", "household_size": 2.0, "wealthy": True}] == list((await tags(both.database)).values())
+
+
+async def test_a_dry_run_tells_of_lines_on_one_person_however_far_apart(both: Partnered) -> None:
+    await both.customers(2)
+    path = both.file("june.csv", [line(MOBILES[0], "1"), line(MOBILES[1], "2"), line(MOBILES[0], "3", at="2026-04-01")])
+    tried, done = [await both.take_in(path, MAPPING, dry_run=dry, chunk_lines=1) for dry in (True, False)]
+    assert Counts(matched=3, values_new=2, values_repeated=1) == tried.counts == done.counts
+    assert [(4, "income", "SAME_ENTITY_AND_TAG")] == await both.faults(tried.id) == await both.faults(done.id)
+
+
+async def test_an_import_that_waits_for_identity_can_be_taken_back(both: Partnered) -> None:
+    await both.identity.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILES[0])))
+    job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
+    async with connected(both.target) as channel:
+        waiting = Importer(both.database, RULES, Matcher(channel, patient=True), ImportFiles(None), beat_s=0.02)
+        working = asyncio.create_task(waiting.work(job))
+        await asyncio.sleep(0.3)
+        assert (False, jobs.RUNNING) == (working.done(), (await both.job(job.id)).state)
+        undoing = await both.undo(job.id)
+        async with asyncio.timeout(5):
+            await working
+    assert jobs.UNDONE == undoing.state == (await both.job(job.id)).state
 
 
 async def test_merge_import_unmerge_equals_never_merged(databases: DatabaseFactory, both: Partnered, tmp_path: Path) -> None:
