@@ -139,6 +139,7 @@ def changes(
 def profile(kind: Kind, found: Profile, behind: Mapping[str, Lineage]) -> pb.GetProfileResponse:
     """A whole profile."""
     answer = pb.GetProfileResponse(related_count=len(found.relations), anchor_ids=found.anchor_ids)
+    answer.too_many_related = found.too_many_related
     others: dict[Kind, list[pb.RelatedEntity]] = {}
     for pair in found.relations:
         is_subject = pair.object_kind == kind

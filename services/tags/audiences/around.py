@@ -17,7 +17,7 @@ from services.tags.domain.evaluation import Seen
 from services.tags.domain.terms import CountOf, Expression, Related, Through, own_parts
 
 # A dealer has tens of thousands of customers; their documents are read for one answer.
-MOST_RELATED = 50_000
+MOST_RELATED = 20_000
 
 
 @dataclass

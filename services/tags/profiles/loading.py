@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chassis.db import UnitOfWork
+from chassis.errors import FailedPrecondition
 from services.tags import store
 from services.tags.audiences.around import Reach, stand
 from services.tags.domain.catalogue import FromEvents, FromImport, FromScore, FromTags, Kind, TagDefinition, Value
-from services.tags.domain.evaluation import Seen, compile_expression
+from services.tags.domain.evaluation import compile_expression
 from services.tags.domain.facts import Facts
 from services.tags.domain.imported import Imported
 from services.tags.domain.language import LanguageError
@@ -41,11 +42,15 @@ class ProfileTag:
 
 @dataclass(frozen=True)
 class Profile:
-    """An entity's tags by name, its present relations, and the anchors it consists of."""
+    """An entity's tags by name, its present relations, and the anchors it consists of.
+
+    `too_many_related`: tags that ask related entities are left out.
+    """
 
     tags: Sequence[ProfileTag]
     relations: Sequence[Pair]
     anchor_ids: Sequence[int]
+    too_many_related: bool
 
 
 async def load(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int, tag: str = "") -> Profile | None:
@@ -59,22 +64,30 @@ async def load(uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int, tag
     wanted = _behind(rules, kind, tag) if tag else definitions.keys()
     values: dict[str, Value] = {name: value for name, value in entity.tags.items() if name in definitions}
     computed = await _computed(uow, rules, kind, entity_id, wanted)
-    values |= computed
+    values |= computed or {}
     lines = _Lines(rules, kind, facts, entity.scores)
-    tags = [lines.tag(definitions[name], value, name in computed) for name, value in sorted(values.items()) if name in wanted]
-    return Profile(tags, await store.related(uow, kind, [entity_id]), sorted(anchors))
+    tags = [
+        lines.tag(definitions[name], value, name in (computed or ()))
+        for name, value in sorted(values.items())
+        if name in wanted
+    ]
+    return Profile(tags, await store.related(uow, kind, [entity_id]), sorted(anchors), computed is None)
 
 
 async def _computed(
-    uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int, wanted: Mapping[str, Any] | set[str] | Any
-) -> dict[str, Value]:
-    """Tags that ask related entities."""
+    uow: UnitOfWork, rules: TagRules, kind: Kind, entity_id: int, wanted: Collection[str]
+) -> dict[str, Value] | None:
+    """Tags that ask related entities; None when there are too many of those."""
     views = {name: view for name, view in rules.catalogue.views[kind].items() if name in wanted}
     if not views:
         return {}
-    standing = await stand(uow, kind, entity_id, time.time(), Reach.of_all(views.values()))
-    seen = standing.seen if standing is not None else Seen({}, time.time())
-    found = {name: compile_expression(view)(seen) for name, view in views.items()}
+    try:
+        standing = await stand(uow, kind, entity_id, time.time(), Reach.of_all(views.values()))
+    except FailedPrecondition:
+        return None
+    if standing is None:
+        return {}
+    found = {name: compile_expression(view)(standing.seen) for name, view in views.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -206,10 +206,13 @@ class GetProfileResponse(_message.Message):
     TIMELINE_FIELD_NUMBER: _builtins.int
     HAS_LAKE_FIELD_NUMBER: _builtins.int
     ANCHOR_IDS_FIELD_NUMBER: _builtins.int
+    TOO_MANY_RELATED_FIELD_NUMBER: _builtins.int
     related_count: _builtins.int
     """How many relations there are in all."""
     has_lake: _builtins.bool
     """False when this service keeps no event lake: then timeline and lineage are empty."""
+    too_many_related: _builtins.bool
+    """True when tags that ask related entities are left out, because more than 20,000 would have to be asked."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileTag]:
         """Its tags by name."""
@@ -240,10 +243,11 @@ class GetProfileResponse(_message.Message):
         timeline: _abc.Iterable[Global___ProfileEvent] | None = ...,
         has_lake: _builtins.bool = ...,
         anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
+        too_many_related: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "has_lake", b"has_lake", "related", b"related", "related_count", b"related_count", "related_ids", b"related_ids", "tags", b"tags", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "has_lake", b"has_lake", "related", b"related", "related_count", b"related_count", "related_ids", b"related_ids", "tags", b"tags", "timeline", b"timeline", "too_many_related", b"too_many_related"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
