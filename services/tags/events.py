@@ -85,7 +85,7 @@ def message_of(changes: Sequence[EntityChange | Told]) -> pb.TagsChanged:
                 column[0].append(row)
                 column[1].append(value)
     kinds, ids, versions, _, presences, received = zip(*changes, strict=True)
-    message.entities.entity_kinds.extend(map(int, kinds))
+    message.entities.entity_kinds.extend(map(int, kinds))  # type: ignore[arg-type]  # of the contract
     message.entities.entity_ids.extend(ids)
     message.entities.versions.extend(versions)
     message.entities.received_at_us.extend(received)
