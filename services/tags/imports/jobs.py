@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
@@ -159,6 +160,15 @@ async def renew(database: Database, import_id: int, states: Sequence[str]) -> bo
             list(states),
         )
     return bool(rows)
+
+
+async def release(database: Database, import_id: int, states: Sequence[str]) -> None:
+    """Lets anybody go on with it. Where the database is away the lease runs out by itself."""
+    with suppress(Exception):
+        async with database.transaction(traced=False) as uow:
+            await uow.fetch(
+                "UPDATE import_job SET leased_until = now() WHERE id = $1 AND state = ANY($2::text[])", import_id, list(states)
+            )
 
 
 async def begin(database: Database, job: Job, sha256: bytes, lines: int) -> None:

@@ -16,7 +16,7 @@ from services.tags.handlers import Move
 
 MOST_HASHES: Final = 10_000
 # A partner's hour may be used up, or its hashes may still be in the making: neither is a mistake.
-_PATIENCE: Final = {"MATCHING_LIMIT": 60.0, "HASHES_NOT_READY": 5.0}
+PATIENCE: Final = {"MATCHING_LIMIT": 60.0, "HASHES_NOT_READY": 5.0}
 
 
 class Matcher:
@@ -44,8 +44,8 @@ class Matcher:
                 return await self._stub.MatchHashes(request)
             except grpc.aio.AioRpcError as error:
                 reason, field = reason_of(error)
-                if self._patient and reason in _PATIENCE:
-                    await asyncio.sleep(_PATIENCE[reason])
+                if self._patient and reason in PATIENCE:
+                    await asyncio.sleep(PATIENCE[reason])
                     continue
                 message = error.details() or "refused"
                 match error.code():

@@ -17,7 +17,7 @@ from services.tags.imports import jobs, mapping, reading, undoing, writing
 from services.tags.imports.files import ImportFiles
 from services.tags.imports.jobs import Counts, Job, LostLease
 from services.tags.imports.mapping import FileMapping
-from services.tags.imports.matching import Matcher
+from services.tags.imports.matching import PATIENCE, Matcher
 from services.tags.imports.reading import Checked, Chunk
 from services.tags.imports.values import CellReader, Fault, Read
 from services.tags.imports.writing import Line, Seen, Stamp, Written
@@ -75,23 +75,29 @@ class Importer:
             await asyncio.sleep(_LOOK_S)
 
     async def work(self, job: Job, tell: Tell = _silent) -> None:
-        """Takes an import in, or back, to its end. What is wrong with it ends it; faults of the world are raised."""
+        """Takes an import in, or back, to its end. What is wrong with it ends it.
+
+        Raises what is only wrong at this moment: the world's faults, and what identity asks to wait for; go on later.
+        """
         undone = job.state == jobs.UNDOING
+        states = [jobs.UNDOING] if undone else [jobs.QUEUED, jobs.RUNNING]
         working = asyncio.create_task(
             undoing.undo(self._database, self._rules, job) if undone else self._take_in(job, tell), name=f"import {job.id}"
         )
-        beat = asyncio.create_task(self._beat(job.id, [jobs.UNDOING] if undone else [jobs.QUEUED, jobs.RUNNING], working))
+        beat = asyncio.create_task(self._beat(job.id, states, working))
         try:
             await _result(working, beat)
         except LostLease:
             log.info("import was taken over or is taken back", extra={"import_id": job.id})
         except TroikaError as error:
-            if is_operational(error):
+            if is_operational(error) or (error.reason in PATIENCE and not job.dry_run):
+                await jobs.release(self._database, job.id, states)
                 raise
             log.warning("import failed", extra={"import_id": job.id, "reason": error.reason})
             await jobs.finish(self._database, job.id, jobs.FAILED, error.reason, error.message)
         except Exception as error:
             if is_operational(error):
+                await jobs.release(self._database, job.id, states)
                 raise
             log.exception("import failed", extra={"import_id": job.id})
             await jobs.finish(self._database, job.id, jobs.FAILED, "INTERNAL", "internal error")

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from chassis.db import Database
+from chassis.errors import FailedPrecondition, ResourceExhausted
 from chassis.testing import DatabaseFactory
 from services.identity import stewardship
 from services.identity.domain.kinds import Reason
 from services.identity.matching import Limits
+from services.identity.partners import Partners
 from services.identity.sharing import set_aside
 from services.identity.stewardship import MergeOrder
 from services.tags import events, expiry
@@ -26,6 +28,7 @@ from services.tags.imports.jobs import Counts
 from services.tags.imports.matching import Matcher
 from services.tags.imports.running import Importer
 from tests.integration.identity.erasing import VIN, erase, open_doors
+from tests.integration.identity.matching import matching_server
 from tests.integration.identity.world import World
 from tests.integration.tags.importing import MOBILES, RULES, Partnered, connected, hashed, line, partnered
 from tests.integration.tags.world import published, tags
@@ -381,16 +384,30 @@ async def test_a_file_that_breaks_in_its_last_line_applies_nothing(both: Partner
     assert {} == {tag: v for facts in (await tags(both.database)).values() for tag, v in facts.items()}
 
 
-async def test_unknown_partners_and_hashes_in_the_making_are_told(both: Partnered, tmp_path: Path) -> None:
+async def test_what_identity_asks_to_wait_for_ends_no_import(both: Partnered, tmp_path: Path) -> None:
     await both.identity.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILES[0])))
-    path = both.file("june.csv", [line(MOBILES[0], "3")])
-    failed = await both.take_in(path, MAPPING)
-    assert (jobs.FAILED, "HASHES_NOT_READY") == (failed.state, failed.reason)
+    job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
+    with pytest.raises(FailedPrecondition) as not_ready:
+        await both.importer().work(job)
+    assert ("HASHES_NOT_READY", jobs.RUNNING) == (not_ready.value.reason, (await both.job(job.id)).state)
     async with partnered(both.identity, both.database, tmp_path, Limits(0, 0)) as tight:
         await tight.tell()
-        failed = await tight.take_in(path, MAPPING)
-        assert (jobs.FAILED, "MATCHING_LIMIT") == (failed.state, failed.reason)
-    assert jobs.DONE == (await both.take_in(path, MAPPING)).state
+        with pytest.raises(ResourceExhausted) as limit:
+            await tight.importer().work(await both.job(job.id))
+        assert "MATCHING_LIMIT" == limit.value.reason
+    taken = await jobs.claim(both.database, ["file"])
+    assert taken is not None and taken.id == job.id
+    await both.importer().work(taken)
+    done = await both.job(job.id)
+    assert (jobs.DONE, Counts(matched=1, values_new=1)) == (done.state, done.counts)
+
+
+async def test_a_partner_without_a_key_fails(both: Partnered) -> None:
+    await both.customers(1)
+    async with matching_server(both.identity, Limits(9, 9), Partners({}, b"h" * 32)) as target, connected(target) as channel:
+        job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
+        await Importer(both.database, RULES, Matcher(channel), ImportFiles(None)).work(job)
+    assert (jobs.FAILED, "UNKNOWN_PARTNER") == ((await both.job(job.id)).state, (await both.job(job.id)).reason)
 
 
 async def test_neither_hashes_nor_values_reach_a_log_or_a_message(both: Partnered, caplog: pytest.LogCaptureFixture) -> None:
