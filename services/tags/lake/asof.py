@@ -102,8 +102,8 @@ class AsOf:
             view.register(engine)
             query = write(engine.dialect)
             for attempt in range(_TRIES):
-                engine.read(self._lake, 0, at_us + 1)
                 try:
+                    engine.read(self._lake, 0, at_us + 1)
                     return engine.fetch(query.text)
                 except (FileNotFoundError, duckdb.Error):
                     # What our listing named was tidied up or expired while we read; the next listing does not name it.

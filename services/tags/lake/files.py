@@ -21,8 +21,9 @@ _REPEATING: Final = [
 ]
 # Small enough that who looks for one anchor reads little.
 ROWS_PER_GROUP: Final = 65_536
+# Below, what zstd needs to begin costs more than it saves.
+_FEW_ROWS: Final = 1_000
 _OPTIONS: Final[dict[str, Any]] = {
-    "compression": "zstd",
     "use_dictionary": _REPEATING,
     "write_statistics": [field.name for field in SCHEMA if not pa.types.is_map(field.type)],
     "store_schema": False,
@@ -32,13 +33,14 @@ _OPTIONS: Final[dict[str, Any]] = {
 def encoded(table: pa.Table) -> pa.Buffer:
     """Rows as the bytes of a file; the same rows are the same bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, **_OPTIONS)
+    compression = "snappy" if len(table) < _FEW_ROWS else "zstd"
+    pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression=compression, **_OPTIONS)
     return sink.getvalue()
 
 
 def write(sink: Any, tables: Iterable[pa.Table]) -> None:
     """Writes rows as they come; each table is a row group."""
-    with pq.ParquetWriter(sink, SCHEMA, **_OPTIONS) as writer:
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd", **_OPTIONS) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
 

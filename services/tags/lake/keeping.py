@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
+import duckdb
 import orjson
+import pyarrow as pa
 from prometheus_client import Gauge
 
 from chassis.db import Database
@@ -58,6 +60,7 @@ class Done:
     """What a round of keeping did."""
 
     days: int = 0
+    failed_days: int = 0
     rows: int = 0
     deleted_files: int = 0
     expired_days: int = 0
@@ -86,7 +89,13 @@ async def compact(database: Database, lake: Lake, rules: Rules, every: bool = Fa
     closed = layout.day_of(time.time_ns() // 1000 - int(CLOSED_AFTER.total_seconds() * 1e6))
     days = [day for day in await asyncio.to_thread(lake.days) if day < closed]
     for number, day in enumerate(days, start=1):
-        rows = await _compacted(database, lake, rules, day, every)
+        try:
+            rows = await _compacted(database, lake, rules, day, every)
+        except (pa.ArrowException, duckdb.Error):
+            # One torn file must not keep all other days from it.
+            log.exception("a day cannot be compacted", extra={"day": day.isoformat()})
+            done.failed_days += 1
+            continue
         if rows is not None:
             done.days, done.rows = done.days + 1, done.rows + rows
             say(f"{day} {number}/{len(days)} {rows} rows")
@@ -128,7 +137,11 @@ async def erase(database: Database, lake: Lake, rules: Rules) -> Done:
     WAITING.set(len(asked))
     if not asked:
         return done
-    if wanted := {each.anchor_id for each in asked if each.rewritten_ns is None}:
+    wanted = {each.anchor_id for each in asked if each.rewritten_ns is None}
+    if not wanted and min(each.rewritten_ns or 0 for each in asked) > time.time_ns() - int(rules.grace_s * 1e9):
+        # Nothing to do but to wait until no reader can have the old files open.
+        return done
+    if wanted:
         for day in await asyncio.to_thread(lake.days):
             await _erased(database, lake, day, wanted)
     async with database.transaction() as uow:

@@ -57,14 +57,15 @@ class Lake:
     def dataset(self, since_us: int = 0, until_us: int = _FOREVER_US) -> ds.Dataset:
         """All rows of the days of [since, until), as they are now: what is compacted afterwards stays readable for a while.
 
-        An event that was delivered twice may be there twice: who counts takes each (event_id, entity_kind) once.
+        An event that was delivered twice may be there twice: who counts takes each (event_id, entity_kind) once. Raises
+        FileNotFoundError when files are tidied up between listing and reading; try again then.
         """
         return self.dataset_of([file for day in self.days(since_us, until_us) for file in self.day(day).live])
 
     def dataset_of(self, chosen: Iterable[File]) -> ds.Dataset:
         """The rows of some files."""
         settled, moving = self._parted(chosen)
-        tables = [table for file in moving if (table := files.read(self.storage, file.path)) is not None]
+        tables = [self._whole(file) for file in moving]
         memory = ds.InMemoryDataset(pa.concat_tables(tables) if tables else SCHEMA.empty_table())
         if not settled:
             return memory
@@ -82,10 +83,16 @@ class Lake:
             (moving if "/block-" in file.path and file.changed_ns > edge else settled).append(file)
         return settled, moving
 
+    def _whole(self, file: File) -> pa.Table:
+        table = files.read(self.storage, file.path)
+        if table is None:
+            raise FileNotFoundError(file.path)
+        return table
+
     def paths_and_rest(self, since_us: int = 0, until_us: int = _FOREVER_US) -> tuple[list[str], pa.Table]:
         """For engines that read files themselves: full paths of files that stay as they are, and the other rows."""
         settled, moving = self._parted(file for day in self.days(since_us, until_us) for file in self.day(day).live)
-        tables = [table for file in moving if (table := files.read(self.storage, file.path)) is not None]
+        tables = [self._whole(file) for file in moving]
         paths = [f"{self.storage.address}/{file.path}" for file in settled]
         return paths, pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

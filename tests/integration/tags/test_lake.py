@@ -161,6 +161,14 @@ async def test_what_a_reader_has_open_stays_for_its_time(
     assert 12 == (await keeping.compact(database, lake, NOW)).deleted_files
 
 
+async def test_a_torn_file_keeps_no_other_day_from_compaction(database: Database, lake: Lake) -> None:
+    await written(database, lake.storage, messages())
+    [first, *_] = lake.storage.below("rows")
+    lake.storage.publish(first.path, b"torn")
+    done = await keeping.compact(database, lake, NOW)
+    assert (2, 1, b"torn") == (done.days, done.failed_days, lake.storage.read(first.path))
+
+
 async def test_days_past_their_keeping_go(database: Database, lake: Lake) -> None:
     now = time.time_ns() // 1_000_000_000
     await written(database, lake.storage, [*messages(), batch(900, event(9003, person=(1, 1, 1), at=now))])

@@ -68,7 +68,7 @@ async def test_a_killed_service_writes_what_it_had_not_acknowledged(service: Ser
         subprocess.run, argv, env=service.environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     said = json.loads(done.stdout)
-    assert (3, 1333) == (said["days"], said["rows"])
+    assert (3, 0, 1333) == (said["days"], said["failed_days"], said["rows"])
     assert "2026-03-01 1/3" in done.stderr
     assert 1333 == raw(lake)
 
