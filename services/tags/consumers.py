@@ -10,18 +10,16 @@ from troika.identity.v1 import events_pb2 as identity
 from troika.scoring.v1 import events_pb2 as scoring
 
 from chassis.bus import Consumer, Message
-from chassis.consents import ALL_CHANNELS, MESSAGES
+from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
-from services.tags import erasing, events, handlers, relating, scores
-from services.tags.audiences import consents as reach
+from services.tags import consents, erasing, events, handlers, relating, scores
+from services.tags.consents import Said
 from services.tags.domain.catalogue import RELATIONS, Kind
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
 from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Batch, Move, Sighting, TagRules
 from services.tags.relating import Told
 from services.tags.scores import Score
-from services.tags.sharing import consents
-from services.tags.sharing.consents import Said
 from services.tags.store import Pair
 
 EVENTS_TAGGED = Counter("troika_events_tagged_total", "Resolved events whose tags are stored.")
@@ -93,7 +91,7 @@ class _Resolved:
 
 
 class _Entities:
-    """Merges and splits, ended relations, erased persons, consents to sharing."""
+    """Merges and splits, ended relations, erased persons, consents."""
 
     def __init__(self, rules: TagRules) -> None:
         self._rules = rules
@@ -104,15 +102,13 @@ class _Entities:
         told: list[Told] = []
         erased: dict[int, Tombstone] = {}
         said: list[Said] = []
-        reaching: list[reach.Said] = []
         for message in messages:
             changed = identity.EntitiesChanged.FromString(message.data)
             for move in changed.anchor_moves:
                 self._add(uow, batch, move, message.subject)
             told += [_told(r, message.sequence) for r in changed.relation_changes if _concerns_us(r)]
             erased |= {anchor: Tombstone(anchor, e.person_id) for e in changed.erasures for anchor in e.anchor_ids}
-            said += [_said(c) for c in changed.consent_changes if _is_about_sharing(c)]
-            reaching += [each for c in changed.consent_changes for each in _reaching(c)]
+            said += [each for c in changed.consent_changes for each in _said(c)]
         await _apply(uow, self._rules, batch)
         if told:
             events.publish(uow, await relating.follow(uow, told))
@@ -120,8 +116,6 @@ class _Entities:
             events.publish(uow, await erasing.erase(uow, self._rules, list(erased.values())))
         if said:
             await consents.keep(uow, said)
-        if reaching:
-            await reach.keep(uow, reaching)
 
     def _add(self, uow: UnitOfWork, batch: Batch, move: identity.AnchorMove, subject: str) -> None:
         owner = move.owner
@@ -149,23 +143,12 @@ def _concerns_us(change: identity.RelationChange) -> bool:
     return change.kind in _CONCERNING.get((change.subject_kind, change.object_kind), ())
 
 
-def _is_about_sharing(change: identity.ConsentChange) -> bool:
-    """Withdrawals from any channel; grants only when given by themselves, and for all channels."""
-    whole = change.kind == identity.CONSENT_KIND_SEPARATE and change.channel == ALL_CHANNELS
-    return change.purpose == consents.PURPOSE and (change.opted_out or whole)
-
-
-def _said(change: identity.ConsentChange) -> Said:
-    expires_us = change.expires_at_us or consents.NO_END
-    return Said(change.anchor_id, change.person_id, not change.opted_out, change.stated_at_us, expires_us)
-
-
-def _reaching(change: identity.ConsentChange) -> list[reach.Said]:
-    """What a change says on marketing; without a purpose it is about messages of any."""
+def _said(change: identity.ConsentChange) -> list[Said]:
+    """What a change says of what concerns us; without a purpose it is about messages of any."""
     purposes = [change.purpose] if change.purpose else [*MESSAGES]
-    expires_us, separate = change.expires_at_us or reach.NO_END, change.kind == identity.CONSENT_KIND_SEPARATE
+    expires_us, separate = change.expires_at_us or consents.NO_END, change.kind == identity.CONSENT_KIND_SEPARATE
     return [
-        reach.Said(
+        Said(
             change.anchor_id,
             change.person_id,
             purpose,
@@ -176,7 +159,7 @@ def _reaching(change: identity.ConsentChange) -> list[reach.Said]:
             expires_us,
         )
         for purpose in purposes
-        if purpose in reach.PURPOSES
+        if purpose in consents.PURPOSES
     ]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
-from services.tags import erasure_store, store
-from services.tags.audiences import consents
+from services.tags import consents, erasure_store, store
 from services.tags.domain.catalogue import Kind
 from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Changes, TagRules, by_entity, now_us
@@ -37,8 +36,10 @@ async def erase(uow: UnitOfWork, rules: TagRules, stones: Sequence[Tombstone]) -
     seen = {a: version for a, (owner, version) in owners.items() if owner == person_of[a]}
     await erasure_store.bury(uow, [s._replace(version=max(s.version, seen.get(s.anchor_id, 0))) for s in stones])
     await lake.queue(uow, person_of)
-    await forgetting.forget(uow, sorted(person_of))
+    # Who writes without a person's lock is waited for here, and others wait.
+    await consents.wait_for_writers(uow)
     await consents.forget(uow, sorted(person_of))
+    await forgetting.forget(uow, sorted(person_of))
     changes = Changes()
     await _derive(uow, rules, entities, persons, changes)
     if pairs:

@@ -214,19 +214,6 @@ spending = Table(
 )
 Index("ix_spending_anchor_id", spending.c.anchor_id)
 
-# Of the statements on sharing through one anchor the latest withdrawal and the latest separate grant, microseconds since the
-# epoch, -1 without any; `expires_us` is that of the grant, the largest number when it has no end.
-sharing_consent = Table(
-    "sharing_consent",
-    metadata,
-    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("person_id", BigInteger, nullable=False),
-    Column("withdrawn_us", BigInteger, nullable=False),
-    Column("given_us", BigInteger, nullable=False),
-    Column("expires_us", BigInteger, nullable=False),
-)
-Index("ix_sharing_consent_person_id", sharing_consent.c.person_id)
-
 # Files of partners, one row per import. Counters are of lines and values; `lines_done` is where it goes on after a crash.
 import_job = Table(
     "import_job",
@@ -377,8 +364,8 @@ audience_size = Table(
 # Of the statements through one anchor on marketing and what goes with it, by channel ("all" for every one), the latest
 # withdrawal and the latest grant, microseconds since the epoch, -1 without any; `expires_us` is that of the grant, the largest
 # number when it has no end.
-reach_consent = Table(
-    "reach_consent",
+consent = Table(
+    "consent",
     metadata,
     Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
     Column("purpose", Text, primary_key=True),
@@ -390,3 +377,4 @@ reach_consent = Table(
     Column("given_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
 )
+Index("ix_consent_person_id", consent.c.person_id)

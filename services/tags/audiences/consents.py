@@ -12,30 +12,12 @@ from typing import Final, NamedTuple
 
 from pyroaring import BitMap
 
-from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, SHARING, regime, uses
-from chassis.db import Database, UnitOfWork
-from services.tags import erasure_store
-from services.tags.sharing.consents import hold_off_erasures
+from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, regime, uses
+from chassis.db import Database
+from services.tags.consents import MARKETING
 
-MARKETING: Final = "marketing"
-# What is kept: marketing, and what goes with it where a dealer gets to know of somebody.
-PURPOSES: Final = frozenset({MARKETING, SHARING})
 # How old an answer may be.
 FRESH_S: Final = 10.0
-NO_END: Final = 2**63 - 1
-
-
-class Said(NamedTuple):
-    """A statement through an anchor; times in microseconds since the epoch, UTC."""
-
-    anchor_id: int
-    person_id: int
-    purpose: str
-    channel: str
-    separate: bool
-    given: bool
-    stated_us: int
-    expires_us: int
 
 
 class Listed(NamedTuple):
@@ -48,42 +30,6 @@ class Listed(NamedTuple):
         """How many of some persons it may."""
         common: int = members.intersection_cardinality(self.persons)
         return common if self.is_allowed else len(members) - common
-
-
-async def keep(uow: UnitOfWork, statements: Sequence[Said]) -> None:
-    """Keeps, of each anchor, purpose and channel, the latest withdrawal and the latest grant (of two, the shorter).
-
-    Order and repetition do not matter; what is said of erased persons is dropped.
-    """
-    await hold_off_erasures(uow)
-    stones = await erasure_store.tombstones(uow, {said.anchor_id for said in statements})
-    living = [s for s in statements if s.anchor_id not in stones or stones[s.anchor_id].person_id != s.person_id]
-    if not living:
-        return
-    columns = [list(column) for column in zip(*living, strict=True)]
-    await uow.execute(
-        "INSERT INTO reach_consent AS c (anchor_id, purpose, channel, separate, person_id, withdrawn_us, given_us, expires_us)"
-        " SELECT anchor, purpose, channel, separate, max(person), coalesce(max(stated) FILTER (WHERE NOT given), -1),"
-        " coalesce(max(stated) FILTER (WHERE given), -1),"
-        " coalesce((array_agg(expires ORDER BY stated DESC, expires) FILTER (WHERE given))[1], CAST(:no_end AS bigint))"
-        " FROM unnest(CAST(:anchors AS bigint[]), CAST(:persons AS bigint[]), CAST(:purposes AS text[]),"
-        " CAST(:channels AS text[]), CAST(:separate AS boolean[]), CAST(:given AS boolean[]), CAST(:stated AS bigint[]),"
-        " CAST(:expires AS bigint[])) AS s (anchor, person, purpose, channel, separate, given, stated, expires)"
-        " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        " ON CONFLICT (anchor_id, purpose, channel, separate) DO UPDATE SET person_id = EXCLUDED.person_id,"
-        " withdrawn_us = GREATEST(c.withdrawn_us, EXCLUDED.withdrawn_us), given_us = GREATEST(c.given_us, EXCLUDED.given_us),"
-        " expires_us = CASE WHEN EXCLUDED.given_us > c.given_us THEN EXCLUDED.expires_us"
-        " WHEN EXCLUDED.given_us < c.given_us THEN c.expires_us ELSE LEAST(c.expires_us, EXCLUDED.expires_us) END",
-        no_end=NO_END,
-        **dict(
-            zip(("anchors", "persons", "purposes", "channels", "separate", "given", "stated", "expires"), columns, strict=True)
-        ),
-    )
-
-
-async def forget(uow: UnitOfWork, anchors: Sequence[int]) -> None:
-    """Forgets what was said through some anchors."""
-    await uow.execute("DELETE FROM reach_consent WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=list(anchors))
 
 
 # For each channel ($1) and use that goes with it ($2; $3: whether only a separate grant counts) the persons of whom something
@@ -99,7 +45,7 @@ SELECT channel, use, person_id, bool_or(withdrawn) AS withdrawn, bool_or(given) 
             coalesce(max(given_us) FILTER (WHERE separate OR NOT u.only_separate), -1) AS given_us,
             coalesce((array_agg(expires_us ORDER BY given_us DESC, expires_us)
                 FILTER (WHERE separate OR NOT u.only_separate))[1], 0) AS expires_us
-        FROM reach_consent WHERE purpose = u.use AND channel IN ($5, u.channel) GROUP BY anchor_id
+        FROM consent WHERE purpose = u.use AND channel IN ($5, u.channel) GROUP BY anchor_id
     ) AS a
     LEFT JOIN anchor o ON o.entity_kind = 1 AND o.anchor_id = a.anchor_id
     WHERE a.withdrawn_us >= 0 OR a.given_us >= 0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.tags.consents import hold_off_erasures
 from services.tags.domain.catalogue import Catalogue
 from services.tags.domain.ledger import Tree, Use
 from services.tags.domain.sharing import Form, Ints, Pseudonyms, Share, groups, large_enough, shown_counts
@@ -114,7 +115,7 @@ async def _begin(
     except InvalidArgument as error:
         raise FailedPrecondition(error.message, reason="SHARE_NOT_ALLOWED_ANY_MORE", field="share_id") from None
     await require_open(uow, share)
-    await consents.hold_off_erasures(uow)
+    await hold_off_erasures(uow)
     audience = await source.audience(term)
     # One snapshot, or an anchor that moves meanwhile would be seen with both of its persons.
     async with database.read() as snapshot:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.errors import Unavailable
 from services.tags.domain.catalogue import Kind, TagDefinition, TagType
 from services.tags.domain.sharing import Ints
 from services.tags.domain.terms import Term
@@ -76,7 +77,10 @@ class _Taker:
     """Gathers one tag's values, words numbered as they come."""
 
     def __init__(self, projection: Followed, definition: TagDefinition) -> None:
-        self._column = projection.index.column(Kind.PERSON, definition.name)
+        column = projection.index.columns(Kind.PERSON).get(definition.name)
+        if column is None:
+            raise Unavailable(f"{definition.name} is new, its values are not here yet", reason="TAG_NOT_INDEXED")
+        self._column = column
         self._definition = definition
         self._words: dict[str, int] = {}
         self._parts: list[NDArray[np.generic]] = []

@@ -25,7 +25,8 @@ def check(catalogue: Catalogue, tags: Sequence[str], predicate: str, form: Form)
         # Whoever is in an audience has what defines it.
         named = names_in(predicate, Kind.PERSON) if predicate.strip() else set()
     except LanguageError as error:
-        raise InvalidArgument(str(error), reason=error.reason, field="predicate") from None
+        place = {"position": str(error.position)}
+        raise InvalidArgument(str(error), reason=error.reason, field="predicate", metadata=place) from None
     _refuse_sensitive(catalogue, named, "predicate")
     return definitions, term
 

@@ -26,12 +26,12 @@ from troika.tags.v1.sharing_service_pb2_grpc import (
 
 from chassis import rpc
 from chassis.db import Database
-from services.tags import store
+from services.tags import consents, store
 from services.tags.domain.catalogue import Kind
 from services.tags.index.index import AudienceIndex
 from services.tags.rpc_shared_tags import SharedTagsRpc
 from services.tags.rpc_sharing import SharingRpc
-from services.tags.sharing import consents, verifying
+from services.tags.sharing import verifying
 from services.tags.sharing.keys import SharingKeys
 from services.tags.sharing.ledger_store import Head
 from services.tags.sharing.source import IndexSource
@@ -217,7 +217,7 @@ async def crowd(database: Database, size: int) -> None:
             "anchor (entity_kind, anchor_id, entity_id, version, facts) SELECT 1, n, n, 1, '{}'",
             "entity (entity_kind, entity_id, version, present, tags, scores)"
             " SELECT 1, n, 1, true, json_build_object('job', 'student'), '{}'",
-            f"sharing_consent SELECT n, n, -1, 100, {consents.NO_END}",
+            f"consent SELECT n, '{consents.SHARING}', 'all', true, n, -1, 100, {consents.NO_END}",
         ):
             await uow.fetch(f"INSERT INTO {insert} FROM generate_series(1, $1::bigint) n", size)
 

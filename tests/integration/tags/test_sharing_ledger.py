@@ -201,7 +201,7 @@ async def test_of_an_erased_person_the_ledger_keeps_only_hashes_and_stays_whole(
                 "SELECT anchor_id FROM data_use_inclusion WHERE anchor_id = 7"
                 " UNION ALL SELECT anchor_id FROM points_spent WHERE anchor_id = 7"
                 " UNION ALL SELECT anchor_id FROM spending WHERE anchor_id = 7 OR person_id = 7 OR reason <> ''"
-                " UNION ALL SELECT anchor_id FROM sharing_consent WHERE anchor_id = 7",
+                " UNION ALL SELECT anchor_id FROM consent WHERE anchor_id = 7",
             )
         forgotten = await rows(
             database, "SELECT number, line, leaf FROM data_use_inclusion WHERE anchor_id = 0 ORDER BY number"
@@ -220,8 +220,8 @@ async def test_of_an_erased_person_the_ledger_keeps_only_hashes_and_stays_whole(
 async def test_what_an_erased_person_says_late_is_not_kept(database: Database) -> None:
     await world.changed(database, erasure(7, 7))
     await consenting(database, range(1, 11))
-    assert [] == await rows(database, "SELECT 1 FROM sharing_consent WHERE anchor_id = 7")
-    assert 9 == len(await rows(database, "SELECT 1 FROM sharing_consent"))
+    assert [] == await rows(database, "SELECT 1 FROM consent WHERE anchor_id = 7")
+    assert 9 == len(await rows(database, "SELECT 1 FROM consent"))
 
 
 async def test_an_erasure_waits_for_a_use_and_finds_it(database: Database) -> None:

@@ -14,9 +14,9 @@ from troika.tags.v1 import sharing_service_pb2 as pb
 from chassis.db import Database
 from services.identity.domain import consents as ledger
 from services.identity.domain.consents import State
+from services.tags.consents import NO_END, SHARING, Said, keep
 from services.tags.domain.catalogue import Kind
 from services.tags.sharing import consents, forgetting
-from services.tags.sharing.consents import NO_END, Said
 from tests.integration.tags import world
 from tests.integration.tags.sharing_house import House, consenting, open_house, people, refused, said, told
 from tests.integration.tags.world import move
@@ -29,15 +29,15 @@ def statement(anchor: int, said_by: tuple[int, bool, bool, int]) -> ledger.State
     stated, is_given, separate, ends = said_by
     kind = ledger.SEPARATE if separate else ledger.GENERAL
     return ledger.Statement(
-        ledger.statement_id(f"{anchor} {said_by}".encode(), consents.PURPOSE, ledger.ALL),
+        ledger.statement_id(f"{anchor} {said_by}".encode(), SHARING, ledger.ALL),
         anchor,
-        consents.PURPOSE,
+        SHARING,
         ledger.ALL,
         kind,
         is_given,
         NOW_US - stated,
         (NOW_US + ends) if is_given and ends else ledger.NEVER,
-        void=ledger.void_reason(consents.PURPOSE, ledger.ALL, kind, given=is_given),
+        void=ledger.void_reason(SHARING, ledger.ALL, kind, given=is_given),
     )
 
 
@@ -58,25 +58,32 @@ async def test_the_projection_answers_as_identitys_ledger_does(
 ) -> None:
     """Anchors 7 to 9 are known by what was said alone."""
     async with database.transaction() as uow:
-        await uow.execute("TRUNCATE anchor, sharing_consent")
+        await uow.execute("TRUNCATE anchor, consent")
         for anchor, owner in enumerate(owners[:6], start=1):
             await uow.execute("INSERT INTO anchor VALUES (1, :anchor, :owner, 1, '{}')", anchor=anchor, owner=owner)
     person_of = dict(enumerate(owners, start=1))
     # Persons were others when they said it.
     facts = [
-        Said(s.anchor_id, person_of[s.anchor_id] if s.anchor_id > 6 else 99, s.given, s.stated_us, s.expires_us or NO_END)
+        Said(
+            s.anchor_id,
+            person_of[s.anchor_id] if s.anchor_id > 6 else 99,
+            SHARING,
+            s.channel,
+            s.kind == ledger.SEPARATE,
+            s.given,
+            s.stated_us,
+            s.expires_us or NO_END,
+        )
         for s in made
-        if not s.void
     ] * 2
     rnd.shuffle(facts)
     for start in range(0, len(facts), 7):
         async with database.transaction() as uow:
-            await consents.keep(uow, facts[start : start + 7])
+            await keep(uow, facts[start : start + 7])
     expected = {
         person
         for person in set(owners[:6])
-        if ledger.of_person([s for s in made if person_of[s.anchor_id] == person], consents.PURPOSE, "app", NOW_US).state
-        is State.GIVEN
+        if ledger.of_person([s for s in made if person_of[s.anchor_id] == person], SHARING, "app", NOW_US).state is State.GIVEN
     }
     async with database.read() as uow:
         found = await consents.agreed(uow, [1, 2, 3, 4], NOW_US)

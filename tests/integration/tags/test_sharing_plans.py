@@ -20,7 +20,9 @@ async def filled(database: Database) -> Database:
     made = "(SELECT u, p, (u * 37 + p * 101) % 50000 + 1 AS anchor FROM generate_series(1, 200) u, generate_series(0, 499) p) s"
     async with database.transaction() as uow:
         await uow.fetch("INSERT INTO anchor SELECT 1, i, i / 2, 1, '{}' FROM generate_series(1, 50000) i")
-        await uow.fetch("INSERT INTO sharing_consent SELECT i, i / 2, -1, 1, 9 FROM generate_series(1, 50000) i")
+        await uow.fetch(
+            "INSERT INTO consent SELECT i, 'sharing', 'all', true, i / 2, -1, 1, 9 FROM generate_series(1, 50000) i"
+        )
         await uow.fetch("INSERT INTO points_spent SELECT i, 1, 1 FROM generate_series(1, 50000) i")
         await uow.fetch("INSERT INTO spending SELECT 'op' || i, i, i, 1, '', 0, '' FROM generate_series(1, 50000) i")
         await uow.fetch(
@@ -37,7 +39,7 @@ async def filled(database: Database) -> Database:
             " FROM generate_series(1, 20000) i"
         )
     async with database.transaction() as uow:
-        await uow.execute("ANALYZE anchor, sharing_consent, points_spent, spending, data_use, data_use_inclusion, share")
+        await uow.execute("ANALYZE anchor, consent, points_spent, spending, data_use, data_use_inclusion, share")
     return database
 
 

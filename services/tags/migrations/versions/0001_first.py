@@ -139,11 +139,6 @@ def _sharing() -> None:
     )
     op.execute("CREATE INDEX ix_spending_anchor_id ON spending (anchor_id)")
     op.execute(
-        "CREATE TABLE sharing_consent (anchor_id bigint NOT NULL, person_id bigint NOT NULL, withdrawn_us bigint NOT NULL,"
-        " given_us bigint NOT NULL, expires_us bigint NOT NULL, CONSTRAINT pk_sharing_consent PRIMARY KEY (anchor_id))"
-    )
-    op.execute("CREATE INDEX ix_sharing_consent_person_id ON sharing_consent (person_id)")
-    op.execute(
         "CREATE TABLE import_job (id bigint GENERATED ALWAYS AS IDENTITY, partner text NOT NULL, entity_kind smallint NOT NULL,"
         " source text NOT NULL, file_name text NOT NULL, mapping text NOT NULL, mapping_sha256 bytea NOT NULL,"
         " file_sha256 bytea, state text NOT NULL, reason text NOT NULL, message text NOT NULL, dry_run boolean NOT NULL,"
@@ -207,7 +202,8 @@ def _audiences() -> None:
         " base bigint NOT NULL, version integer NOT NULL, CONSTRAINT pk_audience_size PRIMARY KEY (audience_id, sampled_at))"
     )
     op.execute(
-        "CREATE TABLE reach_consent (anchor_id bigint NOT NULL, purpose text NOT NULL, channel text NOT NULL,"
+        "CREATE TABLE consent (anchor_id bigint NOT NULL, purpose text NOT NULL, channel text NOT NULL,"
         " separate boolean NOT NULL, person_id bigint NOT NULL, withdrawn_us bigint NOT NULL, given_us bigint NOT NULL,"
-        " expires_us bigint NOT NULL, CONSTRAINT pk_reach_consent PRIMARY KEY (anchor_id, purpose, channel, separate))"
+        " expires_us bigint NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id, purpose, channel, separate))"
     )
+    op.execute("CREATE INDEX ix_consent_person_id ON consent (person_id)")
