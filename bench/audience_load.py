@@ -69,7 +69,9 @@ async def hold(target: str, seconds: float) -> dict[str, Any]:
         stub: Any = TagsServiceStub(channel)
 
         async def overlap() -> int:
-            request = pb.DescribeAudienceRequest(entity_kind=PERSON, predicate=name(AUDIENCE), overlap_all_tags=True, limit=1)
+            request = pb.DescribeAudienceRequest(
+                entity_kind=PERSON, predicate=name(AUDIENCE), overlap_all_tags=True, without_terms=True
+            )
             return len((await stub.DescribeAudience(request, timeout=30)).tag_overlaps)
 
         async def ids() -> int:

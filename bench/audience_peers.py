@@ -71,7 +71,7 @@ def in_duckdb(base: Base, triples: Sequence[Triple], expected: Sequence[int]) ->
         where = " AND ".join(map(name, triple))
         return int(connection.execute(f"SELECT count(*) FROM person WHERE {where}").fetchall()[0][0])  # noqa: S608
 
-    sums = ", ".join(f"count(*) FILTER (WHERE {name(tag)})" for tag in range(TAGS))
+    sums = ", ".join(f"sum({name(tag)}::UTINYINT)" for tag in range(TAGS))
     return {
         "version": duckdb.__version__,
         "count_p50_ms": counts_ms(count, triples, expected),

@@ -25,6 +25,7 @@ from services.tags.domain.catalogue import Kind
 from services.tags.domain.terms import tags_of
 from services.tags.handlers import TagRules
 from services.tags.index.columns import CategoryColumn, SetColumn, TextColumn
+from services.tags.index.describe import Description
 from services.tags.index.projection import Projection
 from services.tags.lake.reading import Lake
 from services.tags.profiles import lineage, loading
@@ -147,7 +148,7 @@ class TagsRpc(TagsServiceServicer):
         naming = tags_of(self._questions.term(kind, request.predicate, "predicate"))
         naming |= tags_of(self._questions.term(kind, request.base_predicate, "base_predicate"))
         insight = Insight(self._projection.index, kind, members, base)
-        described = await insight.description(naming)
+        described = Description((), 0) if request.without_terms else await insight.description(naming)
         answer = pb.DescribeAudienceResponse(audience=len(members), base=len(base), compared=described.compared)
         answer.terms.extend(
             answers.described(self._catalogue, kind, term, rate) for term in described.terms[: request.limit or TERMS]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from services.tags.domain.catalogue import Kind
-from services.tags.index.describe import Description, compare, conclude
+from services.tags.index.describe import Comparison, Description, conclude
 from services.tags.index.distribution import Distribution, distribution
 from services.tags.index.index import AudienceIndex
 from services.tags.index.overlaps import Overlap, overlaps
@@ -42,9 +42,10 @@ class Insight:
     async def description(self, skipping: frozenset[str]) -> Description:
         """Over-represented values of all tags but those that define the audience, corrected for the number of looks."""
         looked = []
+        comparison = Comparison(self._index, self._kind, self._audience, self._base)
         for tag in list(self._index.columns(self._kind)):
             if tag not in skipping:
-                looked += list(compare(self._index, self._kind, tag, self._audience, self._base))
+                looked += list(comparison.of(tag))
                 await asyncio.sleep(0)
         return conclude(looked)
 

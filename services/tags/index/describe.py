@@ -42,20 +42,8 @@ class Description:
 
 def describe(index: AudienceIndex, kind: Kind, audience: BitMap, base: BitMap, skipping: frozenset[str]) -> Description:
     """All at once. `skipping` are tags that define the audience and say nothing new."""
-    looked = [term for tag in index.columns(kind) if tag not in skipping for term in compare(index, kind, tag, audience, base)]
-    return conclude(looked)
-
-
-def compare(index: AudienceIndex, kind: Kind, tag: str, audience: BitMap, base: BitMap) -> Iterator[DescribedTerm]:
-    """Each value of one tag that anyone of the base has, over- or under-represented, not corrected yet."""
-    inside_base, rest = len(audience & base), len(base)
-    rest -= inside_base
-    for predicate, inside, inside_of_base, base_count in _counted(index, kind, tag, audience, base):
-        if not base_count or not audience:
-            continue
-        z_score = _z(inside_of_base, inside_base, base_count - inside_of_base, rest)
-        lift = (inside / len(audience)) / (base_count / len(base))
-        yield DescribedTerm(tag, predicate, inside, base_count, lift, z_score, math.erfc(z_score / math.sqrt(2)) / 2)
+    comparison = Comparison(index, kind, audience, base)
+    return conclude([term for tag in index.columns(kind) if tag not in skipping for term in comparison.of(tag)])
 
 
 def conclude(looked: Sequence[DescribedTerm]) -> Description:
@@ -71,22 +59,41 @@ def conclude(looked: Sequence[DescribedTerm]) -> Description:
     return Description(sorted(terms, key=lambda term: (-term.z_score, term.predicate)), len(ordered))
 
 
-def _counted(index: AudienceIndex, kind: Kind, tag: str, audience: BitMap, base: BitMap) -> Iterator[tuple[str, int, int, int]]:
-    """(predicate, how many of the audience, of those of it that are in the base, and of the base) for each value."""
-    whole = len(base) == len(index.present[kind])
-    nested = whole or audience.issubset(base)
-    both = audience if nested else audience & base
-    for predicate, members in sets_of(index, kind, tag):
-        inside = audience.intersection_cardinality(members)
-        common = inside if nested else both.intersection_cardinality(members)
-        yield predicate, inside, common, len(members) if whole else base.intersection_cardinality(members)
-    column = index.column(kind, tag)
-    if isinstance(column, NumberColumn) and (ranges := ranges_of(index, kind, tag, base)):
-        insides = counts_of(column, audience, ranges)
-        commons = insides if nested else counts_of(column, both, ranges)
-        bases = counts_of(column, base, ranges)
-        for each, inside, common, base_count in zip(ranges, insides, commons, bases, strict=True):
-            yield each.predicate, inside, common, base_count
+class Comparison:
+    """An audience beside a base, tag by tag."""
+
+    def __init__(self, index: AudienceIndex, kind: Kind, audience: BitMap, base: BitMap) -> None:
+        self._index, self._kind, self._audience, self._base = index, kind, audience, base
+        self._whole = len(base) == len(index.present[kind])
+        self._nested = self._whole or audience.issubset(base)
+        # Those of the audience that are in the base.
+        self._both = audience if self._nested else audience & base
+        self._sizes = len(audience), len(self._both), len(base)
+
+    def of(self, tag: str) -> Iterator[DescribedTerm]:
+        """Each value of one tag that anyone of the base has, over- or under-represented, not corrected yet."""
+        size, both, base = self._sizes
+        for predicate, inside, common, base_count in self._counted(tag):
+            if not base_count or not size:
+                continue
+            z_score = _z(common, both, base_count - common, base - both)
+            lift = (inside / size) / (base_count / base)
+            yield DescribedTerm(tag, predicate, inside, base_count, lift, z_score, math.erfc(z_score / math.sqrt(2)) / 2)
+
+    def _counted(self, tag: str) -> Iterator[tuple[str, int, int, int]]:
+        """(predicate, how many of the audience, of those of it that are in the base, and of the base) for each value."""
+        audience, both, base = self._audience, self._both, self._base
+        for predicate, members in sets_of(self._index, self._kind, tag):
+            inside = audience.intersection_cardinality(members)
+            common = inside if self._nested else both.intersection_cardinality(members)
+            yield predicate, inside, common, len(members) if self._whole else base.intersection_cardinality(members)
+        column = self._index.column(self._kind, tag)
+        if isinstance(column, NumberColumn) and (ranges := ranges_of(self._index, self._kind, tag, base)):
+            insides = counts_of(column, audience, ranges)
+            commons = insides if self._nested else counts_of(column, both, ranges)
+            bases = counts_of(column, base, ranges)
+            for each, inside, common, base_count in zip(ranges, insides, commons, bases, strict=True):
+                yield each.predicate, inside, common, base_count
 
 
 def _z(inside: int, audience: int, outside: int, rest: int) -> float:

@@ -665,6 +665,7 @@ class DescribeAudienceRequest(_message.Message):
     DISTRIBUTION_TAGS_FIELD_NUMBER: _builtins.int
     OVERLAP_ALL_TAGS_FIELD_NUMBER: _builtins.int
     FALSE_DISCOVERY_RATE_FIELD_NUMBER: _builtins.int
+    WITHOUT_TERMS_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
@@ -677,6 +678,8 @@ class DescribeAudienceRequest(_message.Message):
     """Whether overlaps with every value of every tag are wanted."""
     false_discovery_rate: _builtins.float
     """The share of false discoveries that is accepted among the terms (Benjamini and Hochberg); 0 means 0.01."""
+    without_terms: _builtins.bool
+    """Whether terms and portrait are left out: overlaps alone take a fraction of the time."""
     @_builtins.property
     def overlap_predicates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Predicates of the same kind to intersect the audience with."""
@@ -696,10 +699,11 @@ class DescribeAudienceRequest(_message.Message):
         distribution_tags: _abc.Iterable[_builtins.str] | None = ...,
         overlap_all_tags: _builtins.bool = ...,
         false_discovery_rate: _builtins.float = ...,
+        without_terms: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_predicate", b"base_predicate", "distribution_tags", b"distribution_tags", "entity_kind", b"entity_kind", "false_discovery_rate", b"false_discovery_rate", "limit", b"limit", "overlap_all_tags", b"overlap_all_tags", "overlap_predicates", b"overlap_predicates", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_predicate", b"base_predicate", "distribution_tags", b"distribution_tags", "entity_kind", b"entity_kind", "false_discovery_rate", b"false_discovery_rate", "limit", b"limit", "overlap_all_tags", b"overlap_all_tags", "overlap_predicates", b"overlap_predicates", "predicate", b"predicate", "without_terms", b"without_terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
