@@ -103,7 +103,7 @@ FOLLOWED = """
 | change | followed by |
 | --- | --- |
 | an anchor moved | tags, orchestrator, touchpoints: what they keep by anchor is the new owner's; scoring by way of tags |
-| consent | orchestrator, touchpoints |
+| consent | orchestrator, touchpoints; tags: who may be reached (to look ahead) and whose tags may be shared |
 | erasure | all four: facts, scores, decisions and pushes of the person go, and tombstones (numbers) keep late facts out |
 | relation | tags: a pair that sources related is so no more once all that identity tells of it has ended (the car was sold) |
 
