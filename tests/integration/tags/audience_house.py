@@ -25,6 +25,7 @@ from services.tags.audiences.previewing import CHANNELS
 from services.tags.audiences.telling import Teller
 from services.tags.index.index import AudienceIndex
 from services.tags.index.projection import Projection
+from services.tags.lake.reading import Lake
 from services.tags.questions import Questions
 from services.tags.rpc import TagsRpc
 from services.tags.rpc_audiences import AudienceRpc
@@ -80,7 +81,7 @@ async def until(met: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def replica(database: Database, bus: Bus) -> AsyncIterator[House]:
+async def replica(database: Database, bus: Bus, lake: Lake | None = None) -> AsyncIterator[House]:
     """One replica with its doors; several may stand on one database and bus."""
     projection = Projection(AudienceIndex(RULES.catalogue), database, bus)
     following = asyncio.create_task(projection.run())
@@ -92,7 +93,7 @@ async def replica(database: Database, bus: Bus) -> AsyncIterator[House]:
         with_reflection=False,
     )
     add_AudienceServiceServicer_to_server(AudienceRpc(database, questions, live, consents), server.aio)
-    add_TagsServiceServicer_to_server(TagsRpc(RULES, projection, database), server.aio)
+    add_TagsServiceServicer_to_server(TagsRpc(RULES, projection, database, lake), server.aio)
     channel = rpc.connect(f"127.0.0.1:{await server.start('127.0.0.1:0')}", "operator", TOKEN)
     try:
         async with asyncio.timeout(15):
