@@ -41,12 +41,14 @@ class Runtime:
         self.checks: dict[str, Callable[[], Awaitable[None]]] = {"postgres": self.database.check, "nats": self.bus.check}
         self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
         self._stack = AsyncExitStack()
+        self._work: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Runtime:
         self._stack.push_async_callback(self.database.close)
         await self.bus.connect()
         self._stack.push_async_callback(self.bus.close)
+        self._stack.push_async_callback(self._stop_work)
         await self.bus.declare(DEAD_LETTERS)
         return self
 
@@ -68,7 +70,7 @@ class Runtime:
                 self._failed.set_exception(error)
 
         task.add_done_callback(done)
-        self._stack.push_async_callback(_cancel, task)
+        self._work.add(task)
 
     async def publishes(self, *streams: Stream) -> None:
         """Declares the streams this service owns and starts the relay of its outbox."""
@@ -83,6 +85,8 @@ class Runtime:
     async def serve(self, allowed: Mapping[str, frozenset[str]], register: Callable[[grpc.aio.Server], None]) -> None:
         """Opens both doors, says where, and waits for SIGTERM or SIGINT. `allowed`: RPC service → callers."""
         settings = self.settings
+        # Work ends after the doors have closed and while the clients that it uses are still there.
+        self._stack.push_async_callback(self._stop_work)
         server = rpc.Server(settings.caller_token_sha256, allowed, settings.grpc_reflection)
         register(server.aio)
         stopping = asyncio.Event()
@@ -114,12 +118,12 @@ class Runtime:
         if self._failed.done():
             self._failed.result()
 
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancels until it works: on Python 3.11 `wait_for`, which nats-py uses, may swallow a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=1)
+    async def _stop_work(self) -> None:
+        """Cancels until it works: on Python 3.11 `wait_for`, which nats-py uses, may swallow a cancellation."""
+        while self._work:
+            for task in self._work:
+                task.cancel()
+            _, self._work = await asyncio.wait(self._work, timeout=1)
 
 
 S = TypeVar("S", bound=ChassisSettings)
@@ -139,22 +143,35 @@ class Verb(Generic[S]):
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
 
 
+@dataclass(frozen=True)
+class PlainVerb:
+    """A command that needs no settings, hence runs anywhere; `run` returns the exit code."""
+
+    name: str
+    help: str
+    run: Callable[[argparse.Namespace], int]
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+
+
 def main(
     service: str,
     settings_type: type[S],
     migrations: Path,
     serve: Callable[[S], Coroutine[Any, Any, None]],
-    verbs: Sequence[Verb[S]] = (),
+    verbs: Sequence[Verb[S] | PlainVerb] = (),
 ) -> None:
     """Command line of a service: `serve` runs it, `migrate` prepares its schema, `verbs` are its own."""
     parser = argparse.ArgumentParser(prog=f"python -m services.{service}", description=f"Troika {service}")
     words = parser.add_subparsers(dest="verb", required=True)
     words.add_parser("serve", help="run the service until SIGTERM")
     words.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
-    for own in verbs:
-        own.arguments(words.add_parser(own.name, help=own.help))
+    for each in verbs:
+        each.arguments(words.add_parser(each.name, help=each.help))
     arguments = parser.parse_args()
     verb = arguments.verb
+    own = next((each for each in verbs if each.name == verb), None)
+    if isinstance(own, PlainVerb):
+        sys.exit(own.run(arguments))
     try:
         settings = settings_type()
     except ValidationError as error:
@@ -167,8 +184,8 @@ def main(
             uvloop.run(migrate(settings.postgres_dsn, service, migrations))
         elif verb == "serve":
             uvloop.run(serve(settings))
-        else:
-            uvloop.run(next(own for own in verbs if own.name == verb).run(settings, arguments))
+        elif own is not None:
+            uvloop.run(own.run(settings, arguments))
     except TroikaError as error:
         # What a person has to put right, said in one line.
         sys.exit(f"{error.reason}: {error.message}")
