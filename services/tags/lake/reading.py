@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -143,8 +143,3 @@ def _event(row: dict[str, Any]) -> LakeEvent:
         row["received_us"],
         properties,
     )
-
-
-def batches(dataset: ds.Dataset) -> Iterator[pa.RecordBatch]:
-    """Rows of a dataset as they come, in any order."""
-    yield from dataset.to_batches(use_threads=False)
