@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 from troika.tags.v1.audience_service_pb2_grpc import add_AudienceServiceServicer_to_server
+from troika.tags.v1.catalogue_service_pb2_grpc import add_CatalogueServiceServicer_to_server
 from troika.tags.v1.import_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.tags.v1.sharing_service_pb2_grpc import (
     add_SharedTagsServiceServicer_to_server,
@@ -15,14 +16,17 @@ from troika.tags.v1.sharing_service_pb2_grpc import (
 from troika.tags.v1.tags_service_pb2_grpc import add_TagsServiceServicer_to_server
 
 from chassis import run
-from chassis.run import Runtime, Verb
-from services.tags import consumers, events, expiry, rederivation
+from chassis.run import PlainVerb, Runtime, Verb
+from services.tags import consumers, events, expiry
 from services.tags.audiences.consents import ReachConsents
 from services.tags.audiences.live import Live
 from services.tags.audiences.naming import keep_defined
 from services.tags.audiences.previewing import CHANNELS
 from services.tags.audiences.telling import Teller
+from services.tags.catalogue import command as cataloguing
 from services.tags.catalogue import yaml_files
+from services.tags.catalogue.following import LiveCatalogue
+from services.tags.catalogue.indexing import IndexColumns
 from services.tags.handlers import TagRules
 from services.tags.imports import command as importing
 from services.tags.imports.files import ImportFiles
@@ -35,6 +39,7 @@ from services.tags.lake import keeping, writing
 from services.tags.questions import Questions
 from services.tags.rpc import TagsRpc
 from services.tags.rpc_audiences import AudienceRpc
+from services.tags.rpc_catalogue import CatalogueRpc
 from services.tags.rpc_imports import ImportsRpc
 from services.tags.rpc_shared_tags import SharedTagsRpc
 from services.tags.rpc_sharing import SharingRpc
@@ -53,11 +58,16 @@ async def serve(settings: Settings) -> None:
     rules = TagRules(yaml_files.load(settings.catalogue))
     async with Runtime("tags", settings) as runtime:
         await runtime.publishes(*events.STREAMS)
+        catalogue = LiveCatalogue(runtime.database, rules)
+        await catalogue.start()
         snapshots = Snapshots.opened(settings.index_folder, settings.index_snapshot_s)
         projection = Projection(AudienceIndex(rules.catalogue), runtime.database, runtime.bus, snapshots)
         runtime.checks["index"] = projection.check
         runtime.spawn(projection.run(), "index")
-        runtime.spawn(rederivation.run(runtime.database, rules), "rederivation")
+        columns = IndexColumns(projection.index)
+        projection.listen(columns.changed)
+        catalogue.listen(columns.become)
+        runtime.spawn(catalogue.run(), "catalogue")
         runtime.spawn(expiry.run(runtime.database, rules), "expiry")
         runtime.consumes(*consumers.consumers(rules))
         if lake := keeping.opened(settings):
@@ -76,6 +86,7 @@ async def serve(settings: Settings) -> None:
         files = ImportFiles.of(settings)
         importer = Importer(runtime.database, rules, Matcher(runtime.client(settings.identity_target), patient=True), files)
         runtime.spawn(importer.follow(), "imports")
+        catalogue_rpc = CatalogueRpc(runtime.database, catalogue, projection)
         imports = ImportsRpc(runtime.database, rules, files)
 
         def register(server: grpc.aio.Server) -> None:
@@ -84,14 +95,16 @@ async def serve(settings: Settings) -> None:
             add_SharedTagsServiceServicer_to_server(shared, server)
             add_ImportServiceServicer_to_server(imports, server)
             add_AudienceServiceServicer_to_server(audiences, server)
+            add_CatalogueServiceServicer_to_server(catalogue_rpc, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
 
-VERBS = (
+VERBS: tuple[Verb[Settings] | PlainVerb, ...] = (
     Verb("ledger", "check the data-use ledger", verifying.run, verifying.arguments),
     Verb("compact", "make few files of the event lake's many, delete what expired", keeping.compact_verb, keeping.arguments),
     *importing.VERBS,
+    *cataloguing.VERBS,
 )
 
 

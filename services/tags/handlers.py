@@ -178,6 +178,7 @@ async def apply(uow: UnitOfWork, rules: TagRules, batch: Batch, at_us: int | Non
 
     Raises Unavailable when anchors keep moving.
     """
+    await rules.hold(uow)
     at_us = now_us() if at_us is None else at_us
     works = [_Work(kind, batch.sightings[kind], batch.moves[kind]) for kind in Kind]
     works = [work for work in works if work.claims]

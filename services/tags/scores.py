@@ -22,6 +22,7 @@ class Score(NamedTuple):
 
 async def apply(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Score]) -> Changes:
     """Keeps the newest score of each person and derives the persons whose score changed; the erased have none."""
+    await rules.hold(uow)
     newest: dict[int, Score] = {}
     for score in scores:
         if (known := newest.get(score.person_id)) is None or score.scored_at_us > known.scored_at_us:

@@ -55,6 +55,9 @@ class Settings(ChassisSettings):
     callers: frozenset[str] = Field(
         frozenset({"scoring", "orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
+    catalogue_callers: frozenset[str] = Field(
+        frozenset({"orchestrator", "operator"}), description="Who may search for tags, add, change and retire them."
+    )
     sharing_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may make and revoke shares, see who used whose data and spend points."
     )
@@ -78,6 +81,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.tags.v1.CatalogueService": self.catalogue_callers,
             "troika.tags.v1.SharingService": self.sharing_callers,
             "troika.tags.v1.SharedTagsService": self.share_recipients,
             "troika.tags.v1.ImportService": self.import_callers,

@@ -19,6 +19,7 @@ from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
 from chassis.run import Verb
 from services.tags.catalogue import yaml_files
+from services.tags.catalogue.following import LiveCatalogue
 from services.tags.handlers import TagRules
 from services.tags.imports import jobs, mapping
 from services.tags.imports.files import ImportFiles
@@ -38,6 +39,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Database, TagRules,
     """What an import needs, in this process; its facts go out through the relay of the service."""
     rules = TagRules(yaml_files.load(settings.catalogue))
     database = Database(settings.postgres_dsn, "tags", 3)
+    await LiveCatalogue(database, rules).refresh()
     channel = rpc.connect(settings.identity_target, "tags", settings.caller_token)
     try:
         yield database, rules, Importer(database, rules, Matcher(channel), ImportFiles(None))
