@@ -112,7 +112,7 @@ class TagsRpc(TagsServiceServicer):
     ) -> AsyncIterator[pb.StreamTagValuesResponse]:
         """Columns, chunk by chunk; each chunk is as of the moment it is sent."""
         kind = Kind(request.entity_kind)
-        columns = self._projection.index.columns(kind)
+        columns = dict(self._projection.index.columns(kind))
         for position, tag in enumerate(request.tags):
             if isinstance(columns.get(tag), TextColumn | None):
                 raise InvalidArgument("no such tag, or a text", reason="UNKNOWN_TAG", field=f"tags[{position}]")

@@ -44,7 +44,8 @@ class Insight:
         looked = []
         comparison = Comparison(self._index, self._kind, self._audience, self._base)
         for tag in list(self._index.columns(self._kind)):
-            if tag not in skipping:
+            # A tag may leave the catalogue meanwhile.
+            if tag not in skipping and tag in self._index.columns(self._kind):
                 looked += list(comparison.of(tag))
                 await asyncio.sleep(0)
         return conclude(looked)
@@ -54,6 +55,8 @@ class Insight:
         base = None if len(self._base) == len(self._index.present[self._kind]) else self._base
         found: list[Overlap] = []
         for tag in list(self._index.columns(self._kind)):
+            if tag not in self._index.columns(self._kind):
+                continue
             found += [each for each in overlaps(self._index, self._kind, tag, self._audience, base) if each.both]
             await asyncio.sleep(0)
         found.sort(key=lambda each: (-each.both, each.predicate))

@@ -196,8 +196,9 @@ class Live:
             try:
                 moved = followed.membership.refresh(self._projection.index, changed, time.time())
             except Exception:
-                # What was missed is made good for by asking everybody.
-                log.exception("live audience failed")
+                # What was missed is made good for by asking everybody, once it can be asked again.
+                if not followed.membership.stale:
+                    log.exception("live audience failed")
                 followed.membership.stale = True
                 continue
             if moved:

@@ -13,6 +13,7 @@ from chassis.errors import FailedPrecondition, NotFound, TroikaError, is_operati
 from services.tags.audiences import store
 from services.tags.audiences.live import Live
 from services.tags.audiences.store import Definition, Named
+from services.tags.domain.catalogue import Kind
 from services.tags.questions import Questions
 
 log = logging.getLogger(__name__)
@@ -105,10 +106,16 @@ async def keep_defined(database: Database, questions: Questions, live: Live) -> 
 
 async def redefine(database: Database, questions: Questions, live: Live) -> None:
     """Does so once."""
+    for key in list(live.keys):
+        match key:
+            case ("predicate", Kind() as kind, str(text)):
+                # The catalogue may have changed what its names mean.
+                try:
+                    live.redefine(key, questions.term(kind, text, "predicate"), 0)
+                except TroikaError as error:
+                    live.end(key, error)
     followed = {key[1] for key in live.keys if isinstance(key, tuple) and key[0] == "audience"}
-    if not followed:
-        return
-    for named in await store.by_number(database, followed):
+    for named in await store.by_number(database, followed) if followed else ():
         if named.deleted_at is not None:
             live.end(key_of(named), NotFound("this audience has ended", reason="AUDIENCE_ENDED", field="audience"))
             continue
