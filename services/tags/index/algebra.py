@@ -38,8 +38,9 @@ from services.tags.index.bitmaps import bitmap, from_ids, ids_of
 from services.tags.index.columns import BooleanColumn, CategoryColumn, Floats, NumberColumn, SetColumn, belong
 from services.tags.index.index import AudienceIndex
 
-# One entity by id costs about as much as so many in a scan of all.
+# One entity by id costs about as much as so many in a scan of all, and as so many in a gather over all edges.
 _NARROW: Final = 16
+_NARROW_ACROSS: Final = 128
 _FALSE: dict[Operator, tuple[Operator, ...]] = {"<": (">=",), "<=": (">",), ">": ("<=",), ">=": ("<",), "=": ("<", ">")}
 
 
@@ -65,6 +66,8 @@ class _Evaluation:
         self.all = present if within is None else present & within
         # Those that are worth being asked one by one.
         self._few = ids_of(self.all) if within is not None and len(self.all) * _NARROW < len(present) else None
+        # Those whose edges are worth being followed one by one.
+        self._fewer = self._few if len(self.all) * _NARROW_ACROSS < len(present) else None
         self._narrowed = within is not None
 
     def where(self, term: Term, wanted: bool) -> BitMap:  # noqa: C901, PLR0911, PLR0912  # one arm per kind of term
@@ -122,7 +125,7 @@ class _Evaluation:
     def related(self, other: Kind, inner: Term) -> BitMap:
         """Entities related to at least one of another kind for which a term is true."""
         relations = self.index.relations
-        pairs = None if self._few is None else relations.of(self.kind, other, self._few)
+        pairs = None if self._fewer is None else relations.of(self.kind, other, self._fewer)
         if pairs is None:
             members = _Evaluation(self.index, other, self.now, None).where(inner, True)
             return relations.reached(self.kind, other, members) & self.all
@@ -203,7 +206,7 @@ class _Evaluation:
 
     def _through(self, other: Kind, relation: str, inner: Term, wanted: bool) -> BitMap:
         relations = self.index.relations
-        pairs = None if self._few is None else relations.of(self.kind, other, self._few, relation)
+        pairs = None if self._fewer is None else relations.of(self.kind, other, self._fewer, relation)
         if pairs is None:
             members = _Evaluation(self.index, other, self.now, None).where(inner, wanted)
             return relations.single(self.kind, other, relation, members) & self.all
@@ -234,7 +237,7 @@ class _Evaluation:
         for term in slow:
             if not found:
                 found = [self.where(term, wanted)]
-            elif len(found[0]) * _NARROW < len(self.all):
+            elif len(found[0]) * (_NARROW_ACROSS if _crosses(term) else _NARROW) < len(self.all):
                 left = found[0] if len(found) == 1 else BitMap.intersection(*found)
                 found = [_Evaluation(self.index, self.kind, self.now, left).where(term, wanted)]
             else:

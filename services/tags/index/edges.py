@@ -31,7 +31,7 @@ _LOWEST_BIT = np.array([0, *((byte & -byte).bit_length() - 1 for byte in range(1
 _CORES = len(os.sched_getaffinity(0))
 _pool = ThreadPoolExecutor(_CORES, "gather")
 # Of each entity, and of each entry of the list.
-_ARRAYS: Final = {"byte": np.intp, "bit": np.uint8, "relations": np.uint8, "versions": np.uint32}
+_ARRAYS: Final = {"byte": np.int32, "bit": np.uint8, "relations": np.uint8, "versions": np.uint32}
 
 
 class Edge(NamedTuple):
@@ -120,7 +120,7 @@ class Edges:
         relations, bit = self._first["relations"][own], self._first["bit"][own]
         many = np.flatnonzero(relations & MORE)
         has = np.flatnonzero(bit)
-        targets = self._first["byte"][own[has]] * 8 + _LOWEST_BIT[bit[has]]
+        targets = _targets(self._first, own[has])
         position, relations = inside[has], relations[has] & _RELATIONS
         if not len(many):
             return position, targets, relations
@@ -128,7 +128,7 @@ class Edges:
         held = self._list["relations"][places]
         alive = held != 0
         places, which, held = places[alive], which[alive], held[alive]
-        more = self._list["byte"][places] * 8 + _LOWEST_BIT[self._list["bit"][places]]
+        more = _targets(self._list, places)
         return (
             np.concatenate((position, inside[many[which]])),
             np.concatenate((targets, more)),
@@ -238,7 +238,7 @@ class Edges:
         own = self._own[places]
         wanted = (self._first["relations"][own] & relation) == 0
         places, own = places[wanted], own[wanted]
-        targets = self._list["byte"][places] * 8 + _LOWEST_BIT[self._list["bit"][places]]
+        targets = _targets(self._list, places)
         order = np.argsort(own.astype(np.int64) << 32 | targets)
         firsts = order[np.flatnonzero(np.diff(own[order], prepend=-1))]
         return own[firsts], targets[firsts]
@@ -275,3 +275,8 @@ class Edges:
             self._list[name] = np.insert(array[: self._sorted], places, array[end])
         self._own = np.insert(self._own[: self._sorted], places, self._own[end])
         self._sorted, self._late = self._length, {}
+
+
+def _targets(arrays: Mapping[str, Any], places: NDArray[Any]) -> NDArray[np.int64]:
+    bytes_: NDArray[np.int64] = arrays["byte"][places].astype(np.int64)
+    return bytes_ * 8 + _LOWEST_BIT[arrays["bit"][places]]

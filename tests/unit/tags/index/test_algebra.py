@@ -37,6 +37,7 @@ def test_a_few_entities_and_the_whole_base_agree(
     # As if there were many more.
     with monkeypatch.context() as patched:
         patched.setattr(algebra, "_NARROW", 0)
+        patched.setattr(algebra, "_NARROW_ACROSS", 0)
         assert expected == list(audience(index, kind, term, NOW, BitMap(few)))
 
 
