@@ -43,12 +43,16 @@ def test_every_subject_lies_in_a_declared_stream(service: str) -> None:
     assert set() == subjects(f"services/{service}") - declared
 
 
+# Subjects that nobody reads yet, and why they are told all the same.
+UNREAD = {"troika.audiences.changed.v1": "journeys that begin when somebody enters an audience come with their own issue"}
+
+
 def test_every_stream_is_consumed_by_another_room() -> None:
     for service in SERVICES:
         for stream in importlib.import_module(f"services.{service}.events").STREAMS:
             for subject in stream.subjects:
                 readers = [other for other in SERVICES if other != service and subject in subjects(f"services/{other}")]
-                assert readers, f"nobody reads {subject}"
+                assert readers or UNREAD.get(subject), f"nobody reads {subject}"
 
 
 def test_no_two_rooms_declare_the_same_stream() -> None:
