@@ -10,7 +10,7 @@ from services.tags.catalogue.mistakes import Fault, Found
 from services.tags.domain.business import Definition, compile_all
 from services.tags.domain.catalogue import Catalogue, FromEvents, FromTags, Kind, TagDefinition
 from services.tags.domain.language import DAY, LanguageError
-from services.tags.domain.predicates import names_in
+from services.tags.domain.names import names_in
 
 Key = tuple[Kind, str]
 

@@ -24,7 +24,7 @@ from services.tags.domain.catalogue import (
     TagType,
 )
 from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import names_in
+from services.tags.domain.names import names_in
 
 Body = Mapping[str, Any]
 Origin = FromEvents | FromScore | FromImport | FromTags

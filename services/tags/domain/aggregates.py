@@ -11,7 +11,8 @@ from sqlglot import exp
 
 from services.tags.domain.catalogue import Aggregate, Catalogue, FromEvents, Kind, TagType, Window
 from services.tags.domain.language import bare, before_now, conjuncts, fault, tree_of
-from services.tags.domain.predicates import Named, Reader
+from services.tags.domain.names import Named
+from services.tags.domain.predicates import Reader
 from services.tags.domain.terms import And, Term
 
 OWN = ("event", "source", "source_name", "occurred_at")

@@ -13,7 +13,8 @@ from heapq import heappop, heappush
 from services.tags.domain.catalogue import Catalogue, CatalogueError, FromTags, Kind, TagDefinition, TagType, Value
 from services.tags.domain.evaluation import Clocks, Seen, Tags, compile_expression
 from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import names_in, parse_expression
+from services.tags.domain.names import names_in
+from services.tags.domain.predicates import parse_expression
 from services.tags.domain.terms import Arithmetic, Case, CountOf, DaysSince, Expression, Figure, NumberOf, crosses, tags_of
 
 _RESULTS = {bool: TagType.BOOLEAN, str: TagType.CATEGORY, float: TagType.NUMBER}

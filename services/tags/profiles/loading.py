@@ -16,7 +16,7 @@ from services.tags.domain.evaluation import compile_expression
 from services.tags.domain.facts import Facts
 from services.tags.domain.imported import Imported
 from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import names_in
+from services.tags.domain.names import names_in
 from services.tags.handlers import TagRules
 from services.tags.store import Pair
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from chassis.errors import InvalidArgument
 from services.tags.domain.catalogue import Catalogue, FromTags, Kind, Sensitivity, TagDefinition, TagType
 from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import names_in, parse_predicate
+from services.tags.domain.names import names_in
+from services.tags.domain.predicates import parse_predicate
 from services.tags.domain.sharing import Form, Terms
 from services.tags.domain.terms import Term
 
