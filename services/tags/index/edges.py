@@ -278,5 +278,6 @@ class Edges:
 
 
 def _targets(arrays: Mapping[str, Any], places: NDArray[Any]) -> NDArray[np.int64]:
-    bytes_: NDArray[np.int64] = arrays["byte"][places].astype(np.int64)
-    return bytes_ * 8 + _LOWEST_BIT[arrays["bit"][places]]
+    targets: NDArray[np.int64] = arrays["byte"][places].astype(np.int64) * 8
+    targets += _LOWEST_BIT[arrays["bit"][places]]
+    return targets
