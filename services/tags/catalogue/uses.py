@@ -13,7 +13,8 @@ from services.tags.catalogue.inlining import Inlining, NotCountable
 from services.tags.domain.business import compile_all
 from services.tags.domain.catalogue import Catalogue, FromTags, Kind, TagDefinition, TagType
 from services.tags.domain.language import LanguageError
-from services.tags.domain.predicates import names_in, parse_predicate
+from services.tags.domain.names import names_in
+from services.tags.domain.predicates import parse_predicate
 from services.tags.index.algebra import audience
 from services.tags.index.index import AudienceIndex
 
