@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -15,8 +16,6 @@ from services.tags.domain.ledger import Chain, Flaw, Tree
 from services.tags.settings import Settings
 from services.tags.sharing import ledger_store
 from services.tags.sharing.ledger_store import Head, Recorded
-
-_HASH_DIGITS = 64
 
 
 class Verdict(NamedTuple):
@@ -76,7 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _receipt(text: str) -> Head:
     number, _, digits = text.partition(":")
-    if not number.isdigit() or len(digits) != _HASH_DIGITS:
+    if not number.isdigit() or not re.fullmatch("[0-9a-f]{64}", digits):
         raise argparse.ArgumentTypeError("must be NUMBER:HASH with 64 hexadecimal digits")
     return Head(int(number), bytes.fromhex(digits))
 
