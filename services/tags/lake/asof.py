@@ -1,13 +1,14 @@
 """Tags and audiences as they were: the lake's events up to a moment, under the owners that their anchors have at present.
 
 That is DESIGN's promise 2 for the past, too: after an unmerge the past of both sides is as if they had never been merged. Of
-scores the newest is known, so it is there from its own moment on; imported values are not events and have no past.
+scores the newest is kept, so it is there from its own moment on; of imported values those that partners dated so early.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,10 +18,11 @@ import orjson
 import pyarrow as pa
 
 from chassis.db import Database, UnitOfWork
-from services.tags.domain.catalogue import Catalogue, FromScore, Kind
+from services.tags.domain.catalogue import Catalogue, FromImport, FromScore, Kind, Value
+from services.tags.domain.imported import Imported
 from services.tags.domain.terms import Term
 from services.tags.lake import sql
-from services.tags.lake.dialects import Dialect
+from services.tags.lake.dialects import DUCKDB
 from services.tags.lake.engines import GIVEN, OWNERS, RELATIONS, Engine, duckdb_engine
 from services.tags.lake.reading import Lake
 from services.tags.lake.sql import Query
@@ -55,6 +57,10 @@ _SCORES: Final = (
     "SELECT e.entity_id, s.key, CAST(s.value AS text) FROM entity e CROSS JOIN LATERAL json_each(e.scores) AS s(key, value)"
     " WHERE e.entity_kind = 1 AND e.present AND s.key = ANY($1)"
 )
+_IMPORTS: Final = (
+    "SELECT a.entity_id, f.key, CAST(f.value AS text) FROM anchor a CROSS JOIN LATERAL json_each(a.facts) AS f(key, value)"
+    " WHERE a.entity_kind = $1 AND f.key = ANY($2)"
+)
 
 
 @dataclass(frozen=True)
@@ -81,26 +87,23 @@ class AsOf:
 
     async def tags(self, kind: Kind, at_us: int, tags: Sequence[str]) -> pa.Table:
         """entity_id and a column per tag, ascending, of every entity there was."""
-        return await self._run(lambda dialect: sql.tags_query(dialect, self._catalogue, kind, at_us, tags, given=True), at_us)
+        return await self._run(sql.tags_query(DUCKDB, self._catalogue, kind, at_us, tags, given=True), at_us)
 
     async def audience(self, kind: Kind, term: Term, at_us: int) -> list[int]:
         """Ids of those for which a predicate was true, ascending."""
-        table = await self._run(
-            lambda dialect: sql.audience_query(dialect, self._catalogue, kind, term, at_us, given=True), at_us
-        )
+        table = await self._run(sql.audience_query(DUCKDB, self._catalogue, kind, term, at_us, given=True), at_us)
         ids: list[int] = table.column("entity_id").to_pylist()
         return ids
 
-    async def _run(self, write: Callable[[Dialect], Query], at_us: int) -> pa.Table:
+    async def _run(self, query: Query, at_us: int) -> pa.Table:
         async with self._one:
             async with self._database.read() as uow:
-                view = await view_of(uow, self._catalogue)
-            return await asyncio.to_thread(self._answer, view, write, at_us)
+                view = await view_of(uow, self._catalogue, query.given, at_us)
+            return await asyncio.to_thread(self._answer, view, query, at_us)
 
-    def _answer(self, view: View, write: Callable[[Dialect], Query], at_us: int) -> pa.Table:
+    def _answer(self, view: View, query: Query, at_us: int) -> pa.Table:
         with duckdb_engine(self._memory_mb) as engine:
             view.register(engine)
-            query = write(engine.dialect)
             for attempt in range(_TRIES):
                 try:
                     engine.read(self._lake, 0, at_us + 1)
@@ -112,8 +115,8 @@ class AsOf:
         raise AssertionError("the last attempt returns or raises")
 
 
-async def view_of(uow: UnitOfWork, catalogue: Catalogue) -> View:
-    """The present view, of one snapshot."""
+async def view_of(uow: UnitOfWork, catalogue: Catalogue, tags: Collection[tuple[Kind, str]], at_us: int) -> View:
+    """The present view, of one snapshot, with what was given of some tags at a moment."""
     pieces: list[bytes] = []
 
     async def keep(piece: bytes) -> None:
@@ -124,15 +127,43 @@ async def view_of(uow: UnitOfWork, catalogue: Catalogue) -> View:
     rows = np.frombuffer(whole, _OWNER, (len(whole) - _HEADER_BYTES) // _OWNER.itemsize, _HEADER_BYTES)
     owners = pa.table([pa.array(rows[f.name].astype(f.type.to_pandas_dtype())) for f in OWNERS], schema=OWNERS)
     related = await uow.fetch(_RELATIONS)
-    models = [name for name, d in catalogue.of(Kind.PERSON).items() if isinstance(d.origin, FromScore)]
-    scores = await uow.fetch(_SCORES, models) if models else []
-    given = [(1, person, tag, *_number(orjson.loads(text))) for person, tag, text in scores]
+    given = [*await _scores(uow, catalogue, tags), *await _imports(uow, catalogue, tags, at_us)]
     return View(owners, _table(related, RELATIONS), _table(given, GIVEN))
 
 
-def _number(score: Sequence[Any]) -> tuple[float, None, None, int]:
-    value, scored_at_us = score[0], score[1]
-    return float(value), None, None, int(scored_at_us)
+Given = tuple[int, int, str, float | None, str | None, bool | None, list[str] | None, int]
+
+
+async def _scores(uow: UnitOfWork, catalogue: Catalogue, tags: Collection[tuple[Kind, str]]) -> list[Given]:
+    known = catalogue.of(Kind.PERSON)
+    names = [name for kind, name in tags if kind is Kind.PERSON and isinstance(known[name].origin, FromScore)]
+    rows = await uow.fetch(_SCORES, names) if names else []
+    scores = [(person, tag, orjson.loads(text)) for person, tag, text in rows]
+    return [_given(Kind.PERSON, person, tag, float(score[0]), int(score[1])) for person, tag, score in scores]
+
+
+async def _imports(uow: UnitOfWork, catalogue: Catalogue, tags: Collection[tuple[Kind, str]], at_us: int) -> list[Given]:
+    """What partners had said by then, with what counted among it."""
+    found: list[Given] = []
+    for kind in {kind for kind, _ in tags}:
+        known = catalogue.of(kind)
+        rules = {n: Imported.of(d.origin) for n, d in known.items() if isinstance(d.origin, FromImport) and (kind, n) in tags}
+        facts: dict[tuple[int, str], list[list[Any]]] = defaultdict(list)
+        for entity, tag, text in await uow.fetch(_IMPORTS, int(kind), list(rules)) if rules else []:
+            said, *rest = orjson.loads(text)
+            then = {key: one for key, one in said.items() if one[1] <= at_us}
+            if then:
+                facts[entity, tag].append([then, *rest])
+        for (entity, tag), having in facts.items():
+            if (value := rules[tag].value(having, at_us)) is not None:
+                found.append(_given(kind, entity, tag, value, at_us))
+    return found
+
+
+def _given(kind: Kind, entity: int, tag: str, value: Value, at_us: int) -> Given:
+    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    word, words = value if isinstance(value, str) else None, value if isinstance(value, list) else None
+    return int(kind), entity, tag, number, word, value if isinstance(value, bool) else None, words, at_us
 
 
 def _table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:

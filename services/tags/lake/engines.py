@@ -39,6 +39,7 @@ GIVEN = pa.schema(
         ("number", pa.float64()),
         ("word", pa.string()),
         ("flag", pa.bool_()),
+        ("words", pa.list_(pa.string())),
         ("at_us", pa.int64()),
     ]
 )

@@ -4,7 +4,7 @@ It reads the tables
     events     rows of the lake (`rows.SCHEMA`)
     owners     (anchor_id, entity_id, entity_kind): whose each anchor is at present
     relations  (subject_kind, subject_id, object_kind, object_id, kind, valid_from_us, valid_to_us), 0 while it holds
-    given      (entity_kind, entity_id, tag, number, word, flag, at_us): scores and what else no event says; only if asked for
+    given      (entity_kind, entity_id, tag, number, word, flag, words, at_us): what no event says; only if asked for
 and is built of steps: events with their owners, base tags as aggregates, business tags layer by layer, and for each question
 about related entities a table of answers, joined to whoever asks. Three-valued logic is the engine's own.
 
@@ -26,17 +26,19 @@ from services.tags.lake.dialects import Dialect
 from services.tags.lake.sql_base import Properties
 from services.tags.lake.sql_terms import Writer
 
+_GIVEN = {TagType.NUMBER: "number", TagType.TIME: "number", TagType.BOOLEAN: "flag", TagType.SET: "words"}
 # Kinds that events are about; the others exist through their relations.
 _OF_EVENTS = (Kind.PERSON, Kind.VEHICLE)
 
 
 @dataclass(frozen=True)
 class Query:
-    """Steps (name, SELECT) in order, and the SELECT over them."""
+    """Steps (name, SELECT) in order, and the SELECT over them; `given`: tags that it takes from the table of that name."""
 
     dialect: Dialect
     steps: tuple[tuple[str, str], ...]
     result: str
+    given: frozenset[tuple[Kind, str]]
 
     @property
     def text(self) -> str:
@@ -88,10 +90,10 @@ class _Builder:
         }
         self._steps: dict[str, str] = {}
         self._answers: dict[object, str] = {}
-        self._entities: set[Kind] = set()
+        self._taken: set[tuple[Kind, str]] = set()
 
     def query(self, result: str) -> Query:
-        return Query(self.dialect, tuple(self._steps.items()), result)
+        return Query(self.dialect, tuple(self._steps.items()), result, frozenset(self._taken))
 
     def row(self, kind: Kind) -> _Row:
         """A row of one kind's tags as it is asked now; questions join it as they come."""
@@ -163,11 +165,10 @@ class _Builder:
     def _with_given(self, kind: Kind, about: str, definitions: Sequence[TagDefinition]) -> str:
         columns = []
         for definition in definitions:
-            column = {TagType.NUMBER: "number", TagType.TIME: "number", TagType.BOOLEAN: "flag"}.get(definition.type, "word")
+            self._taken.add((kind, definition.name))
+            column = _GIVEN.get(definition.type, "word")
             newest = self.dialect.at_greatest(column, "at_us")
             value = f"{newest} FILTER (WHERE tag = {self.dialect.word(definition.name)} AND {column} IS NOT NULL)"
-            if definition.type is TagType.SET:
-                value = sql_base.typed_null(self.dialect, definition)
             columns.append(f"{value} AS {self.dialect.identifier(definition.name)}")
         where = f"entity_kind = {int(kind)} AND at_us <= {self._at_us}"
         grouped = f"SELECT entity_id AS _other, {', '.join(columns)} FROM given WHERE {where} GROUP BY entity_id"

@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from troika.identity.v1 import events_pb2 as identity
 
 from chassis.bus import Message
 from chassis.db import Database
-from services.tags.domain.catalogue import FromImport, Kind
+from services.tags.domain import imported
+from services.tags.domain.catalogue import Catalogue, FromImport, Kind, TagDefinition, TagType
 from services.tags.domain.predicates import parse_predicate
 from services.tags.lake import storage
 from services.tags.lake.asof import AsOf
@@ -61,9 +63,9 @@ async def tell(database: Database, lake: Lake, *events: identity.ResolvedEvent) 
 
 
 async def as_of(database: Database, lake: Lake, kind: Kind, at: int) -> dict[int, dict[str, Any]]:
-    """All tags that are stored; views and imported ones are not."""
+    """All tags that are stored; views are not."""
     views = RULES.catalogue.views[kind]
-    names = [n for n, d in RULES.catalogue.of(kind).items() if n not in views and not isinstance(d.origin, FromImport)]
+    names = [name for name in RULES.catalogue.of(kind) if name not in views]
     table: pa.Table = await AsOf(database, lake, RULES.catalogue, 512).tags(kind, at * 1_000_000, names)
     return {row.pop("entity_id"): {n: v for n, v in row.items() if v is not None} for row in table.to_pylist()}
 
@@ -114,3 +116,36 @@ async def test_an_audience_of_the_past_asks_the_relations_of_then(database: Data
     term = parse_predicate("ANY(vehicle, mileage_km > 1000)", PERSON, RULES.catalogue)
     assert [1, 2] == await asked.audience(PERSON, term, sold - 1)
     assert [1] == await asked.audience(PERSON, term, sold)
+
+
+async def test_what_partners_said_is_known_from_its_date_on(database: Database, lake: Lake) -> None:
+    origin = FromImport(("acme",))
+    kinds = {"income": TagType.NUMBER, "hobby": TagType.SET, "moved": TagType.TIME, "heads": TagType.CATEGORY}
+    catalogue = Catalogue([TagDefinition(PERSON, name, of, "made", origin) for name, of in kinds.items()])
+    await tell(database, lake, *life(1))
+    facts: imported.Facts = {}
+    rule = imported.Imported.of(origin)
+    for key, (tag, value, at, until) in enumerate(
+        [
+            ("income", 100.0, NOW - 500, None),
+            ("income", 200.0, NOW - 100, None),
+            ("hobby", ["golf", "车"], NOW - 500, None),
+            ("heads", "two", NOW - 500, NOW - 50),
+            ("moved", 1e9, NOW - 50, None),
+        ]
+    ):
+        said = imported.Statement(tag, value, at * 1_000_000, 1.0, until and until * 1_000_000)
+        imported.add(facts, rule, said, key=key, partner="acme", line=1)
+    async with database.transaction() as uow:
+        await uow.execute(
+            "UPDATE anchor SET facts = CAST(:facts AS json) WHERE entity_kind = 1", facts=orjson.dumps(facts).decode()
+        )
+
+    async def then(at: int) -> dict[str, Any]:
+        asked = AsOf(database, lake, catalogue, 512)
+        [row] = (await asked.tags(PERSON, at * 1_000_000, list(kinds))).to_pylist()
+        return {name: value for name, value in row.items() if value is not None and name != "entity_id"}
+
+    assert {} == await then(NOW - 501)
+    assert {"income": 100.0, "hobby": ["golf", "车"], "heads": "two"} == await then(NOW - 300)
+    assert {"income": 200.0, "hobby": ["golf", "车"], "moved": 1e9} == await then(NOW)

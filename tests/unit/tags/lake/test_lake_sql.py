@@ -95,7 +95,7 @@ def test_scores_are_as_they_were_given(engine: DuckDb) -> None:
     engine.register("events", conformed(casted))
     engine.register("owners", pa.table([[1], [7], [1]], schema=tables["owners"].schema))
     engine.register("relations", tables["relations"])
-    rows = [(1, 7, "lead", 0.4, None, None, 10), (1, 7, "lead", 0.9, None, None, 20)]
+    rows = [(1, 7, "lead", 0.4, None, None, None, 10), (1, 7, "lead", 0.9, None, None, None, 20)]
     engine.register("given", pa.table(list(map(list, zip(*rows, strict=True))), schema=GIVEN))
     assert {7: {"lead": 0.4}} == plain(tags_as_of(engine, catalogue, Kind.PERSON, 19, given=True))
     assert {7: {"lead": 0.9}} == plain(tags_as_of(engine, catalogue, Kind.PERSON, 20, given=True))
