@@ -59,7 +59,7 @@ async def measure(quick: bool) -> dict[str, Any]:
         folder = Path(made)
         async with servers(folder) as (dsn, nats_url):
             figures |= await audience_door.measure(base, dsn, nats_url, folder, 5 if quick else 15)
-            say("ingest")
+            say(f"{figures}, ingest")
             async with DatabaseFactory(dsn, ROOT / "services").database("tags") as database:
                 figures |= await audience_ingest.measure(database, 20_000 if quick else audience_ingest.EVENTS)
             figures["peers"] = await _peers(base, triples, dsn, folder)
@@ -167,13 +167,13 @@ async def _peers(base: Base, triples: Sequence[Triple], dsn: str, folder: Path) 
         "chdb": lambda: audience_peers.in_chdb(base, triples, expected, folder),
     }
     for peer, ask in asked.items():
-        say(peer)
+        say(f"{found}, {peer}")
         try:
             found[peer] = ask()
         except ImportError as error:
             found[peer] = {"missing": str(error)}
         gc.collect()
-    say("postgresql")
+    say(f"{found}, postgresql")
     found["postgresql"] = await audience_peers.in_postgres(base, triples, expected, dsn)
     return found
 

@@ -70,26 +70,36 @@ async def measure(base: Base, dsn: str, nats_url: str, folder: Path, seconds: fl
 
 async def _under_change(bus: Bus, persons: int, target: str, http: str, seconds: float) -> dict[str, Any]:
     changing = asyncio.create_task(_change(bus, persons))
-    seen = asyncio.create_task(_happen(bus, persons))
+    try:
+        await asyncio.sleep(2)
+        argv = (sys.executable, "-m", "bench.audience_load", target, "--seconds", str(seconds))
+        load = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+        told, _ = await load.communicate()
+        if load.returncode:
+            raise RuntimeError(f"the load ended with {load.returncode}")
+        figures: dict[str, Any] = orjson.loads(told)
+        return figures | await _visible(bus, persons, http, seconds)
+    finally:
+        changing.cancel()
+        await asyncio.gather(changing, return_exceptions=True)
+
+
+async def _visible(bus: Bus, persons: int, http: str, seconds: float) -> dict[str, Any]:
+    """How long events take until a count has them; those of the first seconds, whose persons are all new, are not looked at."""
+    happening = asyncio.create_task(_happen(bus, persons))
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            await asyncio.sleep(2)
+            await asyncio.sleep(3)
             before = (await scrape(client, http)).get(_VISIBLE)
-            argv = (sys.executable, "-m", "bench.audience_load", target, "--seconds", str(seconds))
-            load = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
-            told, _ = await load.communicate()
-            if load.returncode:
-                raise RuntimeError(f"the load ended with {load.returncode}")
+            await asyncio.sleep(seconds)
             after = (await scrape(client, http)).get(_VISIBLE)
     finally:
-        for task in (changing, seen):
-            task.cancel()
-        await asyncio.gather(changing, seen, return_exceptions=True)
-    figures: dict[str, Any] = orjson.loads(told)
-    if isinstance(after, Histogram):
-        between = after - before if isinstance(before, Histogram) else after
-        figures |= {"visible_p99_ms": round(between.quantile(0.99) * 1000), "visible_events": int(between.total)}
-    return figures
+        happening.cancel()
+        await asyncio.gather(happening, return_exceptions=True)
+    if not isinstance(after, Histogram):
+        return {}
+    between = after - before if isinstance(before, Histogram) else after
+    return {"visible_p99_ms": round(between.quantile(0.99) * 1000), "visible_events": int(between.total)}
 
 
 async def _change(bus: Bus, persons: int) -> None:

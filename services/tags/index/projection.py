@@ -93,7 +93,8 @@ class Projection:
             self._torn.clear()
             try:
                 while mended := await loading.mend(self.index, self._database):
-                    log.info("index mended", extra={"entities": sum(map(len, mended.values()))})
+                    count = sum(map(len, mended.values()))
+                    log.info("index mended", extra={"entities": count})
                     self._tell(mended)
                     await asyncio.sleep(_MEND_S)
             except Exception as error:
