@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from chassis.errors import InvalidArgument
 from services.tags.imports.mapping import FileMapping
 
-CHUNK_LINES: Final = 2000
+CHUNK_LINES: Final = 5000
 MAX_LINE: Final = 16 * 1024 * 1024
 _BLOCK: Final = 1024 * 1024
 _PARQUET: Final = b"PAR1"

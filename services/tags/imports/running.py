@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 from prometheus_client import Counter
 
@@ -32,7 +33,11 @@ _LOOK_S: Final = 1.0
 # What a service may open: files of the command line lie on somebody's own machine.
 _OWN: Final = ("store", "upload")
 
+# A part of some 100 ms.
+_WRITTEN_AT_ONCE: Final = 500
+
 Tell = Callable[[Job], None]
+Result = TypeVar("Result")
 
 
 def _silent(job: Job) -> None:
@@ -132,32 +137,38 @@ class Importer:
             raise reading.FileFault("the file is not there any more", reason="FILE_NOT_FOUND", field="file") from None
 
     async def _chunk(self, job: Job, plan: FileMapping, chunk: Chunk, done: int, seen: Seen | None) -> None:
+        """Asks for all of a chunk at once, and writes it in parts: events of the same persons wait for each part only."""
         at_us = now_us()
-        read = await asyncio.to_thread(CellReader(plan, at_us).read, chunk.rows)
-        for attempt in range(_TRIES):
-            try:
-                counts = await self._try_chunk(job, plan, read, at_us, (done, chunk.end), seen)
-                break
-            except Exception as error:
-                if not is_operational(error) or attempt == _TRIES - 1:
-                    raise
-                await asyncio.sleep(_PAUSE_S)
-        LINES.labels("matched").inc(counts.matched)
-        LINES.labels("unmatched").inc(counts.unmatched)
-        LINES.labels("refused").inc(counts.refused_lines)
+        reader = CellReader(plan, at_us)
+        parts = [chunk.rows[start : start + _WRITTEN_AT_ONCE] for start in range(0, len(chunk.rows), _WRITTEN_AT_ONCE)]
+        read = await asyncio.to_thread(lambda: [reader.read(rows) for rows in parts])
+        hashes = [hashed for part in read for _, hashed, _ in part.lines]
+        owners = iter(await _patiently(lambda: self._matcher.match(plan.partner, plan.hash_kind, hashes)))
+        for rows, part in zip(parts, read, strict=True):
+            place = done, chunk.end if rows is parts[-1] else rows[-1].line
+            lines = [Line(line, owner, said) for line, _, said in part.lines if (owner := next(owners)) is not None]
+            write = partial(self._write, job, plan, part, lines, Stamp(job.id, plan.partner, plan.kind, at_us), place, seen)
+            counts = await _patiently(write)
+            done = place[1]
+            LINES.labels("matched").inc(counts.matched)
+            LINES.labels("unmatched").inc(counts.unmatched)
+            LINES.labels("refused").inc(counts.refused_lines)
 
-    async def _try_chunk(
-        self, job: Job, plan: FileMapping, read: Read, at_us: int, place: tuple[int, int], seen: Seen | None
+    async def _write(
+        self,
+        job: Job,
+        plan: FileMapping,
+        read: Read,
+        lines: Sequence[Line],
+        stamp: Stamp,
+        place: tuple[int, int],
+        seen: Seen | None,
     ) -> Counts:
         """One transaction: facts, tags, what was refused, and how far it is."""
-        owners = await self._matcher.match(plan.partner, plan.hash_kind, [hashed for _, hashed, _ in read.lines])
-        lines = [
-            Line(line, owner, said) for (line, _, said), owner in zip(read.lines, owners, strict=True) if owner is not None
-        ]
         counts = Counts(
             unmatched=len(read.lines) - len(lines), refused_lines=read.refused_lines, values_refused=read.refused_values
         )
-        stamp, columns = Stamp(job.id, plan.partner, plan.kind, at_us), {tag.tag: tag.column for tag in plan.tags}
+        columns = {tag.tag: tag.column for tag in plan.tags}
         written = Written(Counts(), [], set())
         try:
             async with self._database.transaction() as uow:
@@ -189,6 +200,18 @@ class Importer:
         if tell is not _silent:
             async with self._database.read() as uow:
                 tell(await jobs.get(uow, import_id))
+
+
+async def _patiently(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Does it, again while the database or identity is away, for a minute."""
+    for attempt in range(_TRIES):
+        try:
+            return await work()
+        except Exception as error:
+            if not is_operational(error) or attempt == _TRIES - 1:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+    raise AssertionError  # the last attempt raises
 
 
 async def _note(uow: UnitOfWork, job: Job, place: tuple[int, int], counts: Counts, faults: Sequence[Fault]) -> None:
