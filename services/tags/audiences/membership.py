@@ -17,7 +17,7 @@ Changed = Mapping[Kind, AbstractSet[int]]
 # Of more than this part of all, all are asked: that is one scan instead of many steps.
 _PART = 8
 # How often time is looked at where time alone changes membership.
-TICK_S = 1.0
+TICK_S = 0.5
 
 
 class Moved(NamedTuple):
@@ -39,7 +39,7 @@ class Membership:
         self.members, self.as_of = audience(index, kind, term, now), now
 
     def refresh(self, index: AudienceIndex, changed: Changed, now: float) -> Moved:
-        """Takes changes in that the index has applied; what time alone changed, too, once a second."""
+        """Takes changes in that the index has applied; what time alone changed, too, twice a second."""
         if self.stale or (self._clocked and now - self.as_of >= TICK_S):
             return self._renewed(audience(index, self.kind, self.term, now), now)
         if not any(changed.values()):

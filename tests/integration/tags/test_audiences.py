@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from pyroaring import BitMap
 from troika.identity.v1 import events_pb2 as identity
 from troika.tags.v1 import audience_service_pb2 as pb
 from troika.tags.v1 import events_pb2, tags_service_pb2
@@ -19,6 +22,7 @@ from chassis import rpc
 from chassis.bus import Bus
 from chassis.db import Database
 from services.tags import events
+from services.tags.audiences.live import Change
 from tests.integration.tags.audience_house import House, replica, until
 from tests.integration.tags.world import changed, erasure, event, resolved
 
@@ -221,6 +225,67 @@ async def test_a_watch_may_have_an_end(house: House) -> None:
     call = house.audiences.WatchAudience(pb.WatchAudienceRequest(entity_kind=PERSON, duration_s=1), timeout=30)
     kinds = [message.WhichOneof("kind") async for message in call]
     assert "start" == kinds[0] and set(kinds[1:]) <= {"heartbeat"}
+
+
+async def test_a_reader_that_stops_reading_is_cut_off(house: House) -> None:
+    call = house.audiences.WatchAudience(pb.WatchAudienceRequest(entity_kind=PERSON), timeout=60)
+    await call.read()
+    (followed,) = house.live._followed.values()
+    (watch,) = followed.watches
+    many = Change(BitMap(range(1, 100_001)), BitMap(), 1, 0.0, 100_000, 0)
+    told = 0
+    while watch._end is None and told < 1_000:
+        watch.offer(many)
+        told += 1
+        await asyncio.sleep(0.002)
+    heard = 0
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while True:
+            await call.read()
+            heard += 1
+    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW") == (caught.value.code(), rpc.reason_of(caught.value)[0])
+    assert heard < told
+    await until(lambda: not house.live.keys)
+
+
+async def test_explanations_agree_with_the_index_over_the_database(house: House, database: Database) -> None:
+    draw = Random(5)
+    stated = []
+    for number in range(1, 61):
+        person, vehicle = draw.randint(1, 12), draw.randint(1, 9)
+        stated.append(
+            event(
+                number,
+                draw.choice(("Record Updated", "Model Viewed", "App Opened")),
+                source=draw.choice(("dealer:D001", "app", "wechat:wx1")),
+                person=(1000 + person, person, 1),
+                vehicle=(5000 + vehicle, vehicle, 1) if draw.random() < 0.5 else (0, 0, 0),
+                relation=draw.choice(("owns", "drives")),
+                at=int(time.time()) - draw.randint(0, 40) * 86_400,
+                properties={"age": draw.randint(18, 60), "job": draw.choice(("student", "retired"))},
+                vehicle_properties={"mileage_km": 10_000 * draw.randint(0, 12), "model": draw.choice(("X5", "i3"))},
+            )
+        )
+    await resolved(database, *stated)
+    await house.settled()
+    for text in (
+        "age < 30 OR job = 'student'",
+        "NOT (age < 30) AND has_app",
+        "ANY(vehicle, mileage_km > 60000)",
+        "ALL(vehicle, model = 'X5')",
+        "COUNT(vehicle, mileage_km > 30000) >= 2",
+        "ANY(vehicle, ANY(person, age > 40) AND model = 'i3')",
+        "ANY(vehicle, owner.age < 40)",
+        "NOW() - last_seen_at < INTERVAL '14 days'",
+        "(age > 30 AND has_wechat) IS NOT TRUE",
+        "age + 2 * app_opens > 40",
+        "offer_answer IS NULL AND job <> 'student'",
+    ):
+        stream = house.tags.StreamAudience(tags_service_pb2.StreamAudienceRequest(entity_kind=PERSON, predicate=text))
+        members = {entity_id async for chunk in stream for entity_id in chunk.entity_ids}
+        for person in {each.person.entity_id for each in stated}:
+            request = pb.ExplainMembershipRequest(entity_kind=PERSON, entity_id=person, predicate=text)
+            assert (person in members) == (await house.audiences.ExplainMembership(request)).member, (text, person)
 
 
 async def test_a_preview_counts_breaks_down_reaches_and_samples(house: House, database: Database) -> None:

@@ -73,8 +73,8 @@ def test_time_alone_moves_members_within_a_second() -> None:
     index = world.index()
     membership = Membership(index, Kind.PERSON, Since("time_1", ">=", 10.0), NOW)
     nothing: dict[Kind, set[int]] = {}
-    assert not membership.refresh(index, nothing, NOW + 0.6)
-    assert BitMap([1]) == membership.refresh(index, nothing, NOW + 1.0).entered
+    assert not membership.refresh(index, nothing, NOW + 0.4)
+    assert BitMap([1]) == membership.refresh(index, nothing, NOW + 0.9).entered
     assert BitMap([2]) == membership.refresh(index, nothing, NOW + 10.5).entered
 
 
