@@ -41,7 +41,7 @@ class Projection:
         self.index, self._database, self._bus, self._snapshots = index, database, bus, snapshots
         self._caught_up, self._torn = asyncio.Event(), asyncio.Event()
         self._listeners: list[Listener] = []
-        self._sequence = 0
+        self._sequence, self._restored = 0, False
         # Scores and business tags have longer ways behind them; they would blur what the figure is about.
         self._timed = {
             int(kind): frozenset(n for n, d in index.catalogue.of(kind).items() if isinstance(d.origin, FromEvents))
@@ -82,8 +82,8 @@ class Projection:
             self._sequence = extent.last
             await loading.load(self.index, self._database)
         else:
-            self._sequence = sequence
-        source = "database" if sequence is None else "snapshot"
+            self._sequence, self._restored = sequence, True
+        source = "snapshot" if self._restored else "database"
         log.info("index loaded", extra={"source": source, "seconds": round(time.perf_counter() - began, 3)})
         self._torn.set()
 
@@ -106,6 +106,8 @@ class Projection:
 
     async def _keep_snapshots(self, snapshots: Snapshots) -> None:
         await self._caught_up.wait()
+        if self._restored:
+            await asyncio.sleep(snapshots.period_s)
         while True:
             try:
                 extent = await self._bus.extent(events.TAGS_CHANGED.name)
