@@ -26,6 +26,7 @@ from chassis import rpc
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
 from chassis.testing import DatabaseFactory, drop_database
+from services.tags.catalogue import command as cataloguing
 from services.tags.imports import command
 from services.tags.imports.files import ImportFiles
 from services.tags.imports.jobs import Counts
@@ -186,7 +187,7 @@ class Terminal:
 
     async def run(self, word: str, *words: str) -> str:
         """What a verb says; raises what ends it."""
-        verb = next(each for each in command.VERBS if each.name == word)
+        verb = next(each for each in (*command.VERBS, *cataloguing.VERBS) if each.name == word)
         parser = argparse.ArgumentParser()
         verb.arguments(parser)
         self.capsys.readouterr()
@@ -276,6 +277,21 @@ async def test_the_command_line_goes_on_with_a_file_that_was_interrupted(termina
         await uow.execute("UPDATE import_job SET leased_until = now() - interval '1 second'")
     assert f"import {job.id}: june.csv of acme, done" in await terminal.run("import", str(path), "--mapping", str(plan))
     assert Counts(matched=20, values_new=20) == (await both.job(job.id)).counts
+
+
+async def test_a_tag_that_was_added_to_a_running_house_is_imported_like_any_other(terminal: Terminal, tmp_path: Path) -> None:
+    both = terminal.both
+    (person,) = await both.customers(1)
+    (tmp_path / "more.yaml").write_text(
+        'person:\n  leases: {type: boolean, description: "Leases a car.", title: 租赁用户, folder: value, owner: crm,'
+        " import: [acme], conflict: newest}\n"
+    )
+    await terminal.run("add", str(tmp_path / "more.yaml"))
+    plan = tmp_path / "mapping.yaml"
+    plan.write_text(MAPPING.replace("  car_loan: loan", "  leases: loan"))
+    path = both.file("june.csv", [line(MOBILES[0], loan="yes")])
+    assert "new 1" in await terminal.run("import", str(path), "--mapping", str(plan))
+    assert {person: {"leases": True}} == await tags(both.database)
 
 
 async def test_the_command_line_says_what_is_wrong_in_a_line(terminal: Terminal, tmp_path: Path) -> None:
