@@ -49,7 +49,7 @@ def parts(index: AudienceIndex) -> Iterator[Part]:
     for kind, present in index.present.items():
         yield _bitmaps(f"{_named(kind)}.present.roaring", [present], {"part": "present", "kind": int(kind)})
     for kind in Kind:
-        for place, (tag, column) in enumerate(index.columns(kind).items()):
+        for place, (tag, column) in enumerate(list(index.columns(kind).items())):
             yield from _column(f"{_named(kind)}.{place:04}", column, {"part": "column", "kind": int(kind), "tag": tag})
     for (one, other), edges in index.relations.edges.items():
         for name, array in edges.state().items():

@@ -22,7 +22,7 @@ import orjson
 from prometheus_client import Gauge
 
 from chassis.bus import Extent
-from services.tags.domain.catalogue import Catalogue, Kind
+from services.tags.domain.catalogue import Kind
 from services.tags.index.index import AudienceIndex
 from services.tags.index.parts import Buffer, Entry, Unreadable, assemble, parts
 
@@ -59,7 +59,7 @@ class Snapshots:
             return target
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._folder))
         torn = {kind: set(ids) for kind, ids in index.torn.items()}
-        entries: dict[str, Entry] = {}
+        catalogue, entries = digest(index), dict[str, Entry]()
         for part in parts(index):
             checksum, size = await asyncio.to_thread(_write, folder / part.file, part.buffers)
             entries[part.file] = part.entry | {"sha256": checksum, "bytes": size}
@@ -67,7 +67,7 @@ class Snapshots:
             "format": _FORMAT,
             "created": created,
             "sequence": sequence,
-            "catalogue": digest(index.catalogue),
+            "catalogue": catalogue,
             # Who was torn at the beginning may be mended by now, and still be torn in the parts that were taken before.
             "torn": {str(int(kind)): sorted(torn[kind] | index.torn[kind]) for kind in Kind},
             "files": entries,
@@ -86,7 +86,7 @@ class Snapshots:
             began = time.perf_counter()
             try:
                 manifest = orjson.loads((folder / _MANIFEST).read_bytes())
-                _check(manifest, index.catalogue, extent)
+                _check(manifest, index, extent)
                 made = AudienceIndex(index.catalogue)
                 _Files(folder, manifest["files"]).assemble(made)
                 made.torn = {kind: set(manifest["torn"][str(int(kind))]) for kind in Kind}
@@ -150,16 +150,16 @@ class _Files:
         return data
 
 
-def digest(catalogue: Catalogue) -> str:
-    """What an index's columns depend on."""
-    columns = sorted((int(d.kind), d.name, d.type.value) for d in catalogue.definitions)
+def digest(index: AudienceIndex) -> str:
+    """Which columns an index has, and of what type: the catalogue may have changed since it was made."""
+    columns = sorted((int(kind), tag, type(column).__name__) for kind in Kind for tag, column in index.columns(kind).items())
     return hashlib.sha256(orjson.dumps(columns)).hexdigest()
 
 
-def _check(manifest: dict[str, Any], catalogue: Catalogue, extent: Extent) -> None:
+def _check(manifest: dict[str, Any], index: AudienceIndex, extent: Extent) -> None:
     if manifest["format"] != _FORMAT:
         raise Unreadable("another format")
-    if manifest["catalogue"] != digest(catalogue):
+    if manifest["catalogue"] != digest(index):
         raise Unreadable("another catalogue")
     if not extent.continues(manifest["created"], manifest["sequence"]):
         raise Unreadable("the stream does not go on from there")
