@@ -84,6 +84,9 @@ async def fill(database: Database, vault: Vault, partners: Partners, batch: int 
         # Who is being erased meanwhile is erased after it, hashes and all.
         await erasure_store.hold_off(uow)
         keys = {row["partner"]: Key(*row) for row in await _rows(uow, keys)}
+        if not keys:
+            # Dropped, for we were silent too long; the next look begins anew.
+            return False
         after = min(key.filled_to for key in keys.values())
         to = (await uow.fetch(_RANGE, after, batch))[0][0]
         if to is None:
