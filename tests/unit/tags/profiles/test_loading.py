@@ -67,9 +67,7 @@ def test_inputs_are_the_tags_that_a_definition_names_by_name_or_title() -> None:
 
 def event(number: int, name: str, at: int, **properties: str) -> LakeEvent:
     event_id = hashlib.sha256(str(number).encode()).digest()[:16]
-    return LakeEvent(
-        event_id, Kind.PERSON, 11, "app", name, at * 1_000_000, at * 1_000_000, orjson.loads(orjson.dumps(properties))
-    )
+    return LakeEvent(event_id, Kind.PERSON, 11, "app", name, at * 1_000_000, at * 1_000_000, dict(properties))
 
 
 def test_lineage_has_the_events_that_say_something_within_the_window() -> None:
