@@ -131,7 +131,9 @@ def rows_of(batches: Batches, stones: Mapping[int, Tombstone]) -> dict[tuple[dat
 def _by_file(table: pa.Table, blocks: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[tuple[date, int], pa.Table]:
     days = table.column("occurred_us").to_numpy() // layout.DAY_US
     order = np.lexsort((blocks, days))
-    table, days, blocks = table.take(pa.array(order)), days[order], blocks[order]
+    if (order[1:] < order[:-1]).any():
+        # What happens now comes in order; only late events are put together.
+        table, days, blocks = table.take(pa.array(order)), days[order], blocks[order]
     starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (blocks[1:] != blocks[:-1])])
     found: dict[tuple[date, int], list[pa.Table]] = defaultdict(list)
     for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
