@@ -8,6 +8,8 @@ import yaml
 
 # How many characters of the source an escape of a double-quoted scalar takes beside the backslash and its letter.
 _LONG_ESCAPES = {"x": 2, "u": 4, "U": 8}
+# Letters that, escaped, are white space; the end of a line is none at all.
+_SPACES = " \tntvfrN_LP\n"
 
 
 @dataclass(frozen=True, order=True)
@@ -44,18 +46,25 @@ def place_in(path: str, text: str, node: yaml.ScalarNode, position: int) -> Plac
         if not character.isspace():
             at = _next(text, at, end, node.style)
             at += _length(text, at, node.style)
-        elif node.style == '"' and text[at] == "\\" and text[at + 1] != "\n":
-            at += _length(text, at, node.style)
     found = _next(text, at, end, node.style)
     before = text[:found]
     return Place(path, before.count("\n") + 1, found - (before.rfind("\n") + 1) + 1)
 
 
 def _next(text: str, at: int, end: int, style: str | None) -> int:
-    """Where the next character stands that is no white space; an escaped end of a line is some."""
-    while at < end and (text[at].isspace() or (style == '"' and text[at : at + 2] == "\\\n")):
-        at += 1 if text[at].isspace() else 2
+    """Where the next character stands that is no white space, escaped or not."""
+    while at < end and (text[at].isspace() or (style == '"' and _is_escaped_space(text, at))):
+        at += 1 if text[at].isspace() else _length(text, at, style)
     return at
+
+
+def _is_escaped_space(text: str, at: int) -> bool:
+    if text[at] != "\\":
+        return False
+    digits = _LONG_ESCAPES.get(text[at + 1])
+    if digits:
+        return chr(int(text[at + 2 : at + 2 + digits], 16)).isspace()
+    return text[at + 1] in _SPACES
 
 
 def _length(text: str, at: int, style: str | None) -> int:

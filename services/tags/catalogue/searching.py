@@ -10,7 +10,8 @@ from functools import lru_cache
 from services.tags.domain.catalogue import TagDefinition
 
 _LATIN = re.compile(r"[a-z0-9]+")
-_CHINESE = re.compile(r"[\u3400-\u9fff]+")
+# Runs of characters, parted at words that say nothing by themselves.
+_CHINESE = re.compile(r"(?:(?![的了是和与或吗呢])[\u3400-\u9fff])+")
 # How much a hit in each part says.
 _WEIGHTS = {"name": 1.0, "title": 1.0, "words": 0.9, "folder": 0.5, "description": 0.4, "owner": 0.3}
 # A word that only begins alike, "visits" for "visit".

@@ -87,7 +87,10 @@ def read(text: str, path: str = "", folder: str = "") -> tuple[list[Written], li
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        lines = text.splitlines() or [""]
         place = Place(path, mark.line + 1, mark.column + 1) if mark else Place(path, 1, 1)
+        if place.line > len(lines):
+            place = Place(path, len(lines), len(lines[-1]) + 1)
         return [], [Mistake(place, "", "YAML", str(error.problem or error.context))]
     except yaml.YAMLError as error:
         return [], [Mistake(Place(path, 1, 1), "", "YAML", str(error).splitlines()[0])]
