@@ -97,7 +97,8 @@ async def lock_entities(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) 
 async def anchors_of(uow: UnitOfWork, kind: Kind, entity_ids: Iterable[int]) -> dict[int, AnchorRow]:
     """All anchors of some entities, by anchor."""
     rows = await uow.fetch(
-        "SELECT anchor_id, entity_id, version, facts::text FROM anchor WHERE entity_kind = $1 AND entity_id = ANY($2::bigint[])",
+        "SELECT anchor_id, entity_id, version, facts::text FROM anchor"
+        " WHERE entity_kind = $1 AND entity_id = ANY($2::bigint[])",
         int(kind),
         sorted(entity_ids),
     )
