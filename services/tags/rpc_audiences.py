@@ -35,7 +35,6 @@ from services.tags.questions import Questions, ids_in
 SAMPLE: Final = 10
 MOST_SIZES: Final = 10_000
 HEARTBEAT_S: Final = 5.0
-WATCH_IDS: Final = 100_000
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
