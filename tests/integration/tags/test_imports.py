@@ -6,9 +6,12 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from chassis.db import Database
@@ -20,7 +23,7 @@ from services.identity.matching import Limits
 from services.identity.partners import Partners
 from services.identity.sharing import set_aside
 from services.identity.stewardship import MergeOrder
-from services.tags import events, expiry
+from services.tags import events, expiry, tables
 from services.tags.domain.catalogue import Kind
 from services.tags.imports import jobs, provenance
 from services.tags.imports.files import ImportFiles
@@ -81,6 +84,36 @@ async def test_cars_are_matched_by_the_hash_of_their_vin(both: Partnered) -> Non
     text = "partner: acme\nmatch: {column: car, kind: vin}\ntime: 2026-03-01\ntags: {insured_until: until}"
     assert jobs.DONE == (await both.take_in(path, text)).state
     assert {seen.vehicle.entity_id: {"insured_until": 1_801_353_600.0}} == await tags(both.database, Kind.VEHICLE)
+
+
+async def test_parquet_is_taken_in_with_its_own_types(both: Partnered) -> None:
+    one, other = await both.customers(2)
+    midnight = datetime(2026, 3, 1, tzinfo=UTC)
+    table = pa.table(
+        {
+            "phone": pa.array([bytes.fromhex(hashed(f"+86{MOBILES[n]}")) for n in range(2)], pa.binary(32)),
+            "as_of": pa.array([midnight, midnight], pa.timestamp("ns", "UTC")),
+            "sure": pa.array([0.5, 1.5], pa.float32()),
+            "income": pa.array([3, 1], pa.int8()),
+            "heads": pa.array([None, 2], pa.int64()),
+            "loan": pa.array([True, None]),
+            "hobby": pa.array([["tea", "golf"], []], pa.list_(pa.string())),
+            "moved": pa.array([date(2026, 2, 28), None]),
+            "remark": pa.array(["fine", None]),
+        }
+    )
+    path = both.folder / "june.parquet"
+    pq.write_table(table, path)
+    done = await both.take_in(path, MAPPING)
+    assert (jobs.DONE, 2, 2, 1, 1) == (done.state, done.lines, done.lines_done, done.counts.matched, done.counts.refused_lines)
+    assert [(2, "sure", "INVALID_CONFIDENCE")] == await both.faults(done.id)
+    found = await tags(both.database)
+    assert {} == found[other]
+    assert {"income_band": "high", "car_loan": True, "hobbies": ["golf", "tea"], "remark": "fine", "wealthy": True} == found[
+        one
+    ]
+    # What was said of a move in March was to be kept for thirty days.
+    assert (4, 1) == (done.counts.values_new, done.counts.values_unchanged)
 
 
 async def test_each_fact_knows_its_partner_file_and_line(both: Partnered) -> None:
@@ -420,3 +453,7 @@ async def test_neither_hashes_nor_values_reach_a_log_or_a_message(both: Partnere
     said = caplog.text + str(caplog.records) + failed.message + str(await both.faults(done.id))
     for each in (secret, hashed(f"+86{MOBILES[0]}")[:16], MOBILES[0]):
         assert each not in said
+    async with both.database.read() as uow:
+        for table in tables.metadata.tables:
+            for row in await uow.rows(f"SELECT CAST(t AS text) AS content FROM {table} t"):
+                assert hashed(f"+86{MOBILES[0]}")[:16] not in row.content and MOBILES[0] not in row.content, table
