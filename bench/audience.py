@@ -89,13 +89,15 @@ def _term(base: Base, predicate: str) -> Term:
 def _counts(base: Base, triples: Sequence[Triple]) -> dict[str, Any]:
     """Ours and CRoaring's in turns, so that both see the same caches and neighbours."""
     expected = _expected(base, triples)
+    bitmaps = [base.yes(tag) for tag in range(TAGS)]
     terms = {triple: _term(base, " AND ".join(map(name, triple))) for triple in triples}
 
     def ours(triple: Triple) -> int:
         return count(base.index, PERSON, terms[triple], NOW)
 
     def croaring(triple: Triple) -> int:
-        a, b, c = (base.yes(tag) for tag in triple)
+        # The sparsest first, which is best for it, too.
+        a, b, c = (bitmaps[tag] for tag in sorted(triple))
         return int((a & b).intersection_cardinality(c))
 
     def take(ask: Callable[[Triple], int]) -> float:

@@ -25,7 +25,7 @@ from services.tags.index.columns import grown
 MORE: Final = 0x80  # beside the bits of relations: the entity is in the list, too
 _RELATIONS: Final = 0x7F
 LATE = 4096  # entries that the list may end with before they are merged, besides a small part of it
-_CHUNK: Final = 1 << 17
+_CHUNK: Final = 1 << 19
 _PARALLEL: Final = 1 << 21
 _LOWEST_BIT = np.array([0, *((byte & -byte).bit_length() - 1 for byte in range(1, 256))], np.uint8)
 _CORES = len(os.sched_getaffinity(0))
@@ -215,6 +215,8 @@ class Edges:
         lengths = ends - starts
         which = np.repeat(np.arange(len(own)), lengths)
         places = np.arange(len(which)) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        if not self._late:
+            return places, which
         late = [(place, index) for index, each in enumerate(own.tolist()) if each in self._late for place in self._late[each]]
         if late:
             places = np.concatenate((places, [place for place, _ in late]))

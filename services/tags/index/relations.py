@@ -13,7 +13,7 @@ from services.tags.index.bitmaps import bitmap, bits_of, from_ids, ids_of
 from services.tags.index.edges import Edge, Edges
 
 # So many times fewer than there are on the other side: then their own edges are followed instead of everyone's.
-_FEW = 16
+_FEW = 128
 _VERSION_BITS, _VERSIONS = 8, 255
 
 
