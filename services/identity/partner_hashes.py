@@ -132,7 +132,7 @@ def _ids(keys: Mapping[str, Key]) -> list[int]:
     return [key.id for key in keys.values()]
 
 
-async def drop(database: Database, after_s: float = DROPPED_AFTER_S) -> bool:
+async def drop(database: Database, after_s: float = DROPPED_AFTER_S, at_once: int = _DROPPED_AT_ONCE) -> bool:
     """Deletes some hashes of a key that no process has any more; False when there are none."""
     async with database.transaction(traced=False) as uow:
         gone = await uow.fetch(
@@ -142,11 +142,13 @@ async def drop(database: Database, after_s: float = DROPPED_AFTER_S) -> bool:
         )
         if not gone:
             return False
+        # Should the key come back before all are gone, all are made again.
+        await uow.fetch("UPDATE partner_key SET filled_to = 0, complete = false WHERE id = $1", gone[0][0])
         rows = await uow.fetch(
             "DELETE FROM partner_hash WHERE (partner_key_id, token) IN"
             " (SELECT partner_key_id, token FROM partner_hash WHERE partner_key_id = $1 LIMIT $2) RETURNING 1",
             gone[0][0],
-            _DROPPED_AT_ONCE,
+            at_once,
         )
         if not rows:
             await uow.fetch("DELETE FROM partner_key WHERE id = $1", gone[0][0])

@@ -141,6 +141,20 @@ async def test_a_key_that_goes_takes_its_hashes_along(world: World, doors: Doors
     assert "HASHES_NOT_READY" == reason_of(error.value)[0]
 
 
+async def test_a_key_that_comes_back_while_its_hashes_go_has_all_of_them_again(world: World, doors: Doors) -> None:
+    await world.see(*(("app", ("crm_id", "app", f"U{n}"), ("mobile", f"1391234{n:04}")) for n in range(20)))
+    await fill(world)
+    async with world.database.transaction() as uow:
+        await uow.fetch("UPDATE partner_key SET seen_at = now() - interval '6 minutes'")
+    assert await partner_hashes.drop(world.database, at_once=7)
+    values = [f"+861391234{n:04}" for n in range(20)]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await doors.entities("mobile", *values)
+    assert "HASHES_NOT_READY" == reason_of(error.value)[0]
+    await fill(world)
+    assert 20 == len(set(await doors.entities("mobile", *values)) - {0})
+
+
 async def test_only_tags_may_match_and_only_known_partners_in_whole_hashes(world: World, doors: Doors) -> None:
     await fill(world)
     request = pb.MatchHashesRequest(partner="acme", kind="mobile", hashes=hashed(E164))
