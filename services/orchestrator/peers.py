@@ -62,12 +62,12 @@ class Tags:
         self._stub = TagsServiceStub(channel)
 
     async def expressions(self) -> Mapping[str, str]:
-        """Every tag's definition, empty for base tags."""
+        """The definition of every tag of persons."""
         found: dict[str, str] = {}
         token = ""
         while True:
             page = await self._stub.ListTags(tags_pb2.ListTagsRequest(page_size=PAGE, page_token=token))
-            found |= {tag.name: tag.expression for tag in page.tags}
+            found |= {tag.name: tag.expression for tag in page.tags if tag.entity_kind == ENTITY_KIND_PERSON}
             if not (token := page.next_page_token):
                 return found
 

@@ -20,6 +20,8 @@ MAX_TERMS = 12
 MAX_CANDIDATES = 60
 
 _STRING = re.compile(r"'(?:[^']|'')*'")
+_EVENTS = re.compile(r"\bevent\s*(?:=\s*'(?:[^']|'')*'|IN\s*\([^)]*\))", re.IGNORECASE)
+_RECORD = "'Record Updated'"
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -39,14 +41,26 @@ def words(predicate: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(_STRING.sub("", predicate))}
 
 
-def leaking(expressions: Mapping[str, str], known: Collection[str], outcome_predicates: Sequence[str]) -> set[str]:
-    """Tags that follow from the outcome: `known` ones, those the predicates are about, and all defined over these.
+def events(expression: str) -> set[str]:
+    """Names of the events that a base tag is made of, without records: what these say does not follow from one another."""
+    found = {name for clause in _EVENTS.findall(expression) for name in _STRING.findall(clause)}
+    return found - {_RECORD}
 
-    `expressions` maps every tag to its definition, empty for base tags.
+
+def leaking(expressions: Mapping[str, str], known: Collection[str], outcome_predicates: Sequence[str]) -> set[str]:
+    """Tags that follow from the outcome: `known` ones, those the predicates are about, and all defined over these or, as these,
+    over the same events.
+
+    `expressions` maps every tag to its definition.
     """
     leaks = {name.lower() for name in known}.union(*(words(p) for p in outcome_predicates))
     while True:
-        more = {tag for tag, expression in expressions.items() if tag.lower() not in leaks and leaks & words(expression)}
+        told = set[str]().union(*(events(expression) for tag, expression in expressions.items() if tag.lower() in leaks))
+        more = {
+            tag
+            for tag, expression in expressions.items()
+            if tag.lower() not in leaks and (leaks & words(expression) or told & events(expression))
+        }
         if not more:
             return leaks
         leaks |= {tag.lower() for tag in more}

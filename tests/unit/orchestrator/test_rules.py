@@ -65,6 +65,19 @@ def test_tags_that_follow_from_the_outcome_are_found_through_definitions() -> No
     assert {"job", "remark"} == set(tags) - leaks
 
 
+def test_what_is_counted_from_the_events_of_the_outcome_is_left_out_and_what_a_record_says_is_not() -> None:
+    tags = {
+        "offer_answer": "LAST(answer) FILTER (WHERE event = 'Offer Answered')",
+        "answers": "COUNT(*) FILTER (WHERE event IN ('Survey Answered', 'Offer Answered'))",
+        "surveys": "COUNT(*) FILTER (WHERE event = 'Survey Answered')",
+        "opens": "COUNT(*) FILTER (WHERE event = 'App Opened')",
+        "previous_outcome": "LAST(previous_outcome) FILTER (WHERE event = 'Record Updated')",
+        "job": "LAST(job) FILTER (WHERE event = 'Record Updated')",
+    }
+    leaks = leaking(tags, {"previous_outcome"}, ["offer_answer = 'yes'"])
+    assert {"opens", "job"} == set(tags) - leaks
+
+
 def test_words_of_a_predicate_leave_literals_out() -> None:
     assert {"job", "and", "年龄"} == words("job = 'it''s a job' AND 年龄 > 3")
 
