@@ -60,6 +60,12 @@ def observe(raw: Any, index: int, arrival: Arrival) -> Observed:
         given = dict(given)
         person_name = _person_name(given.pop("name"))
     try:
+        # As in a record: what is said of the vehicle is the vehicle's, under whomever it is.
+        vehicle = given.get("vehicle") if kind == "track" else None
+        vehicle_properties = b""
+        if isinstance(vehicle, dict):
+            vehicle_properties = screen(vehicle, found)
+            given = {key: value for key, value in given.items() if key != "vehicle"}
         properties = screen(given, found)
     except (TypeError, RecursionError) as error:
         raise Invalid("properties", "UNWRITABLE", "is nested too deeply or holds a number out of range") from error
@@ -75,7 +81,7 @@ def observe(raw: Any, index: int, arrival: Arrival) -> Observed:
         person_name,
         0,
         properties,
-        b"",
+        vehicle_properties,
     )
 
 

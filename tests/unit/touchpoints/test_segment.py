@@ -33,6 +33,16 @@ def test_a_track_keeps_its_name_and_its_properties() -> None:
     )
 
 
+def test_what_a_track_says_of_the_vehicle_is_kept_for_the_vehicle() -> None:
+    properties = {"amount": 900, "vehicle": {"vin": "LSVAA4182E2184847", "mileage_km": 41_000}}
+    seen = taken({"type": "track", "event": "Service Completed", "userId": "u", "properties": properties})
+    assert b'{"amount":900}' == seen.properties
+    assert b'{"mileage_km":41000}' == seen.vehicle_properties
+    assert ("vin", "", "LSVAA4182E2184847") in seen.identifiers
+    plain = taken({"type": "track", "event": "e", "userId": "u", "properties": {"vehicle": "a van"}})
+    assert (b'{"vehicle":"a van"}', b"") == (plain.properties, plain.vehicle_properties)
+
+
 def test_the_user_id_is_what_the_source_says_it_is() -> None:
     assert [("openid", "wx1", "o1")] == taken({"type": "track", "event": "x", "userId": "o1"}, MINI).identifiers
 
