@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -63,16 +64,44 @@ def prepare(lake: Lake, day: Day, stack: ExitStack, memory_mb: int = 512, rows_p
     inputs = day.live
     total = sum(_row_count(lake, file) for file in inputs)
     parts = max(1, math.ceil(total / rows_per_part))
-    digest = hashlib.sha256(repr([(f.path, f.size, f.changed_ns) for f in inputs]).encode()).hexdigest()[:8]
     rows = _Sorted(lake, inputs, memory_mb, stack)
     staged = []
     for number in range(1, parts + 1):
-        path = Part(day.generation + 1, digest, number, parts).path(day.day)
+        path = Part(day.generation + 1, _digest(inputs), number, parts).path(day.day)
         each = stack.enter_context(lake.storage.stage(path))
         files.write(each.sink, rows.take(rows_per_part if number < parts else total))
         each.finish()
         staged.append(each)
     return Prepared(day.day, inputs, tuple(staged), rows.count)
+
+
+def sorted_out(lake: Lake, late: tuple[File, ...], stack: ExitStack, memory_mb: int) -> Iterator[tuple[date, pa.Table]]:
+    """What is late, by the day that it belongs to; a day of very many rows comes in pieces."""
+    reader = _ordered(lake, late, "occurred_us", memory_mb, stack)
+    held: list[pa.Table] = []
+    size, of = 0, -1
+    for batch in reader:
+        table = conformed(pa.Table.from_batches([batch]))
+        days = table.column("occurred_us").to_numpy() // layout.DAY_US
+        starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
+        for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
+            if held and (days[start] != of or size > files.ROWS_PER_GROUP):
+                yield layout.day_of(of * layout.DAY_US), pa.concat_tables(held)
+                held, size = [], 0
+            of = int(days[start])
+            held.append(table.slice(start, end - start))
+            size += int(end - start)
+    if held:
+        yield layout.day_of(of * layout.DAY_US), pa.concat_tables(held)
+
+
+def prepare_emptied(lake: Lake, late: Day, stack: ExitStack) -> Staged:
+    """An empty part to stand for all that is late, when it is in its days."""
+    lake.storage.delete(file.path for file in late.unfinished)
+    staged = stack.enter_context(lake.storage.stage(Part(late.generation + 1, _digest(late.live), 1, 1).path(late.day)))
+    files.write(staged.sink, [SCHEMA.empty_table()])
+    staged.finish()
+    return staged
 
 
 def commit(lake: Lake, prepared: Prepared) -> bool:
@@ -111,25 +140,34 @@ def expired(lake: Lake, keep_days: int) -> list[date]:
     return gone
 
 
+def _digest(inputs: tuple[File, ...]) -> str:
+    return hashlib.sha256(repr([(f.path, f.size, f.changed_ns) for f in inputs]).encode()).hexdigest()[:8]
+
+
+def _ordered(lake: Lake, inputs: tuple[File, ...], order: str, memory_mb: int, stack: ExitStack) -> pa.RecordBatchReader:
+    """All rows of some files in an order; DuckDB spills what memory does not hold."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="troika-lake-"))
+    settings: dict[str, Any] = {
+        "memory_limit": f"{memory_mb}MB",
+        "temp_directory": str(Path(folder) / "spill"),
+        "threads": 1,
+    }
+    connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
+    connection.register("day", lake.dataset_of(inputs))
+    return connection.table("day").order(order).to_arrow_reader(files.ROWS_PER_GROUP)
+
+
 def _row_count(lake: Lake, file: File) -> int:
     with lake.storage.files.open_input_file(file.path) as source:
         return int(pq.ParquetFile(source).metadata.num_rows)
 
 
 class _Sorted:
-    """All rows of some files in order, each event of a kind once; sorted by DuckDB, which spills what memory does not hold."""
+    """All rows of some files in the order of a file, each event of a kind once."""
 
     def __init__(self, lake: Lake, inputs: tuple[File, ...], memory_mb: int, stack: ExitStack) -> None:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="troika-lake-"))
-        settings: dict[str, Any] = {
-            "memory_limit": f"{memory_mb}MB",
-            "temp_directory": str(Path(folder) / "spill"),
-            "threads": 1,
-        }
-        connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
-        connection.register("day", lake.dataset_of(inputs))
-        relation = connection.sql("SELECT * FROM day ORDER BY entity_kind, anchor_id, occurred_us, tie, event_id, received_us")
-        self._batches = self._unique(relation.to_arrow_reader(files.ROWS_PER_GROUP))
+        order = "entity_kind, anchor_id, occurred_us, tie, event_id, received_us"
+        self._batches = self._unique(_ordered(lake, inputs, order, memory_mb, stack))
         self._left: pa.Table | None = None
         self.count = 0
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.tags.lake.rows import SCHEMA, conformed
+from services.tags.lake.rows import SCHEMA, conformed, merged
 from services.tags.lake.storage import Storage
 
 # Few values repeated often; the others would only make dictionaries that are given up.
@@ -36,6 +36,12 @@ def encoded(table: pa.Table) -> pa.Buffer:
     compression = "snappy" if len(table) < _FEW_ROWS else "zstd"
     pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression=compression, **_OPTIONS)
     return sink.getvalue()
+
+
+def add(storage: Storage, path: str, table: pa.Table) -> None:
+    """Puts rows into a file that may be there; those that it has already change nothing. Only the one writer may."""
+    before = read(storage, path)
+    storage.publish(path, encoded(merged([table] if before is None else [before, table])))
 
 
 def write(sink: Any, tables: Iterable[pa.Table]) -> None:

@@ -24,10 +24,11 @@ from prometheus_client import Gauge
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, is_operational
-from services.tags.lake import compacting, erasing, layout, storage
+from services.tags.lake import compacting, erasing, files, layout, storage
+from services.tags.lake.layout import Day
 from services.tags.lake.locks import one_keeper, one_writer, tried_keeper
 from services.tags.lake.reading import Lake
-from services.tags.lake.storage import STAGING
+from services.tags.lake.storage import STAGING, Staged
 
 if TYPE_CHECKING:
     from services.tags.settings import Settings
@@ -61,6 +62,7 @@ class Done:
 
     days: int = 0
     failed_days: int = 0
+    late_rows: int = 0
     rows: int = 0
     deleted_files: int = 0
     expired_days: int = 0
@@ -87,6 +89,7 @@ async def compact(database: Database, lake: Lake, rules: Rules, every: bool = Fa
     """Compacts all closed days for which it is worth it (`every`: whenever there is a block), then tidies up."""
     done = Done()
     closed = layout.day_of(time.time_ns() // 1000 - int(CLOSED_AFTER.total_seconds() * 1e6))
+    done.late_rows = await _taken_to_their_days(database, lake, rules)
     days = [day for day in await asyncio.to_thread(lake.days) if day < closed]
     for number, day in enumerate(days, start=1):
         try:
@@ -125,8 +128,48 @@ async def _compacted(database: Database, lake: Lake, rules: Rules, day: date, ev
     return None
 
 
+async def _taken_to_their_days(database: Database, lake: Lake, rules: Rules) -> int:
+    """Adds what is late to its days, then puts nothing in its place. Killed in between it is in both, and taken again."""
+    async with database.transaction() as uow:
+        if not await tried_keeper(uow):
+            return 0
+        late = await asyncio.to_thread(lake.day, layout.LATE)
+        if not late.blocks:
+            return 0
+        with ExitStack() as stack:
+            emptied = await asyncio.to_thread(compacting.prepare_emptied, lake, late, stack)
+            pieces = await asyncio.to_thread(compacting.sorted_out, lake, late.live, stack, rules.memory_mb)
+            count = 0
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                # The writer waits for one day at a time, not for all.
+                async with database.transaction(traced=False) as writing:
+                    await one_writer(writing)
+                    count += await asyncio.to_thread(_add, lake, late, *piece)
+            await one_writer(uow)
+            return count + await asyncio.to_thread(_finish, lake, late, emptied, stack, rules)
+
+
+def _add(lake: Lake, late: Day, day: date, table: pa.Table) -> int:
+    """Puts late rows of a day into a block of it, named after the first they come from: the same however often."""
+    first = min(layout.number_of(file) for file in late.blocks)
+    path = layout.block_path(day, first * layout.MESSAGES_PER_BLOCK, lake.day(day).generation)
+    files.add(lake.storage, path, table)
+    return len(table)
+
+
+def _finish(lake: Lake, late: Day, emptied: Staged, stack: ExitStack, rules: Rules) -> int:
+    """Adds what came meanwhile, while nobody else writes, and lets the empty part stand for it all."""
+    known = set(late.live)
+    more = tuple(file for file in lake.day(layout.LATE).live if file not in known)
+    count = 0
+    if more:
+        count = sum(_add(lake, late, *piece) for piece in compacting.sorted_out(lake, more, stack, rules.memory_mb))
+    emptied.publish()
+    return count
+
+
 def _tidied(lake: Lake, rules: Rules) -> int:
-    return compacting.swept(lake) + sum(compacting.tidied(lake, lake.day(day), rules.grace_s) for day in lake.days())
+    return compacting.swept(lake) + sum(compacting.tidied(lake, lake.day(day), rules.grace_s) for day in lake.everywhere())
 
 
 async def erase(database: Database, lake: Lake, rules: Rules) -> Done:
@@ -142,7 +185,7 @@ async def erase(database: Database, lake: Lake, rules: Rules) -> Done:
         # Nothing to do but to wait until no reader can have the old files open.
         return done
     if wanted:
-        for day in await asyncio.to_thread(lake.days):
+        for day in await asyncio.to_thread(lake.everywhere):
             await _erased(database, lake, day, wanted)
     async with database.transaction() as uow:
         await one_keeper(uow)
@@ -151,7 +194,7 @@ async def erase(database: Database, lake: Lake, rules: Rules) -> Done:
         await one_keeper(uow)
         asked = await erasing.queued(uow)
         done.deleted_files = await asyncio.to_thread(_tidied, lake, rules)
-        days = await asyncio.to_thread(lambda: [lake.day(day) for day in lake.days()])
+        days = await asyncio.to_thread(lambda: [lake.day(day) for day in lake.everywhere()])
         aside = await asyncio.to_thread(lake.storage.below, STAGING)
         gone = [each.anchor_id for each in asked if erasing.is_gone(each, days, aside)]
         await erasing.forget(uow, gone)

@@ -3,6 +3,7 @@
     rows/day=2026-03-01/block-42.parquet               messages 42*64 … of the stream, in place until the day is compacted
     rows/day=2026-03-01/block-57.2.parquet             the same after the day's second compaction
     rows/day=2026-03-01/part-2-1f3a9c2e-1-of-3.0.parquet   second compaction, first of three, as first written
+    rows/late/block-42.parquet                         what happened days before it came, until compaction takes it to its days
 
 A compaction is there when all its parts are; it stands for all blocks of smaller numbers. So a listing alone tells the state,
 the last rename commits, and nothing that a reader may still have open is deleted before its time.
@@ -23,6 +24,9 @@ from services.tags.lake.storage import File
 ROWS: Final = "rows"
 MESSAGES_PER_BLOCK: Final = 64
 DAY_US: Final = 86_400_000_000
+# An import speaks of a thousand days at once, which would be a thousand small files per flush: what is so late waits together.
+LATE: Final = date(1970, 1, 1)
+LATE_US: Final = 2 * DAY_US
 # What happened before or after is in the first or last day: clocks of devices say anything.
 _FIRST, _LAST = date(1990, 1, 1), date(2199, 12, 31)
 _EPOCH = date(1970, 1, 1)
@@ -45,8 +49,8 @@ def start_us(day: date) -> int:
 
 
 def folder_of(day: date) -> str:
-    """The folder of a day."""
-    return f"{ROWS}/day={day.isoformat()}"
+    """The folder of a day, or of what is late."""
+    return f"{ROWS}/late" if day == LATE else f"{ROWS}/day={day.isoformat()}"
 
 
 def day_in(folder: str) -> date | None:
@@ -66,6 +70,14 @@ def block_path(day: date, sequence: int, generation: int) -> str:
     """Where the rows of a message of the stream are, after so many compactions of the day."""
     suffix = f".{generation}" if generation else ""
     return f"{folder_of(day)}/block-{sequence // MESSAGES_PER_BLOCK}{suffix}.parquet"
+
+
+def number_of(block: File) -> int:
+    """Which stretch of the stream a block is of."""
+    found = _BLOCK.match(block.name)
+    if found is None:
+        raise ValueError(block.name)
+    return int(found[1])
 
 
 @dataclass(frozen=True)

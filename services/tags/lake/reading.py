@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -50,6 +51,15 @@ class Lake:
         found = [layout.day_in(name) for name in self.storage.folders(layout.ROWS)]
         return sorted(day for day in found if day is not None and first <= day <= last)
 
+    def everywhere(self) -> list[date]:
+        """What is late, and all days: every place that a row may be in."""
+        return [layout.LATE, *self.days()]
+
+    def _live(self, since_us: int, until_us: int) -> list[File]:
+        # What is late first: what leaves it while we look is in its day by then.
+        late = self.day(layout.LATE).live
+        return [*late, *(file for day in self.days(since_us, until_us) for file in self.day(day).live)]
+
     def day(self, day: date) -> Day:
         """What makes up a day at this moment."""
         return layout.read_day(day, self.storage.below(layout.folder_of(day)))
@@ -60,7 +70,7 @@ class Lake:
         An event that was delivered twice may be there twice: who counts takes each (event_id, entity_kind) once. Raises
         FileNotFoundError when files are tidied up between listing and reading; try again then.
         """
-        return self.dataset_of([file for day in self.days(since_us, until_us) for file in self.day(day).live])
+        return self.dataset_of(self._live(since_us, until_us))
 
     def dataset_of(self, chosen: Iterable[File]) -> ds.Dataset:
         """The rows of some files."""
@@ -91,7 +101,7 @@ class Lake:
 
     def paths_and_rest(self, since_us: int = 0, until_us: int = _FOREVER_US) -> tuple[list[str], pa.Table]:
         """For engines that read files themselves: full paths of files that stay as they are, and the other rows."""
-        settled, moving = self._parted(file for day in self.days(since_us, until_us) for file in self.day(day).live)
+        settled, moving = self._parted(self._live(since_us, until_us))
         tables = [self._whole(file) for file in moving]
         paths = [f"{self.storage.address}/{file.path}" for file in settled]
         return paths, pa.concat_tables(tables) if tables else SCHEMA.empty_table()
@@ -100,16 +110,21 @@ class Lake:
         self, anchors: Collection[int], kinds: Collection[Kind], since_us: int, until_us: int, limit: int
     ) -> list[LakeEvent]:
         """The newest events of some anchors in [since, until), newest first, at most `limit`; older days stay closed."""
+        late: dict[date, list[dict[str, Any]]] = defaultdict(list)
+        for row in self._of_day(layout.LATE, anchors, kinds, since_us, until_us):
+            late[layout.day_of(row["occurred_us"])].append(row)
+        days = self.days(since_us, until_us)
         found: list[LakeEvent] = []
-        for day in reversed(self.days(since_us, until_us)):
+        for day in sorted({*days, *late}, reverse=True):
             if len(found) >= limit:
                 break
-            found += self._of_day(day, anchors, kinds, since_us, until_us)[: limit - len(found)]
+            rows = self._of_day(day, anchors, kinds, since_us, until_us) + late[day]
+            found += [_event(row) for row in _newest_first(rows)[: limit - len(found)]]
         return found
 
     def _of_day(
         self, day: date, anchors: Collection[int], kinds: Collection[Kind], since_us: int, until_us: int
-    ) -> list[LakeEvent]:
+    ) -> list[dict[str, Any]]:
         wanted = (
             ds.field("anchor_id").isin(sorted(anchors))
             & ds.field("entity_kind").isin(sorted(int(kind) for kind in kinds))
@@ -118,15 +133,19 @@ class Lake:
         )
         for attempt in range(_TRIES):
             try:
-                rows = self.dataset_of(self.day(day).live).to_table(filter=wanted).to_pylist()
-                break
+                rows: list[dict[str, Any]] = self.dataset_of(self.day(day).live).to_table(filter=wanted).to_pylist()
+                return rows
             except FileNotFoundError:
                 # Compacted and tidied up between listing and reading.
                 if attempt + 1 == _TRIES:
                     raise
-        unique = {(row["event_id"], row["entity_kind"]): row for row in rows}
-        ordered = sorted(unique.values(), key=lambda row: (row["occurred_us"], row["tie"], row["event_id"]), reverse=True)
-        return [_event(row) for row in ordered]
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _newest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each event of a kind once."""
+    unique = {(row["event_id"], row["entity_kind"]): row for row in rows}
+    return sorted(unique.values(), key=lambda row: (row["occurred_us"], row["tie"], row["event_id"]), reverse=True)
 
 
 def _event(row: dict[str, Any]) -> LakeEvent:

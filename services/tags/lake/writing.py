@@ -25,7 +25,7 @@ from services.tags.erasure_store import Tombstone
 from services.tags.lake import files, layout
 from services.tags.lake.layout import MESSAGES_PER_BLOCK
 from services.tags.lake.locks import one_writer
-from services.tags.lake.rows import SCHEMA, Properties, merged
+from services.tags.lake.rows import SCHEMA, Properties
 from services.tags.lake.storage import Storage
 
 ROWS_WRITTEN = Counter("troika_lake_rows_total", "Rows that were put into the event lake.")
@@ -64,12 +64,13 @@ class LakeWriter:
             if day not in generations:
                 generations[day] = layout.read_day(day, self._storage.below(layout.folder_of(day))).generation
             path = layout.block_path(day, block * MESSAGES_PER_BLOCK, generations[day])
-            before = files.read(self._storage, path)
-            self._storage.publish(path, files.encoded(merged([table] if before is None else [before, table])))
+            files.add(self._storage, path, table)
             count += len(table)
         return count
 
 
+# Before all days.
+_LATE: Final = -(2**40)
 Batches = Sequence[tuple[int, identity.ResolvedBatch]]
 
 
@@ -129,7 +130,8 @@ def rows_of(batches: Batches, stones: Mapping[int, Tombstone]) -> dict[tuple[dat
 
 
 def _by_file(table: pa.Table, blocks: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[tuple[date, int], pa.Table]:
-    days = table.column("occurred_us").to_numpy() // layout.DAY_US
+    occurred, received = table.column("occurred_us").to_numpy(), table.column("received_us").to_numpy()
+    days = np.where(received - occurred > layout.LATE_US, _LATE, occurred // layout.DAY_US)
     order = np.lexsort((blocks, days))
     if (order[1:] < order[:-1]).any():
         # What happens now comes in order; only late events are put together.
@@ -137,6 +139,7 @@ def _by_file(table: pa.Table, blocks: np.ndarray[tuple[int], np.dtype[np.int64]]
     starts = np.flatnonzero(np.r_[True, (days[1:] != days[:-1]) | (blocks[1:] != blocks[:-1])])
     found: dict[tuple[date, int], list[pa.Table]] = defaultdict(list)
     for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
-        key = (layout.day_of(int(days[start]) * layout.DAY_US), int(blocks[start]))
+        day = layout.LATE if days[start] == _LATE else layout.day_of(int(days[start]) * layout.DAY_US)
+        key = (day, int(blocks[start]))
         found[key].append(table.slice(start, end - start))
     return {key: pa.concat_tables(tables) for key, tables in found.items()}

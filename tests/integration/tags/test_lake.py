@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from troika.identity.v1 import events_pb2 as identity
 from chassis.bus import Message
 from chassis.db import Database
 from services.tags.domain.catalogue import Kind
-from services.tags.lake import compacting, erasing, files, keeping, layout, reading, storage
+from services.tags.lake import compacting, erasing, files, keeping, layout, reading, storage, writing
 from services.tags.lake.keeping import Rules
 from services.tags.lake.reading import Lake
 from services.tags.lake.rows import SCHEMA
@@ -193,7 +195,7 @@ async def test_the_newest_events_of_anchors_come_first_and_old_days_stay_closed(
     day = Lake.day
     monkeypatch.setattr(Lake, "day", lambda self, which: opened.append(which) or day(self, which))
     assert newest[:3] == [each.occurred_us for each in lake.events_of([5], [Kind.PERSON], *EVERYTHING, 3)]
-    assert [layout.day_of(newest[0])] == opened
+    assert [layout.LATE, layout.day_of(newest[0])] == opened
     since, until = newest[9], newest[4]
     assert newest[5:10] == [e.occurred_us for e in lake.events_of([5], [Kind.PERSON], since, until, 100)]
 
@@ -320,3 +322,83 @@ async def test_a_reader_misses_nothing_while_others_write_compact_and_erase(data
     assert looks > 3
     # What of the erased anchor was written before it was asked to leave.
     assert {1: 1000 - 18, 2: 333} == Counter(row["entity_kind"] for row in held(lake))
+
+
+def imported(count: int = 300, days: int = 100) -> list[Message]:
+    """Messages of an import: what happened over many days long ago, received now."""
+    made = []
+    for n in range(count):
+        each = event(100_000 + n, person=(n % 10 + 1, 1, 1), at=DAY + n % days * 86_400 + n, properties={"amount": n})
+        each.received_at_us = (DAY + 400 * 86_400) * 1_000_000
+        made.append(each)
+    return [batch(1 + start // 3, *made[start : start + 3]) for start in range(0, count, 3)]
+
+
+async def test_an_import_over_many_days_makes_few_files_until_it_is_compacted(database: Database, lake: Lake) -> None:
+    await written(database, lake.storage, [*messages(), *imported()])
+    assert ["rows/late/block-0.parquet", "rows/late/block-1.parquet"] == [p for p in content(lake.storage) if "late" in p]
+    before, count = held(lake), raw(lake)
+    newest = lake.events_of([5], [Kind.PERSON], *EVERYTHING, 40)
+    assert sorted((e.occurred_us for e in newest), reverse=True) == [e.occurred_us for e in newest]
+    done = await keeping.compact(database, lake, NOW)
+    assert (300, 100, 1) == (done.late_rows, done.days, len([p for p in content(lake.storage) if "late" in p]))
+    assert (before, count) == (held(lake), raw(lake))
+    assert newest == lake.events_of([5], [Kind.PERSON], *EVERYTHING, 40)
+    assert {"rows/day=2026-03-01", "rows/day=2026-06-08"} <= {path.rpartition("/")[0] for path in content(lake.storage)}
+    # What comes again, or for the first time, goes the same way.
+    await written(database, lake.storage, imported()[50:])
+    assert before == held(lake)
+    await keeping.compact(database, lake, NOW, every=True)
+    assert (before, count) == (held(lake), raw(lake))
+
+
+async def test_taking_late_events_to_their_days_loses_and_doubles_nothing_when_killed(database: Database, lake: Lake) -> None:
+    await written(database, lake.storage, [*messages(20), *imported(60, 7)])
+    before, count = held(lake), raw(lake)
+    steps = 0
+    while True:
+        try:
+            await keeping.compact(database, Lake(MortalStorage(lake.storage, steps)), NOW, every=True)
+            break
+        except Killed:
+            assert before == held(lake)
+            steps += 3
+    assert steps > 20
+    assert (before, count) == (held(lake), raw(lake))
+
+
+async def test_an_erased_anchor_leaves_what_is_late(database: Database, lake: Lake) -> None:
+    await written(database, lake.storage, imported())
+    others = [row for row in held(lake) if row["anchor_id"] != 5]
+    await _ask(database, 5)
+    assert 1 == (await keeping.erase(database, lake, NOW)).erased_anchors
+    assert (0, others) == (_anywhere(lake, 5), held(lake))
+
+
+async def test_late_events_that_come_while_others_are_taken_to_their_days_are_taken_too(
+    database: Database, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await written(database, lake.storage, imported(60, 7))
+    sorted_out = compacting.sorted_out
+    late = imported(90, 7)[20:]
+
+    def meanwhile(*arguments: Any) -> Any:
+        # The first of them is under way: its writer comes before the second, which holds the lock.
+        if late:
+            thread = threading.Thread(target=_write_elsewhere, args=(lake, late[:]))
+            late.clear()
+            thread.start()
+            thread.join()
+        return sorted_out(*arguments)
+
+    monkeypatch.setattr(compacting, "sorted_out", meanwhile)
+    done = await keeping.compact(database, lake, NOW)
+    assert done.late_rows > 60
+    assert (90, 90) == (raw(lake), len(held(lake)))
+    assert [] == list(lake.day(layout.LATE).blocks)
+
+
+def _write_elsewhere(lake: Lake, given: list[Message]) -> None:
+    """As another process would, whose turn it is."""
+    batches = writing.parsed(given)
+    writing.LakeWriter(lake.storage)._write(batches, {})
