@@ -72,6 +72,8 @@ class TagNames:
         inner = bare(tree)
         if not isinstance(inner, exp.Column):
             raise fault("SYNTAX", "expected the name of a tag", tree)
+        if inner.table:
+            raise fault("UNSUPPORTED", f"{inner.sql()[:80]} can be compared with a constant, no more", inner)
         name = inner.name if inner.this.args.get("quoted") else inner.name.lower()
         tag = self._known.get(name)
         if tag is None and name in ("occurred_at", "event", "source"):

@@ -227,6 +227,10 @@ class Reader:
         return Compares(tag.name, operator, value)
 
     def _aged(self, tree: exp.Expression, operator: Operator, age: float) -> Term:
+        column = bare(tree)
+        if isinstance(column, exp.Column) and (led := self._through(column)):
+            kind, relation, reader, name = led
+            return Through(kind, relation, reader._aged(name, operator, age))
         tag = self._names.find(tree, TagType.TIME)
         if tag.type is not TagType.TIME:
             raise fault("TYPE_MISMATCH", f"{tag.name} is a {tag.type.value}, only a time has an age", tree)
@@ -275,14 +279,23 @@ class Reader:
         return And((Not(IsTruth(tag.view, True)), Not(IsTruth(tag.view, False))))  # type: ignore[arg-type]
 
     def _contains(self, tree: exp.Contains) -> Term:
+        column = bare(tree.this)
+        if isinstance(column, exp.Column) and (led := self._through(column)):
+            kind, relation, reader, name = led
+            inner = tree.copy()
+            inner.set("this", name)
+            return Through(kind, relation, reader._contains(inner))
         tag = self._names.find(tree.this, TagType.SET)
         if tag.type is not TagType.SET:
             raise fault("TYPE_MISMATCH", f"{tag.name} is a {tag.type.value}, CONTAINS asks sets", tree)
-        words = [constant(item) for item in (tree.expression, *tree.args.get("expressions", ()))]
-        texts = tuple(word for word in words if isinstance(word, str))
-        if len(texts) != len(words):
+        if tree.args.get("json_scope") is not None:
+            raise fault(
+                "UNSUPPORTED", f"one word at a time: CONTAINS({tag.name}, 'one') OR CONTAINS({tag.name}, 'other')", tree
+            )
+        word = constant(tree.expression)
+        if not isinstance(word, str):
             raise fault("TYPE_MISMATCH", f"{tag.name} holds words, write CONTAINS({tag.name}, 'word')", tree)
-        return Contains(tag.name, texts)
+        return Contains(tag.name, (word,))
 
     def _across(self, tree: exp.Expression, word: str, depth: int) -> tuple[Kind, Term]:
         parts = parts_across(tree)

@@ -78,6 +78,11 @@ def test_the_owner_of_a_car_is_one_person() -> None:
     expected = Through(Kind.PERSON, "owns", Compares("age", ">", 60.0))
     assert expected == parse_predicate("owner.age > 60", Kind.VEHICLE, CATALOGUE)
     assert Related(Kind.VEHICLE, expected) == parse("ANY(vehicle, owner.age > 60)")
+    aged = Through(Kind.PERSON, "owns", Since("last_seen_at", "<", 60.0))
+    assert aged == parse_predicate("NOW() - owner.last_seen_at < INTERVAL '1 minute'", Kind.VEHICLE, CATALOGUE)
+    for text in ("DAYS_SINCE(owner.last_seen_at) > 3", "owner.age + 1 > 3", "owner.age > owner.calls_before"):
+        with pytest.raises(LanguageError, match="constant"):
+            parse_predicate(text, Kind.VEHICLE, CATALOGUE)
 
 
 def test_an_aggregate_says_which_events_count() -> None:

@@ -24,6 +24,10 @@ from tests.unit.tags.lake.lake_worlds import BASE_US, BUSINESS, CATALOGUE, WORDS
 KINDS = (Kind.PERSON, Kind.VEHICLE)
 NUMBERS = ("0", "1", "-7", "2", "12", "60", "99.99", "3.333334")
 ORDERS = ("<", "<=", ">", ">=", "=", "<>")
+THROUGH = (
+    *("{0}.good", "NOT {0}.good", "{0}.spent > 1", "{0}.band = 'A'", "{0}.orders IN (1, 2)", "CONTAINS({0}.models, 'X5')"),
+    *("NOW() - {0}.last_seen < INTERVAL '40 seconds'", "{0}.last_seen >= NOW() - INTERVAL '40 seconds'"),
+)
 MOMENTS = ("'2026-02-01'", "NOW()", "NOW() - INTERVAL '20 seconds'", "NOW() + INTERVAL '1 day'", "'2026-03-01T00:00:00Z'")
 
 
@@ -46,7 +50,7 @@ def _leaf(tag: TagDefinition) -> st.SearchStrategy[str]:
             equal = st.builds(lambda sign, word: f"{name} {sign} {word}", st.sampled_from(("=", "<>")), WORD)
             return missing | equal | st.builds(lambda a, b: f"{name} IN ({a}, {b})", WORD, WORD)
         case TagType.SET:
-            return missing | st.builds(lambda a, b: f"CONTAINS({name}, {a}, {b})", WORD, WORD)
+            return missing | st.builds(lambda word: f"CONTAINS({name}, {word})", WORD)
         case TagType.TIME:
             ordered = st.builds(lambda sign, at: f"{name} {sign} {at}", st.sampled_from(ORDERS[:4]), st.sampled_from(MOMENTS))
             days = st.builds(lambda sign, n: f"DAYS_SINCE({name}) {sign} {n}", st.sampled_from(ORDERS), st.integers(-1, 90))

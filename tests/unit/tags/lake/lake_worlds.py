@@ -51,7 +51,7 @@ PERSON: dict[str, tuple[TagType, str]] = {
     "ratio": (N, "spent / orders_90s + 1"),
     "days": (N, "DAYS_SINCE(sold)"),
     "recent": (B, "last_seen > NOW() - INTERVAL '60 seconds'"),
-    "likes": (B, "CONTAINS(models, 'X5', 'it''s') IS TRUE"),
+    "likes": (B, "(CONTAINS(models, 'X5') OR CONTAINS(models, 'it''s')) IS TRUE"),
     "cars": (N, "COUNT(vehicle)"),
     "old_car": (B, "ANY(vehicle, mileage > 50 AND NOT ANY(person, good))"),
 }
