@@ -59,10 +59,12 @@ async def measure(base: Base, dsn: str, nats_url: str, folder: Path, seconds: fl
         say("booting")
         async with _process(address, nats_url, folder, catalogue) as (target, http, child, boot_s):
             service = psutil.Process(child)
-            rss = sum(process.memory_info().rss for process in (service, *service.children(recursive=True))) / 2**20
+            rss = sum(process.memory_info().rss for process in _family(service)) / 2**20
             figures |= {"boot_s": round(boot_s, 2), "rss_mb": round(rss), "rss_mb_per_million": round(rss / base.persons * 1e6)}
             say("asking")
+            spent, begin = _cpu(service), time.perf_counter()
             figures |= await _under_change(bus, base.persons, target, http, seconds)
+            figures["service_cores"] = round((_cpu(service) - spent) / (time.perf_counter() - begin), 2)
         return figures
     finally:
         await bus.close()
@@ -166,6 +168,15 @@ async def _process(dsn: str, nats_url: str, folder: Path, catalogue: Path) -> As
         yield f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}", child.pid, boot_s
     finally:
         await child.stop()
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def _cpu(process: psutil.Process) -> float:
+    """CPU seconds so far."""
+    return sum(sum(each.cpu_times()[:2]) for each in _family(process))
 
 
 async def _ready(client: httpx.AsyncClient, url: str) -> bool:

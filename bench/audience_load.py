@@ -24,13 +24,14 @@ from bench.audience_base import AUDIENCE, TAGS, name
 from chassis import rpc
 
 RATE, WARM_S, TURNS = 200, 3, 15
+BESIDE = 4  # of so many counts one has an empty call beside it
 TOKEN = "a" * 16
 PERSON = identity.ENTITY_KIND_PERSON
 
 
-async def counts(stub: Any, seconds: float) -> list[float]:
-    """Seconds that each count of three terms took, from when it was due."""
-    rng, taken = random.Random(5), list[float]()
+async def counts(stub: Any, seconds: float) -> tuple[list[float], list[float]]:
+    """Seconds that each count of three terms took, from when it was due, and each call that asks nothing of the index."""
+    rng, taken, empty = random.Random(5), list[float](), list[float]()
     running: set[asyncio.Task[None]] = set()
 
     async def call(predicate: str, due: float) -> None:
@@ -41,16 +42,21 @@ async def counts(stub: Any, seconds: float) -> list[float]:
         if not answer.base:
             raise AssertionError("an empty base")
 
+    async def nothing(due: float) -> None:
+        await stub.ListTags(pb.ListTagsRequest(page_size=1), timeout=10)
+        empty.append(time.perf_counter() - due)
+
     begin = time.perf_counter() + 0.1
     for number in range(int(RATE * seconds)):
         due = begin + number / RATE
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         predicate = " AND ".join(name(tag) for tag in rng.sample(range(TAGS // 2, TAGS), 3))
-        task = asyncio.create_task(call(predicate, due))
-        running.add(task)
-        task.add_done_callback(running.discard)
+        calls = [call(predicate, due)] if number % BESIDE else [call(predicate, due), nothing(due)]
+        for task in map(asyncio.create_task, calls):
+            running.add(task)
+            task.add_done_callback(running.discard)
     await asyncio.gather(*running)
-    return taken
+    return sorted(taken), sorted(empty)
 
 
 async def turns(ask: Callable[[], Awaitable[int]]) -> dict[str, float]:
@@ -82,11 +88,13 @@ async def hold(target: str, seconds: float) -> dict[str, Any]:
             return found
 
         await counts(stub, WARM_S)
-        took = sorted(await counts(stub, seconds))
+        took, empty = await counts(stub, seconds)
         overlaps, streamed = await turns(overlap), await turns(ids)
     return {
         "rpc_count_p50_ms": round(statistics.median(took) * 1000, 3),
         "rpc_count_p99_ms": round(took[len(took) * 99 // 100] * 1000, 3),
+        "rpc_empty_p50_ms": round(statistics.median(empty) * 1000, 3),
+        "rpc_empty_p99_ms": round(empty[len(empty) * 99 // 100] * 1000, 3),
         "overlap_p50_ms": overlaps["p50_ms"],
         "overlap_values": overlaps["found"],
         "ids_1m_ms": streamed["p50_ms"],
