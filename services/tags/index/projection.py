@@ -48,6 +48,11 @@ class Projection:
             for kind in Kind
         }
 
+    @property
+    def sequence(self) -> int:
+        """Up to where in TAGS_CHANGED the index has everything."""
+        return self._sequence
+
     def listen(self, listener: Listener) -> None:
         """Lets someone know, from now on, whenever changes have been applied."""
         self._listeners.append(listener)
