@@ -85,9 +85,9 @@ class AsOf:
         self._database, self._lake, self._catalogue, self._memory_mb = database, lake, catalogue, memory_mb
         self._one = asyncio.Semaphore(1)
 
-    async def tags(self, kind: Kind, at_us: int, tags: Sequence[str]) -> pa.Table:
-        """entity_id and a column per tag, ascending, of every entity there was."""
-        return await self._run(sql.tags_query(DUCKDB, self._catalogue, kind, at_us, tags, given=True), at_us)
+    async def tags(self, kind: Kind, at_us: int, tags: Sequence[str], among: Term | None = None) -> pa.Table:
+        """entity_id and a column per tag, ascending, of every entity there was (`among`: that made this predicate true)."""
+        return await self._run(sql.tags_query(DUCKDB, self._catalogue, kind, at_us, tags, given=True, among=among), at_us)
 
     async def audience(self, kind: Kind, term: Term, at_us: int) -> list[int]:
         """Ids of those for which a predicate was true, ascending."""

@@ -48,19 +48,30 @@ class Query:
 
 
 def tags_query(
-    dialect: Dialect, catalogue: Catalogue, kind: Kind, at_us: int, tags: Collection[str] | None = None, given: bool = False
+    dialect: Dialect,
+    catalogue: Catalogue,
+    kind: Kind,
+    at_us: int,
+    tags: Collection[str] | None = None,
+    given: bool = False,
+    among: Term | None = None,
 ) -> Query:
-    """One row per entity of a kind: entity_id, and a column per tag (`tags`: of these only), ascending."""
+    """One row per entity of a kind: entity_id, and a column per tag, ascending.
+
+    `tags`: of these only; `among`: only entities that make this predicate true.
+    """
     builder = _Builder(dialect, catalogue, at_us, given)
     wanted = [name for name in catalogue.of(kind) if tags is None or name in tags]
     expressions = {name: builder.views[kind][name] for name in wanted if name in builder.views[kind]}
-    builder.prepare({kind: set(wanted) - expressions.keys()}, {kind: list(expressions.values())})
+    asked: list[Expression] = [*expressions.values(), *([among] if among is not None else [])]
+    builder.prepare({kind: set(wanted) - expressions.keys()}, {kind: asked})
     row = builder.row(kind)
     columns = [
         f"{row.writer.expression(expressions[name]) if name in expressions else row.tag(name)} AS {dialect.identifier(name)}"
         for name in wanted
     ]
-    return builder.query(f"SELECT {', '.join(['x._id AS entity_id', *columns])} FROM {row.source} ORDER BY 1")
+    where = "" if among is None else f" WHERE {row.writer.term(among)}"
+    return builder.query(f"SELECT {', '.join(['x._id AS entity_id', *columns])} FROM {row.source}{where} ORDER BY 1")
 
 
 def audience_query(dialect: Dialect, catalogue: Catalogue, kind: Kind, term: Term, at_us: int, given: bool = False) -> Query:

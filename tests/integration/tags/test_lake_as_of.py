@@ -116,6 +116,7 @@ async def test_an_audience_of_the_past_asks_the_relations_of_then(database: Data
     term = parse_predicate("ANY(vehicle, mileage_km > 1000)", PERSON, RULES.catalogue)
     assert [1, 2] == await asked.audience(PERSON, term, sold - 1)
     assert [1] == await asked.audience(PERSON, term, sold)
+    assert [{"entity_id": 1, "age": 21.0}] == (await asked.tags(PERSON, sold, ["age"], term)).to_pylist()
 
 
 async def test_what_partners_said_is_known_from_its_date_on(database: Database, lake: Lake) -> None:
