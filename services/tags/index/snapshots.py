@@ -34,7 +34,7 @@ _KEPT: Final = 2
 _MANIFEST: Final = "manifest.json"
 _PREFIX: Final = ".writing-"
 _READERS: Final = 4
-_PIECE: Final = 1 << 22
+_PIECE: Final = 1 << 20
 
 
 class Snapshots:
@@ -79,9 +79,14 @@ class Snapshots:
 
     async def load(self, index: AudienceIndex, extent: Extent) -> int | None:
         """Fills an empty index from the newest snapshot that can be used; returns its sequence, None when there is none."""
-        return await asyncio.to_thread(self._load, index, extent)
+        found = await asyncio.to_thread(self._load, index, extent)
+        # The catalogue may have changed meanwhile.
+        if found is None or digest(found[0]) != digest(index):
+            return None
+        index.become(found[0])
+        return found[1]
 
-    def _load(self, index: AudienceIndex, extent: Extent) -> int | None:
+    def _load(self, index: AudienceIndex, extent: Extent) -> tuple[AudienceIndex, int] | None:
         for folder in self._finished():
             began = time.perf_counter()
             try:
@@ -96,9 +101,8 @@ class Snapshots:
                     "snapshot passed over", extra={"snapshot": folder.name, "error": f"{type(error).__name__}: {error}"}
                 )
                 continue
-            index.become(made)
             log.info("snapshot loaded", extra={"snapshot": folder.name, "seconds": round(time.perf_counter() - began, 3)})
-            return int(manifest["sequence"])
+            return made, int(manifest["sequence"])
         return None
 
     def _finished(self) -> list[Path]:
