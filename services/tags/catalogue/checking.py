@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from services.tags.catalogue.mistakes import Fault, Found
+from services.tags.catalogue.mistakes import Fault, Found, nearest
 from services.tags.domain.business import Definition, compile_all
 from services.tags.domain.catalogue import Catalogue, FromEvents, FromTags, Kind, TagDefinition
 from services.tags.domain.language import DAY, LanguageError
 from services.tags.domain.names import names_in
 
 Key = tuple[Kind, str]
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
 
 
 def examine(definitions: Sequence[TagDefinition]) -> list[Found]:
@@ -24,6 +26,8 @@ def examine(definitions: Sequence[TagDefinition]) -> list[Found]:
         message = error.message.removesuffix(f" (at character {error.position})")
         definition = catalogue.of(error.kind)[error.name]
         found.append(Found(definition, Fault("expression", error.reason, message, error.position)))
+        if error.reason == "UNKNOWN_TAG":
+            found += _other_unknown(definition, catalogue, error.position)
     readers = readers_of(catalogue)
     found += _sensitivity(catalogue)
     found += _retention(kept)
@@ -51,6 +55,18 @@ def reads(definition: TagDefinition, catalogue: Catalogue) -> list[TagDefinition
     named = _named(definition.expression, definition.kind)
     found = [tag for kind, name in sorted(named) if (tag := catalogue.known_as(kind).get(name)) is not None]
     return list({(tag.kind, tag.name): tag for tag in found}.values())
+
+
+def _other_unknown(definition: TagDefinition, catalogue: Catalogue, told: int) -> Iterator[Found]:
+    """The names that an expression cannot mean beside the one at a place that was told already."""
+    text = _LITERAL.sub(lambda literal: " " * len(literal[0]), definition.expression)
+    for kind, name in sorted(_named(definition.expression, definition.kind)):
+        if name in catalogue.known_as(kind):
+            continue
+        at = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
+        if at and not told <= at.start() + 1 < told + len(name) + len("dealer."):
+            message = f"no {kind.name.lower()} tag is named {name}{nearest(name, catalogue.known_as(kind))}"
+            yield Found(definition, Fault("expression", "UNKNOWN_TAG", message, at.start() + 1))
 
 
 @lru_cache(4096)

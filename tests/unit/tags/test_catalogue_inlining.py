@@ -13,6 +13,8 @@ from services.tags.domain.business import BusinessRules, compile_all
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.evaluation import Seen, compile_term
 from services.tags.domain.predicates import parse_predicate
+from services.tags.index.algebra import audience
+from services.tags.index.index import AudienceIndex
 
 CATALOGUE = yaml_files.parse(
     """
@@ -55,3 +57,17 @@ def test_an_inlined_predicate_means_the_same(predicate: str, person: dict[str, A
     # The inlined one sees base tags only.
     expected = compile_term(term)(Seen(derived, 0.0))
     assert expected is compile_term(INLINING.term(Kind.PERSON, term))(Seen(person, 0.0))
+
+
+@given(PREDICATES, st.lists(PERSONS, min_size=1, max_size=8))
+def test_the_index_finds_the_same_by_an_inlined_predicate(predicate: str, persons: list[dict[str, Any]]) -> None:
+    index = AudienceIndex(CATALOGUE)
+    expected = set()
+    term = parse_predicate(predicate, Kind.PERSON, CATALOGUE)
+    for number, person in enumerate(persons, start=1):
+        derived = dict(person)
+        RULES.complete(Kind.PERSON, derived, 0.0)
+        index.load_entity(Kind.PERSON, number, True, person, 1)
+        if compile_term(term)(Seen(derived, 0.0)) is True:
+            expected.add(number)
+    assert expected == set(audience(index, Kind.PERSON, INLINING.term(Kind.PERSON, term), 0.0))

@@ -78,6 +78,14 @@ def test_the_nearest_names_are_told() -> None:
     assert "person.one -> person.other -> person.one" in told
 
 
+def test_every_name_of_an_expression_that_nobody_knows_is_told() -> None:
+    expression = "bb > 1 AND cc = 'dd' AND TRUE AND ANY(vehicle, ff)"
+    text = f'person:\n  a: {{type: boolean, title: 甲, description: d, expression: "{expression}"}}'
+    assert [("bb", "UNKNOWN_TAG"), ("cc", "UNKNOWN_TAG"), ("ff", "UNKNOWN_TAG")] == [
+        (text.splitlines()[line - 1][column - 1 :][:2], reason) for line, column, reason in found(text)
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
