@@ -64,8 +64,9 @@ class AudienceIndex:
             self.torn[kind].add(entity_id)
             if present is False:
                 tags = {**dict.fromkeys(columns), **tags}
-            elif present is None and any(value is not None for value in tags.values()):
-                present = True
+        # Of whom something was missed it may have been the coming.
+        if present is None and entity_id in self.torn[kind] and any(value is not None for value in tags.values()):
+            present = True
         for tag, value in tags.items():
             column = columns.get(tag)
             if column is not None:

@@ -50,6 +50,13 @@ def test_a_skipped_version_tears_and_what_is_read_before_it_came_does_not_mend()
     assert {7: {"number_1": 5.0, "number_2": 2.0}} == held(index, Kind.PERSON)
 
 
+def test_whose_coming_was_missed_is_there_with_the_first_tag() -> None:
+    index = AudienceIndex(CATALOGUE)
+    index.apply(Kind.PERSON, 7, 3, {"number_2": None}, None)
+    index.apply(Kind.PERSON, 7, 4, {"number_1": 1.0}, None)
+    assert 7 in index.present[Kind.PERSON]
+
+
 def test_who_ceases_with_a_gap_leaves_nothing_behind() -> None:
     index = AudienceIndex(CATALOGUE)
     index.apply(Kind.PERSON, 7, 1, {"number_1": 1.0, "set_1": ["yes"], "text_1": "said"}, True)
