@@ -23,6 +23,7 @@ from services.tags.catalogue.changing import Changing, Draft, Outcome
 from services.tags.catalogue.defining import body_of
 from services.tags.catalogue.following import LiveCatalogue
 from services.tags.catalogue.mistakes import nearest
+from services.tags.catalogue.provenance import refresh_of, source_of
 from services.tags.catalogue.searching import search
 from services.tags.catalogue.stored import Version
 from services.tags.catalogue.uses import Use
@@ -156,6 +157,8 @@ def _catalogued(definition: TagDefinition, is_view: bool, from_file: bool) -> pb
         from_file=from_file,
         is_view=is_view,
         business_expression=definition.expression if isinstance(definition.origin, FromTags) else "",
+        source=source_of(definition),
+        refresh=pb.TagRefresh.ValueType(int(refresh_of(definition, is_view))),
     )
 
 

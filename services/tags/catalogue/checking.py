@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from services.tags.catalogue.mistakes import Fault, Found, nearest
+from services.tags.domain.aggregates import parse_aggregate
 from services.tags.domain.business import Definition, compile_all
 from services.tags.domain.catalogue import Catalogue, FromEvents, FromTags, Kind, TagDefinition
 from services.tags.domain.language import DAY, LanguageError
@@ -112,11 +113,15 @@ def _sensitivity(catalogue: Catalogue) -> Iterator[Found]:
 
 
 def _retention(definitions: Sequence[TagDefinition]) -> Iterator[Found]:
+    """An expression may ask for more than is kept; then what is kept counts."""
     for definition in definitions:
-        origin, days = definition.origin, definition.retention_days
-        if not isinstance(origin, FromEvents) or not days or origin.window is None:
+        days = definition.retention_days
+        if not days or not isinstance(definition.origin, FromEvents):
             continue
-        window_days = origin.window.steps * origin.window.step_us / 1e6 / DAY
+        written = parse_aggregate(definition.expression)
+        if written is None or written.window is None:
+            continue
+        window_days = written.window.steps * written.window.step_us / 1e6 / DAY
         if window_days > days:
             message = f"looks back {math.ceil(window_days)} days, but keeps {days}"
             yield Found(definition, Fault("retention_days", "WINDOW_PAST_RETENTION", message, is_warning=True))

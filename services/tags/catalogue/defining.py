@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -22,8 +23,9 @@ from services.tags.domain.catalogue import (
     Sensitivity,
     TagDefinition,
     TagType,
+    Window,
 )
-from services.tags.domain.language import LanguageError
+from services.tags.domain.language import DAY, LanguageError
 from services.tags.domain.names import names_in
 
 Body = Mapping[str, Any]
@@ -146,7 +148,9 @@ def _origin(kind: Kind, tag_type: TagType, key: str, body: Body, faults: list[Fa
             faults.append(Fault("import", "WRONG_VALUE", "import is a partner's name, or a list of them"))
         conflict = _member(Conflict, body, "conflict", Conflict.NEWEST, faults)
         return FromImport(tuple(map(str, partners)), conflict) if conflict else None
-    return _of_expression(kind, tag_type, _text(body, "expression"), faults)
+    origin = _of_expression(kind, tag_type, _text(body, "expression"), faults)
+    days = body.get("retention_days")
+    return _kept(origin, days) if isinstance(origin, FromEvents) and isinstance(days, int) and days > 0 else origin
 
 
 def _of_expression(kind: Kind, tag_type: TagType, expression: str, faults: list[Fault]) -> Origin | None:
@@ -163,6 +167,14 @@ def _of_expression(kind: Kind, tag_type: TagType, expression: str, faults: list[
     elif wrong := _wrong_type(origin, tag_type):
         faults.append(Fault("expression", "TYPE_MISMATCH", wrong, 1))
     return origin
+
+
+def _kept(origin: FromEvents, days: int) -> FromEvents:
+    """What is past its retention counts no more: that is a window, whether or not the expression has a longer one or none."""
+    kept, own = Window.of(days * DAY), origin.window
+    if own is not None and own.steps * own.step_us <= kept.steps * kept.step_us:
+        return origin
+    return replace(origin, window=kept)
 
 
 def _wrong_type(origin: FromEvents, tag_type: TagType) -> str:

@@ -126,6 +126,7 @@ async def test_a_tag_lives_in_every_replica_from_its_making_to_its_end(replicas:
     found = await catalogue.SearchTags(pb.SearchTagsRequest(query="高频 frequent"))
     assert "opens_often" in [hit.tag.definition.name for hit in found.tags[:2]]
     story = await catalogue.GetTag(pb.GetTagRequest(entity_kind=PERSON, name="常开应用"))
+    assert ("tags: app_opens", pb.TAG_REFRESH_AT_ONCE) == (story.tag.source, story.tag.refresh)
     assert [(2, "operator"), (1, "operator")] == [(v.version, v.created_by) for v in story.versions]
     # Ended.
     await catalogue.RetireTag(pb.RetireTagRequest(entity_kind=PERSON, name="opens_often"))

@@ -29,7 +29,7 @@ from troika.identity.v1 import events_pb2 as troika_dot_identity_dot_v1_dot_even
 from troika.tags.v1 import tags_service_pb2 as troika_dot_tags_dot_v1_dot_tags__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&troika/tags/v1/catalogue_service.proto\x12\x0etroika.tags.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftroika/identity/v1/events.proto\x1a!troika/tags/v1/tags_service.proto\"\x88\x04\n\rTagDefinition\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x43\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x39\n\x04type\x18\x03 \x01(\x0e\x32\x17.troika.tags.v1.TagTypeB\x12\xbaH\x0f\x82\x01\x0c\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\x06\x12\x1d\n\nexpression\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\xa0\x9c\x01\x12\x1c\n\x0bscore_model\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12!\n\x0fimport_partners\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x19\n\x08\x63onflict\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05title\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x0b\x64\x65scription\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x17\n\x06\x66older\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05owner\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x05words\x18\x0c \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18\x64\x12=\n\x0bsensitivity\x18\r \x01(\x0e\x32\x1e.troika.tags.v1.TagSensitivityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\x0eretention_days\x18\x0e \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xa5\x01\n\rCataloguedTag\x12\x31\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinition\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x11\n\tfrom_file\x18\x03 \x01(\x08\x12\x0f\n\x07retired\x18\x04 \x01(\x08\x12\x0f\n\x07is_view\x18\x05 \x01(\x08\x12\x1b\n\x13\x62usiness_expression\x18\x06 \x01(\t\"\xa5\x01\n\nTagVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x31\n\ndefinition\x18\x02 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinition\x12\x0f\n\x07retired\x18\x03 \x01(\x08\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd5\x01\n\x06TagUse\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.troika.tags.v1.TagUseKind\x12\x33\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tpredicate\x18\x04 \x01(\t\x12\x13\n\x0bsize_before\x18\x05 \x01(\x03\x12\x12\n\nsize_after\x18\x06 \x01(\x03\x12\x0f\n\x07leaving\x18\x07 \x01(\x03\x12\x11\n\thas_sizes\x18\x08 \x01(\x08\"\xc6\x01\n\x11SearchTagsRequest\x12\x17\n\x05query\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x45\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x10\xbaH\r\x82\x01\n\x18\x00\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x06\x66older\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"U\n\x12SearchTagsResponse\x12&\n\x04tags\x18\x01 \x03(\x0b\x32\x18.troika.tags.v1.FoundTag\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x08\x46oundTag\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12\x11\n\trelevance\x18\x02 \x01(\x01\"m\n\rGetTagRequest\x12\x43\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"\x90\x01\n\x0eGetTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.troika.tags.v1.TagVersion\x12$\n\x04uses\x18\x03 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\"^\n\x10\x43reateTagRequest\x12\x39\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinitionB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"w\n\x11\x43reateTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\xa7\x01\n\x10UpdateTagRequest\x12\x39\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinitionB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12!\n\x10\x65xpected_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12$\n\npredicates\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x18\xa0\x9c\x01\"w\n\x11UpdateTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x81\x01\n\x10RetireTagRequest\x12\x43\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"e\n\x11RetireTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse*\xa8\x01\n\x0eTagSensitivity\x12\x1f\n\x1bTAG_SENSITIVITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16TAG_SENSITIVITY_PUBLIC\x10\x01\x12\x1c\n\x18TAG_SENSITIVITY_INTERNAL\x10\x02\x12\x1c\n\x18TAG_SENSITIVITY_PERSONAL\x10\x03\x12\x1d\n\x19TAG_SENSITIVITY_SENSITIVE\x10\x04*\xa4\x01\n\nTagUseKind\x12\x1c\n\x18TAG_USE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TAG_USE_KIND_ITSELF\x10\x01\x12\x14\n\x10TAG_USE_KIND_TAG\x10\x02\x12\x19\n\x15TAG_USE_KIND_AUDIENCE\x10\x03\x12\x16\n\x12TAG_USE_KIND_SHARE\x10\x04\x12\x16\n\x12TAG_USE_KIND_ASKED\x10\x05\x32\xa6\x03\n\x10\x43\x61talogueService\x12S\n\nSearchTags\x12!.troika.tags.v1.SearchTagsRequest\x1a\".troika.tags.v1.SearchTagsResponse\x12G\n\x06GetTag\x12\x1d.troika.tags.v1.GetTagRequest\x1a\x1e.troika.tags.v1.GetTagResponse\x12P\n\tCreateTag\x12 .troika.tags.v1.CreateTagRequest\x1a!.troika.tags.v1.CreateTagResponse\x12P\n\tUpdateTag\x12 .troika.tags.v1.UpdateTagRequest\x1a!.troika.tags.v1.UpdateTagResponse\x12P\n\tRetireTag\x12 .troika.tags.v1.RetireTagRequest\x1a!.troika.tags.v1.RetireTagResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&troika/tags/v1/catalogue_service.proto\x12\x0etroika.tags.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftroika/identity/v1/events.proto\x1a!troika/tags/v1/tags_service.proto\"\x88\x04\n\rTagDefinition\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x43\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x39\n\x04type\x18\x03 \x01(\x0e\x32\x17.troika.tags.v1.TagTypeB\x12\xbaH\x0f\x82\x01\x0c\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\x06\x12\x1d\n\nexpression\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\xa0\x9c\x01\x12\x1c\n\x0bscore_model\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12!\n\x0fimport_partners\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12\x19\n\x08\x63onflict\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05title\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x0b\x64\x65scription\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x17\n\x06\x66older\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05owner\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\x05words\x18\x0c \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18\x64\x12=\n\x0bsensitivity\x18\r \x01(\x0e\x32\x1e.troika.tags.v1.TagSensitivityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\x0eretention_days\x18\x0e \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xe2\x01\n\rCataloguedTag\x12\x31\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinition\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x11\n\tfrom_file\x18\x03 \x01(\x08\x12\x0f\n\x07retired\x18\x04 \x01(\x08\x12\x0f\n\x07is_view\x18\x05 \x01(\x08\x12\x1b\n\x13\x62usiness_expression\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12+\n\x07refresh\x18\x08 \x01(\x0e\x32\x1a.troika.tags.v1.TagRefresh\"\xa5\x01\n\nTagVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x31\n\ndefinition\x18\x02 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinition\x12\x0f\n\x07retired\x18\x03 \x01(\x08\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd5\x01\n\x06TagUse\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.troika.tags.v1.TagUseKind\x12\x33\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tpredicate\x18\x04 \x01(\t\x12\x13\n\x0bsize_before\x18\x05 \x01(\x03\x12\x12\n\nsize_after\x18\x06 \x01(\x03\x12\x0f\n\x07leaving\x18\x07 \x01(\x03\x12\x11\n\thas_sizes\x18\x08 \x01(\x08\"\xc6\x01\n\x11SearchTagsRequest\x12\x17\n\x05query\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x45\n\x0b\x65ntity_kind\x18\x02 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x10\xbaH\r\x82\x01\n\x18\x00\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x06\x66older\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"U\n\x12SearchTagsResponse\x12&\n\x04tags\x18\x01 \x03(\x0b\x32\x18.troika.tags.v1.FoundTag\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x08\x46oundTag\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12\x11\n\trelevance\x18\x02 \x01(\x01\"m\n\rGetTagRequest\x12\x43\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"\x90\x01\n\x0eGetTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.troika.tags.v1.TagVersion\x12$\n\x04uses\x18\x03 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\"^\n\x10\x43reateTagRequest\x12\x39\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinitionB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"w\n\x11\x43reateTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\xa7\x01\n\x10UpdateTagRequest\x12\x39\n\ndefinition\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.TagDefinitionB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12!\n\x10\x65xpected_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12$\n\npredicates\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x18\xa0\x9c\x01\"w\n\x11UpdateTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x81\x01\n\x10RetireTagRequest\x12\x43\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x1e.troika.identity.v1.EntityKindB\x0e\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"e\n\x11RetireTagResponse\x12*\n\x03tag\x18\x01 \x01(\x0b\x32\x1d.troika.tags.v1.CataloguedTag\x12$\n\x04uses\x18\x02 \x03(\x0b\x32\x16.troika.tags.v1.TagUse*\xa8\x01\n\x0eTagSensitivity\x12\x1f\n\x1bTAG_SENSITIVITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16TAG_SENSITIVITY_PUBLIC\x10\x01\x12\x1c\n\x18TAG_SENSITIVITY_INTERNAL\x10\x02\x12\x1c\n\x18TAG_SENSITIVITY_PERSONAL\x10\x03\x12\x1d\n\x19TAG_SENSITIVITY_SENSITIVE\x10\x04*\x9f\x01\n\nTagRefresh\x12\x1b\n\x17TAG_REFRESH_UNSPECIFIED\x10\x00\x12\x17\n\x13TAG_REFRESH_AT_ONCE\x10\x01\x12#\n\x1fTAG_REFRESH_AT_ONCE_AND_BY_TIME\x10\x02\x12\x1a\n\x16TAG_REFRESH_WHEN_ASKED\x10\x03\x12\x1a\n\x16TAG_REFRESH_WITH_FILES\x10\x04*\xa4\x01\n\nTagUseKind\x12\x1c\n\x18TAG_USE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TAG_USE_KIND_ITSELF\x10\x01\x12\x14\n\x10TAG_USE_KIND_TAG\x10\x02\x12\x19\n\x15TAG_USE_KIND_AUDIENCE\x10\x03\x12\x16\n\x12TAG_USE_KIND_SHARE\x10\x04\x12\x16\n\x12TAG_USE_KIND_ASKED\x10\x05\x32\xa6\x03\n\x10\x43\x61talogueService\x12S\n\nSearchTags\x12!.troika.tags.v1.SearchTagsRequest\x1a\".troika.tags.v1.SearchTagsResponse\x12G\n\x06GetTag\x12\x1d.troika.tags.v1.GetTagRequest\x1a\x1e.troika.tags.v1.GetTagResponse\x12P\n\tCreateTag\x12 .troika.tags.v1.CreateTagRequest\x1a!.troika.tags.v1.CreateTagResponse\x12P\n\tUpdateTag\x12 .troika.tags.v1.UpdateTagRequest\x1a!.troika.tags.v1.UpdateTagResponse\x12P\n\tRetireTag\x12 .troika.tags.v1.RetireTagRequest\x1a!.troika.tags.v1.RetireTagResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -90,40 +90,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETIRETAGREQUEST'].fields_by_name['entity_kind']._serialized_options = b'\272H\013\202\001\010\030\001\030\002\030\003\030\004'
   _globals['_RETIRETAGREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RETIRETAGREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030?'
-  _globals['_TAGSENSITIVITY']._serialized_start=2628
-  _globals['_TAGSENSITIVITY']._serialized_end=2796
-  _globals['_TAGUSEKIND']._serialized_start=2799
-  _globals['_TAGUSEKIND']._serialized_end=2963
+  _globals['_TAGSENSITIVITY']._serialized_start=2689
+  _globals['_TAGSENSITIVITY']._serialized_end=2857
+  _globals['_TAGREFRESH']._serialized_start=2860
+  _globals['_TAGREFRESH']._serialized_end=3019
+  _globals['_TAGUSEKIND']._serialized_start=3022
+  _globals['_TAGUSEKIND']._serialized_end=3186
   _globals['_TAGDEFINITION']._serialized_start=189
   _globals['_TAGDEFINITION']._serialized_end=709
   _globals['_CATALOGUEDTAG']._serialized_start=712
-  _globals['_CATALOGUEDTAG']._serialized_end=877
-  _globals['_TAGVERSION']._serialized_start=880
-  _globals['_TAGVERSION']._serialized_end=1045
-  _globals['_TAGUSE']._serialized_start=1048
-  _globals['_TAGUSE']._serialized_end=1261
-  _globals['_SEARCHTAGSREQUEST']._serialized_start=1264
-  _globals['_SEARCHTAGSREQUEST']._serialized_end=1462
-  _globals['_SEARCHTAGSRESPONSE']._serialized_start=1464
-  _globals['_SEARCHTAGSRESPONSE']._serialized_end=1549
-  _globals['_FOUNDTAG']._serialized_start=1551
-  _globals['_FOUNDTAG']._serialized_end=1624
-  _globals['_GETTAGREQUEST']._serialized_start=1626
-  _globals['_GETTAGREQUEST']._serialized_end=1735
-  _globals['_GETTAGRESPONSE']._serialized_start=1738
-  _globals['_GETTAGRESPONSE']._serialized_end=1882
-  _globals['_CREATETAGREQUEST']._serialized_start=1884
-  _globals['_CREATETAGREQUEST']._serialized_end=1978
-  _globals['_CREATETAGRESPONSE']._serialized_start=1980
-  _globals['_CREATETAGRESPONSE']._serialized_end=2099
-  _globals['_UPDATETAGREQUEST']._serialized_start=2102
-  _globals['_UPDATETAGREQUEST']._serialized_end=2269
-  _globals['_UPDATETAGRESPONSE']._serialized_start=2271
-  _globals['_UPDATETAGRESPONSE']._serialized_end=2390
-  _globals['_RETIRETAGREQUEST']._serialized_start=2393
-  _globals['_RETIRETAGREQUEST']._serialized_end=2522
-  _globals['_RETIRETAGRESPONSE']._serialized_start=2524
-  _globals['_RETIRETAGRESPONSE']._serialized_end=2625
-  _globals['_CATALOGUESERVICE']._serialized_start=2966
-  _globals['_CATALOGUESERVICE']._serialized_end=3388
+  _globals['_CATALOGUEDTAG']._serialized_end=938
+  _globals['_TAGVERSION']._serialized_start=941
+  _globals['_TAGVERSION']._serialized_end=1106
+  _globals['_TAGUSE']._serialized_start=1109
+  _globals['_TAGUSE']._serialized_end=1322
+  _globals['_SEARCHTAGSREQUEST']._serialized_start=1325
+  _globals['_SEARCHTAGSREQUEST']._serialized_end=1523
+  _globals['_SEARCHTAGSRESPONSE']._serialized_start=1525
+  _globals['_SEARCHTAGSRESPONSE']._serialized_end=1610
+  _globals['_FOUNDTAG']._serialized_start=1612
+  _globals['_FOUNDTAG']._serialized_end=1685
+  _globals['_GETTAGREQUEST']._serialized_start=1687
+  _globals['_GETTAGREQUEST']._serialized_end=1796
+  _globals['_GETTAGRESPONSE']._serialized_start=1799
+  _globals['_GETTAGRESPONSE']._serialized_end=1943
+  _globals['_CREATETAGREQUEST']._serialized_start=1945
+  _globals['_CREATETAGREQUEST']._serialized_end=2039
+  _globals['_CREATETAGRESPONSE']._serialized_start=2041
+  _globals['_CREATETAGRESPONSE']._serialized_end=2160
+  _globals['_UPDATETAGREQUEST']._serialized_start=2163
+  _globals['_UPDATETAGREQUEST']._serialized_end=2330
+  _globals['_UPDATETAGRESPONSE']._serialized_start=2332
+  _globals['_UPDATETAGRESPONSE']._serialized_end=2451
+  _globals['_RETIRETAGREQUEST']._serialized_start=2454
+  _globals['_RETIRETAGREQUEST']._serialized_end=2583
+  _globals['_RETIRETAGRESPONSE']._serialized_start=2585
+  _globals['_RETIRETAGRESPONSE']._serialized_end=2686
+  _globals['_CATALOGUESERVICE']._serialized_start=3189
+  _globals['_CATALOGUESERVICE']._serialized_end=3611
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,38 @@ TAG_SENSITIVITY_SENSITIVE: TagSensitivity.ValueType  # 4
 """Finance, health, whereabouts, minors: never shared."""
 Global___TagSensitivity: _TypeAlias = TagSensitivity  # noqa: Y015
 
+class _TagRefresh:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TagRefreshEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TagRefresh.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAG_REFRESH_UNSPECIFIED: _TagRefresh.ValueType  # 0
+    """Not stated."""
+    TAG_REFRESH_AT_ONCE: _TagRefresh.ValueType  # 1
+    """With each event, score or tag that it is made of."""
+    TAG_REFRESH_AT_ONCE_AND_BY_TIME: _TagRefresh.ValueType  # 2
+    """At once, and by itself as time goes by."""
+    TAG_REFRESH_WHEN_ASKED: _TagRefresh.ValueType  # 3
+    """It is computed when asked."""
+    TAG_REFRESH_WITH_FILES: _TagRefresh.ValueType  # 4
+    """With each file of a partner, and when what it said expires."""
+
+class TagRefresh(_TagRefresh, metaclass=_TagRefreshEnumTypeWrapper):
+    """When values of a tag change."""
+
+TAG_REFRESH_UNSPECIFIED: TagRefresh.ValueType  # 0
+"""Not stated."""
+TAG_REFRESH_AT_ONCE: TagRefresh.ValueType  # 1
+"""With each event, score or tag that it is made of."""
+TAG_REFRESH_AT_ONCE_AND_BY_TIME: TagRefresh.ValueType  # 2
+"""At once, and by itself as time goes by."""
+TAG_REFRESH_WHEN_ASKED: TagRefresh.ValueType  # 3
+"""It is computed when asked."""
+TAG_REFRESH_WITH_FILES: TagRefresh.ValueType  # 4
+"""With each file of a partner, and when what it said expires."""
+Global___TagRefresh: _TypeAlias = TagRefresh  # noqa: Y015
+
 class _TagUseKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -134,7 +166,7 @@ class TagDefinition(_message.Message):
     sensitivity: Global___TagSensitivity.ValueType
     """Who may see it."""
     retention_days: _builtins.int
-    """Days for which its events are kept; 0 for ever."""
+    """Days for which its events count; 0 for ever."""
     @_builtins.property
     def import_partners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Instead of an expression: partners that deliver it, the best first."""
@@ -181,6 +213,8 @@ class CataloguedTag(_message.Message):
     RETIRED_FIELD_NUMBER: _builtins.int
     IS_VIEW_FIELD_NUMBER: _builtins.int
     BUSINESS_EXPRESSION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REFRESH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Counts up with each change."""
     from_file: _builtins.bool
@@ -191,6 +225,10 @@ class CataloguedTag(_message.Message):
     """True when it asks related entities: it is computed when asked, not kept."""
     business_expression: _builtins.str
     """The expression of a business tag; empty for one that comes from events, scores or partners."""
+    source: _builtins.str
+    """Where its values come from: events by name, a model, partners or other tags."""
+    refresh: Global___TagRefresh.ValueType
+    """When they change."""
     @_builtins.property
     def definition(self) -> Global___TagDefinition:
         """The definition."""
@@ -204,10 +242,12 @@ class CataloguedTag(_message.Message):
         retired: _builtins.bool = ...,
         is_view: _builtins.bool = ...,
         business_expression: _builtins.str = ...,
+        source: _builtins.str = ...,
+        refresh: Global___TagRefresh.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_expression", b"business_expression", "definition", b"definition", "from_file", b"from_file", "is_view", b"is_view", "retired", b"retired", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_expression", b"business_expression", "definition", b"definition", "from_file", b"from_file", "is_view", b"is_view", "refresh", b"refresh", "retired", b"retired", "source", b"source", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
