@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
         if lake := keeping.opened(settings):
             runtime.consumes(writing.consumer(lake.storage))
             runtime.spawn(keeping.run(runtime.database, lake, keeping.rules_of(settings)), "lake")
-        servicer = TagsRpc(rules, projection, runtime.database, lake)
+        servicer = TagsRpc(rules, projection, runtime.database, lake, settings.lake_memory_mb)
         questions, live = Questions(rules.catalogue, projection), Live(projection)
         runtime.spawn(live.run(), "live audiences")
         runtime.spawn(keep_defined(runtime.database, questions, live), "definitions of audiences")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
@@ -22,12 +22,13 @@ from services.tags import answers, events
 from services.tags.audiences.insights import Insight
 from services.tags.audiences.portraits import portrait
 from services.tags.domain.catalogue import Kind
-from services.tags.domain.terms import tags_of
+from services.tags.domain.terms import Constant, tags_of
 from services.tags.handlers import TagRules
-from services.tags.index.columns import CategoryColumn, SetColumn, TextColumn
+from services.tags.index.columns import CategoryColumn, Column, SetColumn, TextColumn
 from services.tags.index.describe import Description
 from services.tags.index.projection import Projection
 from services.tags.lake.reading import Lake
+from services.tags.past import Past
 from services.tags.profiles import lineage, loading
 from services.tags.questions import Questions, ids_in
 
@@ -43,7 +44,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TagsRpc(TagsServiceServicer):
     """Converts and asks; the index answers, profiles come from the database, their events from the lake."""
 
-    def __init__(self, rules: TagRules, projection: Projection, database: Database, lake: Lake | None = None) -> None:
+    def __init__(
+        self, rules: TagRules, projection: Projection, database: Database, lake: Lake | None = None, lake_memory_mb: int = 512
+    ) -> None:
+        self._past = Past(database, lake, rules.catalogue, lake_memory_mb)
         self._rules, self._projection, self._database, self._lake = rules, projection, database, lake
         self._catalogue = rules.catalogue
         self._questions = Questions(rules.catalogue, projection)
@@ -82,8 +86,13 @@ class TagsRpc(TagsServiceServicer):
         return answer
 
     async def CountAudience(self, request: pb.CountAudienceRequest, context: Context) -> pb.CountAudienceResponse:
-        """Exact count, from the index."""
+        """Exact count, from the index or, of the past, from the lake."""
         kind = Kind(request.entity_kind)
+        if request.HasField("as_of"):
+            term = self._questions.term(kind, request.predicate, "predicate")
+            ids = await self._past.ids(kind, term, request.as_of)
+            everybody = await self._past.ids(kind, Constant(True), request.as_of)
+            return pb.CountAudienceResponse(count=len(ids), base=len(everybody))
         count = await self._questions.count(kind, request.predicate, "predicate")
         return pb.CountAudienceResponse(count=count, base=len(self._projection.index.present[kind]))
 
@@ -92,9 +101,13 @@ class TagsRpc(TagsServiceServicer):
     ) -> AsyncIterator[pb.StreamAudienceResponse]:
         """Ids as they were when the call began."""
         kind = Kind(request.entity_kind)
-        listing = f"audience {int(kind)} {request.predicate}"
+        listing = f"audience {int(kind)} {request.as_of.ToMicroseconds()} {request.predicate}"
         (after,) = paging.read(listing, request.page_token, (0,))
-        ids = ids_in(await self._questions.members(kind, request.predicate, "predicate"))
+        if request.HasField("as_of"):
+            term = self._questions.term(kind, request.predicate, "predicate")
+            ids = await self._past.ids(kind, term, request.as_of)
+        else:
+            ids = ids_in(await self._questions.members(kind, request.predicate, "predicate"))
         ids = ids[np.searchsorted(ids, after, "right") :] if after else ids
         page = ids[: request.page_size] if request.page_size else ids
         token = paging.token(listing, int(page[-1])) if len(page) < len(ids) else ""
@@ -116,6 +129,11 @@ class TagsRpc(TagsServiceServicer):
         for position, tag in enumerate(request.tags):
             if isinstance(columns.get(tag), TextColumn | None):
                 raise InvalidArgument("no such tag, or a text", reason="UNKNOWN_TAG", field=f"tags[{position}]")
+        if request.HasField("as_of"):
+            term = self._questions.term(kind, request.predicate, "predicate")
+            for answer in await self._past.values(kind, term, request.entity_ids, request.tags, request.as_of):
+                yield answer
+            return
         if request.entity_ids:
             await self._projection.check()
             ids = np.array(request.entity_ids, np.int64)
@@ -123,18 +141,8 @@ class TagsRpc(TagsServiceServicer):
                 raise InvalidArgument("ids are from 1 to 4,294,967,295", field="entity_ids")
         else:
             ids = ids_in(await self._questions.members(kind, request.predicate, "predicate")).astype(np.int64)
-        for chunk in _chunks(ids):
-            answer = pb.StreamTagValuesResponse(entity_ids=chunk.tolist())
-            for tag in request.tags:
-                column = columns[tag]
-                if isinstance(column, CategoryColumn):
-                    indexes, words = column.take(chunk)
-                    answer.columns.add(word_indexes=indexes, words=words)
-                elif isinstance(column, SetColumn):
-                    answer.columns.add(sets=[WordSet(words=each or ()) for each in column.take(chunk)])
-                elif not isinstance(column, TextColumn):
-                    answer.columns.add(numbers=column.take(chunk).tolist())
-            yield answer
+        for start in range(0, len(ids), CHUNK):
+            yield _values(ids[start : start + CHUNK], [columns[tag] for tag in request.tags])
 
     async def DescribeAudience(self, request: pb.DescribeAudienceRequest, context: Context) -> pb.DescribeAudienceResponse:
         """Over-represented values of all tags that neither predicate names, and what else is asked for."""
@@ -169,5 +177,14 @@ class TagsRpc(TagsServiceServicer):
         return answer
 
 
-def _chunks(ids: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+def _values(ids: NDArray[np.int64], columns: Sequence[Column]) -> pb.StreamTagValuesResponse:
+    answer = pb.StreamTagValuesResponse(entity_ids=ids.tolist())
+    for column in columns:
+        if isinstance(column, CategoryColumn):
+            indexes, words = column.take(ids)
+            answer.columns.add(word_indexes=indexes, words=words)
+        elif isinstance(column, SetColumn):
+            answer.columns.add(sets=[WordSet(words=each or ()) for each in column.take(ids)])
+        elif not isinstance(column, TextColumn):
+            answer.columns.add(numbers=column.take(ids).tolist())
+    return answer

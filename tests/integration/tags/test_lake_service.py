@@ -10,9 +10,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from troika.identity.v1 import events_pb2 as identity
+from troika.tags.v1 import tags_service_pb2 as pb
+from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
+from chassis import rpc
 from chassis.bus import Bus, Consumer, Message, Stream
 from chassis.db import Database, UnitOfWork
 from chassis.outbox import Outgoing
@@ -20,8 +25,9 @@ from chassis.testing import DatabaseFactory, drop_database
 from services.tags.lake import storage, writing
 from services.tags.lake.reading import Lake
 from tests.conftest import ROOT, Servers
-from tests.integration.tags.lake_world import held, messages, raw
-from tests.integration.tags.service import Service
+from tests.integration.tags.lake_world import DAY, held, messages, raw
+from tests.integration.tags.service import TOKEN, Service
+from tests.integration.tags.world import event
 
 RESOLVED, ENTITIES, SCORES = "troika.events.resolved.v1", "troika.entities.changed.v1", "troika.scores.changed.v1"
 
@@ -95,3 +101,45 @@ async def test_a_message_waits_for_company_but_not_for_long(database: Database, 
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_the_past_is_asked_of_the_lake(service: Service, bus: Bus, tmp_path: Path) -> None:
+    """Two persons open the app on the first day, one of them again on the second."""
+    opened = [(1, 1, DAY), (2, 2, DAY + 60), (3, 1, DAY + 86_400)]
+    events = [event(number, person=(person, person, 1), at=at) for number, person, at in opened]
+    batch = identity.ResolvedBatch(events=events)
+    await publish(bus, [Message("m", "s", batch.SerializeToString(), {}, 1)])
+    await reaches(Lake(storage.opened(str(tmp_path / "lake"))), 3)
+    first, second = Timestamp(seconds=DAY + 3600), Timestamp(seconds=DAY + 90_000)
+    again = {"entity_kind": 1, "predicate": "app_opens >= 2"}
+    async with rpc.connect(f"127.0.0.1:{service.grpc_port}", "operator", TOKEN) as channel:
+        stub = TagsServiceStub(channel)
+
+        async def counted(as_of: Timestamp) -> tuple[int, int]:
+            answer = await stub.CountAudience(pb.CountAudienceRequest(**again, as_of=as_of))
+            return answer.count, answer.base
+
+        assert [(0, 2), (1, 2)] == [await counted(first), await counted(second)]
+        assert (0, 1) == await counted(Timestamp(seconds=DAY + 30))
+        ids = [id_ async for a in stub.StreamAudience(pb.StreamAudienceRequest(**again, as_of=second)) for id_ in a.entity_ids]
+        assert [1] == ids
+        asked = pb.StreamTagValuesRequest(entity_kind=1, entity_ids=[1], tags=["app_opens", "job", "has_app"], as_of=first)
+        [values] = [answer async for answer in stub.StreamTagValues(asked)]
+        assert ([1], [1.0], [-1], [1.0]) == (
+            list(values.entity_ids),
+            list(values.columns[0].numbers),
+            list(values.columns[1].word_indexes),
+            list(values.columns[2].numbers),
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await counted(Timestamp(seconds=2**33))
+        assert ("NOT_IN_THE_PAST", "as_of") == rpc.reason_of(caught.value)
+    service.kill()
+    service.environment["TROIKA_LAKE"] = ""
+    await service.start()
+    async with rpc.connect(f"127.0.0.1:{service.grpc_port}", "operator", TOKEN) as channel:
+        stub = TagsServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.CountAudience(pb.CountAudienceRequest(**again, as_of=first))
+        assert grpc.StatusCode.FAILED_PRECONDITION == caught.value.code()
+        assert ("NO_LAKE", "as_of") == rpc.reason_of(caught.value)

@@ -425,19 +425,25 @@ class CountAudienceRequest(_message.Message):
 
     ENTITY_KIND_FIELD_NUMBER: _builtins.int
     PREDICATE_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are counted."""
     predicate: _builtins.str
     """A SQL predicate over tags, for example: lifecycle = 'owner' AND ANY(vehicle, mileage_km > 60000). Empty means all."""
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """As of this moment of the past, from the event lake, under the owners that anchors have at present; unset means now."""
+
     def __init__(
         self,
         *,
         entity_kind: _events_pb2.EntityKind.ValueType = ...,
         predicate: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_kind", b"entity_kind", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "entity_kind", b"entity_kind", "predicate", b"predicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,6 +486,7 @@ class StreamAudienceRequest(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
@@ -492,6 +499,10 @@ class StreamAudienceRequest(_message.Message):
     """From the last chunk of the page before. Every page is of the moment it is asked for: whoever is a member all the time
     comes exactly once, nobody twice, and who enters or leaves between pages may or may not come.
     """
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """As of this moment of the past, from the event lake, under the owners that anchors have at present; unset means now."""
+
     def __init__(
         self,
         *,
@@ -500,10 +511,11 @@ class StreamAudienceRequest(_message.Message):
         packed: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_kind", b"entity_kind", "packed", b"packed", "page_size", b"page_size", "page_token", b"page_token", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "entity_kind", b"entity_kind", "packed", b"packed", "page_size", b"page_size", "page_token", b"page_token", "predicate", b"predicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,6 +563,7 @@ class StreamTagValuesRequest(_message.Message):
     ENTITY_IDS_FIELD_NUMBER: _builtins.int
     PREDICATE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
@@ -563,6 +576,10 @@ class StreamTagValuesRequest(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tags wanted, at most 500."""
 
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """As of this moment of the past, from the event lake, under the owners that anchors have at present; unset means now."""
+
     def __init__(
         self,
         *,
@@ -570,10 +587,11 @@ class StreamTagValuesRequest(_message.Message):
         entity_ids: _abc.Iterable[_builtins.int] | None = ...,
         predicate: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids", "entity_kind", b"entity_kind", "predicate", b"predicate", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "entity_ids", b"entity_ids", "entity_kind", b"entity_kind", "predicate", b"predicate", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
