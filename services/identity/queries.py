@@ -194,7 +194,7 @@ async def merges_page(uow: UnitOfWork, person_id: int, before: int, size: int) -
         " (SELECT 1 FROM identifier i WHERE i.id = l.kept[1] AND l.op_id = ANY(i.apart)) AS undone"
         " FROM ledger l LEFT JOIN operation o ON o.id = l.cause AND o.kind = 'merge'"
         " WHERE l.operation = 'merge' AND l.space = 1 AND l.op_id < $1"
-        " AND ($2 = 0 OR l.survivor_id = $2 OR l.other_id = $2) ORDER BY l.op_id DESC LIMIT $3",
+        " AND ($2::bigint = 0 OR l.survivor_id = $2 OR l.other_id = $2) ORDER BY l.op_id DESC LIMIT $3",
         before,
         person_id,
         size,

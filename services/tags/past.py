@@ -67,7 +67,10 @@ class Past:
 
 def moment(as_of: Timestamp) -> int:
     """A moment of the past, microseconds since the epoch."""
-    at_us = as_of.ToMicroseconds()
+    try:
+        at_us = as_of.ToMicroseconds()
+    except ValueError:
+        at_us = 0
     if not 0 < at_us <= time.time_ns() // 1000:
         raise InvalidArgument("as_of is a moment of the past", reason="NOT_IN_THE_PAST", field="as_of")
     return at_us

@@ -101,7 +101,7 @@ class TagsRpc(TagsServiceServicer):
     ) -> AsyncIterator[pb.StreamAudienceResponse]:
         """Ids as they were when the call began."""
         kind = Kind(request.entity_kind)
-        listing = f"audience {int(kind)} {request.as_of.ToMicroseconds()} {request.predicate}"
+        listing = f"audience {int(kind)} {request.as_of.seconds}.{request.as_of.nanos} {request.predicate}"
         (after,) = paging.read(listing, request.page_token, (0,))
         if request.HasField("as_of"):
             term = self._questions.term(kind, request.predicate, "predicate")
