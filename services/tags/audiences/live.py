@@ -110,7 +110,7 @@ class Live:
     @property
     def position(self) -> int:
         """Sequence in TAGS_CHANGED up to which memberships are known."""
-        return self._projection._sequence  # it has no other word for it yet
+        return self._projection.sequence  # it has no other word for it yet
 
     def _listen(self, changed: Changed) -> None:
         if self._followed:
