@@ -83,7 +83,7 @@ class Tag(_message.Message):
     description: _builtins.str
     """What it means."""
     expression: _builtins.str
-    """For a business tag the SQL expression that defines it; empty for a base tag."""
+    """The SQL that defines it: an aggregate over events, or an expression over other tags; empty for scores and imports."""
     def __init__(
         self,
         *,
