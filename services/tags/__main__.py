@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> None:
         projection = Projection(AudienceIndex(rules.catalogue), runtime.database, runtime.bus, snapshots)
         runtime.checks["index"] = projection.check
         runtime.spawn(projection.run(), "index")
-        columns = IndexColumns(projection.index)
+        columns = IndexColumns(projection.index, projection.heal)
         projection.listen(columns.changed)
         catalogue.listen(columns.become)
         runtime.spawn(catalogue.run(), "catalogue")

@@ -51,6 +51,19 @@ class AudienceIndex:
         """All columns of a kind by tag."""
         return self._columns[kind]
 
+    def reshape(self, catalogue: Catalogue) -> bool:
+        """Adds empty columns for new tags and drops those of tags that are no more; True when there are new ones."""
+        fresh = False
+        for kind, columns in self._columns.items():
+            wanted = catalogue.of(kind)
+            for name in columns.keys() - wanted.keys():
+                del columns[name]
+            for name, definition in wanted.items():
+                if type(columns.get(name)) is not COLUMNS[definition.type]:
+                    columns[name] = COLUMNS[definition.type]()
+                    fresh = True
+        return fresh
+
     def apply(self, kind: Kind, entity_id: int, version: int, tags: Mapping[str, Value | None], present: bool | None) -> None:
         """Applies what one version changed: values (None: gone) and whether the entity came into being or ceased.
 

@@ -42,11 +42,7 @@ class Projection:
         self._caught_up, self._torn = asyncio.Event(), asyncio.Event()
         self._listeners: list[Listener] = []
         self._sequence, self._restored = 0, False
-        # Scores and business tags have longer ways behind them; they would blur what the figure is about.
-        self._timed = {
-            int(kind): frozenset(n for n, d in index.catalogue.of(kind).items() if isinstance(d.origin, FromEvents))
-            for kind in Kind
-        }
+        self._edition, self._timed = -1, dict[int, frozenset[str]]()
 
     @property
     def sequence(self) -> int:
@@ -131,14 +127,31 @@ class Projection:
             self._torn.set()
         if self._listeners:
             self._tell(_concerned(changed, entities))
-        now = time.time()
+        now, timed = time.time(), self._base_tags()
         # Several tags of one event are one observation.
         for received in {
             (each.kind, each.entity_id, each.received_at_us)
             for each in entities
-            if each.received_at_us and not self._timed[each.kind].isdisjoint(each.tags)
+            if each.received_at_us and not timed[each.kind].isdisjoint(each.tags)
         }:
             VISIBLE.observe(max(0.0, now - received[2] / 1e6))
+
+    def _base_tags(self) -> Mapping[int, frozenset[str]]:
+        """Tags whose way is timed: scores and business tags have longer ways behind them, which would blur the figure."""
+        catalogue = self.index.catalogue
+        if self._edition != catalogue.edition:
+            self._edition = catalogue.edition
+            self._timed = {
+                int(kind): frozenset(n for n, d in catalogue.of(kind).items() if isinstance(d.origin, FromEvents))
+                for kind in Kind
+            }
+        return self._timed
+
+    def heal(self, torn: Mapping[Kind, set[int]]) -> None:
+        """Has entities read anew from the database."""
+        for kind, ids in torn.items():
+            self.index.torn[kind] |= ids
+        self._torn.set()
 
     def _tell(self, changed: Changed) -> None:
         for listener in self._listeners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -40,8 +41,12 @@ class Replica:
         self.live = LiveCatalogue(database, self.rules)
         self.resolved = consumers.consumers(self.rules)[0]
         self.index = AudienceIndex(self.rules.catalogue)
-        self.columns = IndexColumns(self.index)
+        self.columns = IndexColumns(self.index, self._heal)
         self.live.listen(self.columns.become)
+
+    def _heal(self, torn: Mapping[Kind, set[int]]) -> None:
+        for kind, ids in torn.items():
+            self.index.torn[kind] |= ids
 
     async def opens(self, *numbers: int) -> None:
         """Persons open the app, each in an event of its own, all in one batch."""
