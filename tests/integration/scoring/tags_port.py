@@ -62,7 +62,8 @@ class TagsPort(TagsServiceServicer):
         return pb.CountAudienceResponse(count=len(self.meant(request.predicate)), base=len(self.persons))
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Any) -> pb.ListTagsResponse:
-        return pb.ListTagsResponse(tags=[pb.Tag(name=n, expression=e) for n, e in self.expressions.items()])
+        tags = [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, expression=e) for n, e in self.expressions.items()]
+        return pb.ListTagsResponse(tags=tags)
 
     async def StreamAudience(self, request: pb.StreamAudienceRequest, context: Any) -> AsyncIterator[pb.StreamAudienceResponse]:
         for ids in _chunks(self.meant(request.predicate)):
