@@ -35,6 +35,8 @@ async def run(database: Database, rules: TagRules) -> None:
 async def expire(database: Database, rules: TagRules, at_us: int) -> int:
     """Derives one page of what is due at a moment; returns how many entities that were."""
     async with database.transaction(traced=False) as uow:
+        # Before entities are locked, as everybody does.
+        await rules.hold(uow)
         due = await store.due(uow, at_us, _PAGE)
         for kind, entity_ids in due.items():
             events.publish(uow, await handlers.rederive(uow, rules, kind, entity_ids, at_us))

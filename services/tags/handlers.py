@@ -283,7 +283,9 @@ class _Work:
         for entity_id, entity in self._entities.items():
             anchors, received = grouped.get(entity_id, ()), self._received.get(entity_id, 0)
             due_us = entity.due_us
-            if entity_id in self._regrouped or not entity.present:
+            # What time alone has changed meanwhile must not be skipped by looking for what it changes next.
+            overdue = due_us is not None and due_us <= at_us
+            if overdue or entity_id in self._regrouped or not entity.present:
                 change = rules.renew(self.kind, entity, anchors, received, at_us)
             else:
                 stated: Collection[str] = self._stated.get(entity_id, ())

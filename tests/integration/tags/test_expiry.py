@@ -67,6 +67,15 @@ async def test_what_leaves_its_window_leaves_the_tag_and_what_is_built_on_it(dat
     assert [True] == [e.tags["asleep"] for m in await world.published(database) for e in events.told(m) if "asleep" in e.tags]
 
 
+async def test_an_event_that_comes_before_anybody_looked_does_not_hide_what_was_due(database: Database) -> None:
+    await told(database, 0, (10, 0, 3))
+    await told(database, 40 * SECOND, (10, 0, 4))
+    # The first event has left its window, and the last one is long ago: nobody asks for either again.
+    assert {"spent": 7.0, "active": None, "asleep": True} | {"opens": None} == {
+        name: (await world.tags(database))[1].get(name) for name in ("spent", "active", "asleep", "opens")
+    }
+
+
 async def test_whole_days_are_counted_as_they_go_by(database: Database) -> None:
     await told(database, 0, (10, 0, 1))
     for day in range(1, 4):
