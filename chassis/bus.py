@@ -132,10 +132,6 @@ class Bus:
             *(self._js.publish(m.subject, m.payload, headers={"Nats-Msg-Id": m.message_id, **m.headers}) for m in messages)
         )
 
-    async def last_sequence(self, stream: str) -> int:
-        """Sequence of the newest message of a stream, 0 when it is empty."""
-        return (await self._js.stream_info(stream)).state.last_seq
-
     async def extent(self, stream: str) -> Extent:
         """Which stretch of a stream is still there."""
         info = await self._js.stream_info(stream)

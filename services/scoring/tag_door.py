@@ -40,13 +40,13 @@ class TagDoor:
         return answer.count, answer.base
 
     async def expressions(self) -> dict[str, str]:
-        """Tags of persons by name (lower case), each with the expression that defines it, if one does."""
+        """Business tags of persons by name (lower case), each with the expression that defines it."""
         found: dict[str, str] = {}
         token = ""
         while True:
             page = await self._stub.ListTags(pb.ListTagsRequest(page_size=1000, page_token=token), timeout=ONLINE_TIMEOUT_S)
-            mine = (tag for tag in page.tags if tag.entity_kind == ENTITY_KIND_PERSON and tag.expression)
-            found |= {tag.name.lower(): tag.expression for tag in mine}
+            business = (t for t in page.tags if t.entity_kind == ENTITY_KIND_PERSON and t.expression and not t.from_events)
+            found |= {tag.name.lower(): tag.expression for tag in business}
             token = page.next_page_token
             if not token:
                 return found

@@ -146,18 +146,6 @@ def to_value(value: Value | None) -> pb.TagValue | None:
     return pb.TagValue(category=value) if isinstance(value, str) else pb.TagValue(number=value)
 
 
-def from_value(message: pb.TagValue) -> Value | None:
-    """A protobuf value as a domain value, None when none is set."""
-    which = message.WhichOneof("kind")
-    if which == "number":
-        return message.number
-    if which == "category":
-        return message.category
-    if which == "words":
-        return list(message.words.words)
-    return message.boolean if which else None
-
-
 def publish_audience(uow: UnitOfWork, told: pb.AudienceChange, entered: Ids, left: Ids) -> None:
     """Puts a change of an audience into the outbox, in as many parts as its ids need."""
     both = np.concatenate([entered, left])

@@ -111,6 +111,9 @@ class TagRules:
         self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], stated: Collection[str], received_at_us: int, now_us: int
     ) -> EntityChange | None:
         """Lets the tags that were stated anew follow their facts, in place; what else the entity has stays or follows."""
+        if entity.due_us is not None and entity.due_us <= now_us:
+            # What time alone has changed meanwhile must not be skipped by looking for what it changes next.
+            return self.renew(kind, entity, anchors, received_at_us, now_us)
         fresh = self.facts.combined_some(kind, anchors, stated, now_us)
         old = entity.tags
         changed: dict[str, Value | None] = {name: value for name, value in fresh.items() if old.get(name) != value}
@@ -283,9 +286,7 @@ class _Work:
         for entity_id, entity in self._entities.items():
             anchors, received = grouped.get(entity_id, ()), self._received.get(entity_id, 0)
             due_us = entity.due_us
-            # What time alone has changed meanwhile must not be skipped by looking for what it changes next.
-            overdue = due_us is not None and due_us <= at_us
-            if overdue or entity_id in self._regrouped or not entity.present:
+            if entity_id in self._regrouped or not entity.present:
                 change = rules.renew(self.kind, entity, anchors, received, at_us)
             else:
                 stated: Collection[str] = self._stated.get(entity_id, ())

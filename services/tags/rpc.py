@@ -21,7 +21,7 @@ from chassis.errors import InvalidArgument, NotFound
 from services.tags import answers, events
 from services.tags.audiences.insights import Insight
 from services.tags.audiences.portraits import portrait
-from services.tags.domain.catalogue import Kind
+from services.tags.domain.catalogue import FromEvents, Kind
 from services.tags.domain.terms import Constant, tags_of
 from services.tags.handlers import TagRules
 from services.tags.index.columns import CategoryColumn, Column, SetColumn, TextColumn
@@ -65,6 +65,7 @@ class TagsRpc(TagsServiceServicer):
                 type=answers.TYPES[definition.type],
                 description=definition.description,
                 expression=definition.expression,
+                from_events=isinstance(definition.origin, FromEvents),
             )
         return answer
 

@@ -13,7 +13,7 @@ from services.tags.domain.catalogue import Aggregate, Catalogue, FromEvents, Kin
 from services.tags.domain.language import bare, before_now, conjuncts, fault, tree_of
 from services.tags.domain.names import Named
 from services.tags.domain.predicates import Reader
-from services.tags.domain.terms import And, Term
+from services.tags.domain.terms import And
 
 OWN = ("event", "source", "source_name", "occurred_at")
 _FUNCTIONS: dict[type[exp.Expression], Aggregate] = {
@@ -47,11 +47,6 @@ _NOTHING = Catalogue(())
 def parse_aggregate(text: str) -> FromEvents | None:
     """What an aggregate over events takes from which; None for a text that is another expression. Raises LanguageError."""
     return tree_of(text, _aggregate)
-
-
-def parse_condition(text: str) -> Term:
-    """A predicate over an event's properties. Raises LanguageError."""
-    return tree_of(text, lambda tree: Reader(_Properties(), Kind.PERSON, _NOTHING).term(tree, 0))
 
 
 class _Properties:

@@ -22,11 +22,6 @@ class Kind(IntEnum):
     HOUSEHOLD = 3
     DEALER = 4
 
-    @property
-    def other(self) -> Kind:
-        """The kind at the other end of a person's relation to a vehicle."""
-        return Kind.VEHICLE if self is Kind.PERSON else Kind.PERSON
-
 
 # Which kinds may be related, and how; the first is the one that owns, drives, is a member, was sold.
 RELATIONS: Mapping[tuple[Kind, Kind], tuple[str, ...]] = {

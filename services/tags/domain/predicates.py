@@ -54,7 +54,6 @@ _MIRRORED: Mapping[Operator, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": 
 _ORDER: Mapping[type[exp.Expression], Operator] = {exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
 _ARITHMETIC: Mapping[type[exp.Expression], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/"}
 _AGGREGATES = (exp.Filter, exp.AggFunc)
-_ORDERED = (TagType.NUMBER, TagType.TIME)
 
 
 def parse_predicate(text: str, kind: Kind, catalogue: Catalogue) -> Term:

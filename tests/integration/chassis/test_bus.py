@@ -105,7 +105,7 @@ async def test_one_poisoned_message_goes_to_the_dead_letters_alone(database: Dat
 
 
 async def _has_dead(bus: Bus) -> bool:
-    return 1 == await bus.last_sequence(DEAD_LETTERS.name)
+    return 1 == (await bus.extent(DEAD_LETTERS.name)).last
 
 
 async def test_a_projection_reads_every_message_in_order_from_where_it_was(bus: Bus) -> None:
@@ -158,7 +158,7 @@ async def test_a_replay_that_is_cut_short_and_repeated_is_handled_once(database:
     await bus.replay(letter)
     # As after a crash behind the publish: the same letter once more.
     await bus.publish_all([replayed(letter)])
-    assert 1 == await bus.last_sequence(STREAM.name)
+    assert 1 == (await bus.extent(STREAM.name)).last
 
 
 async def test_a_letter_is_found_behind_any_number_of_others(bus: Bus) -> None:

@@ -26,18 +26,18 @@ from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
 def changed(person: int, version: int = 1, kind: int = ENTITY_KIND_PERSON, **tags: float | str | None) -> Outgoing:
     """A message of tags about one entity."""
     told = tags_pb2.TagsChanged()
-    told.entities.entity_kinds.append(kind)  # type: ignore[arg-type]
+    told.entities.entity_kinds.append(kind)  # type: ignore[arg-type]  # an enum's number
     told.entities.entity_ids.append(person)
     told.entities.versions.append(version)
     told.entities.received_at_us.append(7)
     told.entities.presences.append(tags_pb2.PRESENCE_UNSPECIFIED)
     for tag, value in tags.items():
-        column = told.columns.add(entity_kind=kind, tag=tag)  # type: ignore[arg-type]
+        column = told.columns.add(entity_kind=kind, tag=tag)  # type: ignore[arg-type]  # likewise
         if value is None:
             column.gone.append(0)
         else:
             column.rows.append(0)
-            (column.words if isinstance(value, str) else column.numbers).append(value)  # type: ignore[arg-type]
+            (column.words if isinstance(value, str) else column.numbers).append(value)  # type: ignore[arg-type]  # of the list's own type
     payload = told.SerializeToString()
     return Outgoing.now(events.TAGS_CHANGED, payload)
 
@@ -132,7 +132,7 @@ async def test_what_is_no_feature_of_a_person_asks_nothing_and_scores_nobody(wor
 
 
 async def _dead(world: World, expected: int) -> bool:
-    return expected == await world.bus.last_sequence(DEAD_LETTERS.name)
+    return expected == (await world.bus.extent(DEAD_LETTERS.name)).last
 
 
 async def test_the_newest_score_wins_whatever_comes_last_and_only_changes_are_returned(world: World) -> None:

@@ -52,7 +52,7 @@ class House:
         """Publishes what waits, and lets the index follow it to its end."""
         while await self.relay.relay_once():
             pass
-        last = await self.projection._bus.last_sequence(events.TAGS_CHANGED.name)
+        last = (await self.projection._bus.extent(events.TAGS_CHANGED.name)).last
         await until(lambda: self.live.position >= last)
         await redefine(self.database, self.questions, self.live)
         await self.live.settle()

@@ -74,6 +74,7 @@ class Tag(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPRESSION_FIELD_NUMBER: _builtins.int
+    FROM_EVENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name within the entity kind."""
     entity_kind: _events_pb2.EntityKind.ValueType
@@ -84,6 +85,8 @@ class Tag(_message.Message):
     """What it means."""
     expression: _builtins.str
     """The SQL that defines it: an aggregate over events, or an expression over other tags; empty for scores and imports."""
+    from_events: _builtins.bool
+    """True for an aggregate over events: its words are names of properties, not of tags."""
     def __init__(
         self,
         *,
@@ -92,10 +95,11 @@ class Tag(_message.Message):
         type: Global___TagType.ValueType = ...,
         description: _builtins.str = ...,
         expression: _builtins.str = ...,
+        from_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "from_events", b"from_events", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
