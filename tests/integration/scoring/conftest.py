@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 import pytest
+from services.scoring.trainer import Trainer
 from troika.scoring.v1 import events_pb2
 from troika.scoring.v1 import scoring_service_pb2 as pb
 from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub, add_ScoringServiceServicer_to_server
@@ -22,14 +23,13 @@ from chassis.testing import DatabaseFactory
 from local.data.bank_marketing import Contacts, load
 from services.scoring import artefact, consumers, events, store, trainings
 from services.scoring.handlers import Scorer
+from services.scoring.learning.cut import Trained
 from services.scoring.models import MODELS
 from services.scoring.models.purchase_intent.training import train
-from services.scoring.models.trees import Trained
 from services.scoring.registry import Registry
 from services.scoring.rpc import ScoringRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
-from services.scoring.trainer import Trainer
 from tests.integration.scoring.tags_port import CUT, GOAL, HASHES, TOKEN, TagsPort, serving
 from tests.unit.scoring.bank_frame import frame_of
 

@@ -13,7 +13,7 @@ from chassis.db import Database
 from chassis.testing import DatabaseFactory
 from services.scoring import consumers, events, store
 from services.scoring.domain import PersonScore
-from services.scoring.models.trees import Trained
+from services.scoring.learning.cut import Trained
 from tests.integration.scoring.conftest import MODEL, World, eventually
 from tests.integration.scoring.test_loop import changed
 

@@ -18,7 +18,7 @@ from chassis.errors import Unavailable
 from chassis.outbox import Outgoing
 from services.scoring import events, store
 from services.scoring.domain import PersonScore
-from services.scoring.models.trees import Trained
+from services.scoring.learning.cut import Trained
 from services.scoring.registry import Registry
 from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from troika.scoring.v1 import scoring_service_pb2 as pb
 
-from services.scoring.models.trees import Trained
+from services.scoring.learning.cut import Trained
 from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
 from tests.integration.scoring.tags_port import CUT, GOAL
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from services.scoring.artefact import ArtefactRefused, Calibration, Seal, ServedModel, check_seal, metadata, seal
 from services.scoring.domain import Floats
 from services.scoring.frame import Encoding, Feature, Kind, Matrix
-from services.scoring.models.trees import floor32, to_onnx
+from services.scoring.learning.trees import floor32, to_onnx
 from services.scoring.reasons import explain
 
 COLUMNS = 6

@@ -15,7 +15,7 @@ from services.scoring.artefact import Calibration, ServedModel, metadata
 from services.scoring.events import Change
 from services.scoring.frame import Encoding, Feature, Frame, Kind, Numbers, Words
 from services.scoring.handlers import overlay
-from services.scoring.models.trees import to_onnx
+from services.scoring.learning.trees import to_onnx
 
 ENCODINGS = (Encoding(Feature("age", Kind.NUMBER)), Encoding(Feature("job", Kind.CATEGORY), ("retired", "student")))
 _X = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)

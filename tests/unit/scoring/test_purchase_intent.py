@@ -9,7 +9,7 @@ from local.data.bank_marketing import load
 from services.scoring.artefact import Calibration, ServedModel
 from services.scoring.domain import TrainingRefused
 from services.scoring.frame import Kind, matrix_of
-from services.scoring.metrics import expected_calibration_error, measure
+from services.scoring.learning.metrics import expected_calibration_error, measure
 from services.scoring.models import MODELS
 from services.scoring.models.purchase_intent.training import fit_calibration, train
 from tests.unit.scoring.bank_frame import frame_of

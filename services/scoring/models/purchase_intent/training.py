@@ -19,9 +19,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 from services.scoring.artefact import Calibration, metadata
 from services.scoring.domain import Floats, TrainingRefused
 from services.scoring.frame import Frame, Matrix, fit_encodings, matrix_of
-from services.scoring.metrics import measure
+from services.scoring.learning.cut import Trained
+from services.scoring.learning.metrics import measure
+from services.scoring.learning.trees import to_onnx
 from services.scoring.models.purchase_intent.features import FEATURES
-from services.scoring.models.trees import Trained, to_onnx
 
 FOLDS = 5
 SEEDS = (0, 1, 2)

@@ -8,7 +8,6 @@ would go the other way. Here a threshold is rounded down, and for float32 input 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,6 @@ from services.scoring.artefact import METADATA_KEY
 # TreeEnsembleRegressor of ai.onnx.ml 3 is the newest that every onnxruntime in support reads.
 _OPSETS = (("", 18), ("ai.onnx.ml", 3))
 _IR_VERSION = 8
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The artefact of a training and its metrics on persons not trained on."""
-
-    artefact: bytes
-    metrics: dict[str, float]
 
 
 def to_onnx(boosters: Sequence[HistGradientBoostingClassifier], carried: str) -> bytes:
