@@ -92,6 +92,9 @@ class Consumer:
     subject: str
     handle: Handler
     batch: int = 16
+    # How many batches one process works on at once, each in a transaction of its own: one computes while another one's
+    # statements run. They share the work as replicas do, so the handler must not mind the order of batches.
+    lanes: int = 1
     # How long a first message may wait for others; well below ACK_WAIT.
     gather_s: float = 0.0
 
@@ -168,7 +171,7 @@ class Bus:
                 await asyncio.sleep(RETRY_S)
 
     async def consume(self, consumer: Consumer, database: Database) -> None:
-        """Runs a consumer until cancelled; resubscribes in its own task whenever the bus was away."""
+        """Runs one lane of a consumer until cancelled; resubscribes in its own task whenever the bus was away."""
         while True:
             try:
                 subscription = await self._js.pull_subscribe(consumer.subject, durable=consumer.name, config=_durable(consumer))

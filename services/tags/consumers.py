@@ -32,12 +32,14 @@ _CONCERNING: Final = {(int(one), int(other)): kinds for (one, other), kinds in R
 _UNTAGGED: Final = frozenset({identity.ENTITY_KIND_HOUSEHOLD, identity.ENTITY_KIND_DEALER, identity.ENTITY_KIND_DEVICE})
 # Messages hold up to 500 events; 4 of them make a transaction of some 100 ms.
 MESSAGES_PER_BATCH: Final = 4
+# One batch is folded while PostgreSQL works on the other.
+LANES: Final = 2
 
 
 def consumers(rules: TagRules) -> tuple[Consumer, ...]:
     """Everything that tags listens to."""
     return (
-        Consumer(RESOLVED, "troika.events.resolved.v1", _Resolved(rules), MESSAGES_PER_BATCH),
+        Consumer(RESOLVED, "troika.events.resolved.v1", _Resolved(rules), MESSAGES_PER_BATCH, LANES),
         Consumer(ENTITIES, "troika.entities.changed.v1", _Entities(rules), MESSAGES_PER_BATCH),
         Consumer(SCORES, "troika.scores.changed.v1", _Scores(rules), MESSAGES_PER_BATCH),
     )

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from chassis.db import UnitOfWork
@@ -127,7 +128,7 @@ class TagRules:
                     old[name] = value
             self.business.follow(kind, old, changed, now_us / 1e6)
         if changed or not self.facts.windowed[kind].isdisjoint(stated):
-            entity.due_us = self._due_us(kind, entity, anchors, now_us)
+            entity.due_us = self._due_us(kind, entity, anchors, now_us, stated)
         if not changed:
             return None
         entity.version += 1
@@ -153,14 +154,24 @@ class TagRules:
         self.business.complete(kind, values, now_us / 1e6)
         return values
 
-    def _due_us(self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], now_us: int) -> int | None:
-        """When time alone will change the entity's tags next; None for never."""
+    def _due_us(
+        self, kind: Kind, entity: EntityRow, anchors: Sequence[Facts], now_us: int, stated: Collection[str] | None = None
+    ) -> int | None:
+        """When time alone will change the entity's tags next; None for never.
+
+        With the tags that were `stated` anew the others' windows count as they are known: it may then be told too early, when
+        a moment that something was waiting for has moved, and never too late.
+        """
         if not entity.present:
             return None
-        aged = self.business.next_due(kind, entity.tags, now_us / 1e6)
-        due = [] if aged == math.inf else [math.ceil(aged * 1e6)]
-        leaves = self.facts.next_due_us(kind, anchors, now_us)
-        return min([*due, *([leaves] if leaves is not None else [])], default=None)
+        due: list[int] = []
+        if (aged := self.business.next_due(kind, entity.tags, now_us / 1e6)) != math.inf:
+            due.append(math.ceil(aged * 1e6))
+        if (leaves := self.facts.next_due_us(kind, anchors, now_us, stated)) is not None:
+            due.append(leaves)
+        if stated is not None and entity.due_us is not None:
+            due.append(entity.due_us)
+        return min(due, default=None)
 
 
 async def _as_it_is(_: UnitOfWork) -> None:
@@ -172,6 +183,7 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+_tag = itemgetter(0)
 # Another transaction moved an anchor between our look and our lock: we look again, keeping the locks we have.
 _LOOKS = 4
 
@@ -320,7 +332,7 @@ class _Work:
             touched.add(row.anchor_id)
             fold(row.facts, sighting.event, sighting.statements)
             prune(row.facts, sighting.statements, at_us)
-            self._stated[row.entity_id].update(name for name, _, _ in sighting.statements)
+            self._stated[row.entity_id].update(map(_tag, sighting.statements))
             if sighting.event.received_at_us > self._received.get(row.entity_id, 0):
                 self._received[row.entity_id] = sighting.event.received_at_us
         return touched

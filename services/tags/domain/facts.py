@@ -7,7 +7,7 @@ unmerge undoes a merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,10 +62,11 @@ class _Rule:
     fold: Fold
     typed: Callable[[Any], Value | None]
     field: str | None
-    constant: Value | None
     condition: Truth | None
     # Whether it reads properties at all: most events are counted, and their properties need no parsing then.
     asks: bool
+    # What it states of every event that it concerns, where that is always the same.
+    always: Statement | None
 
 
 class FactRules:
@@ -101,12 +102,12 @@ class FactRules:
                 seen = Seen(properties, 0.0)
             if rule.condition is not None and rule.condition(seen) is not True:  # type: ignore[arg-type]  # it asks, so it is there
                 continue
-            if rule.field is None:
-                value = rule.constant
-            elif rule.field == "$time":
-                value = event.occurred_at_us / 1e6
-            else:
-                value = rule.typed(properties.get(rule.field))
+            field = rule.field
+            if field is None:
+                if rule.always is not None:
+                    statements.append(rule.always)
+                continue
+            value = event.occurred_at_us / 1e6 if field == "$time" else rule.typed(properties.get(field))
             if value is not None:
                 statements.append(Statement(rule.name, rule.fold, value))
         return statements
@@ -139,9 +140,12 @@ class FactRules:
                 values[name] = value
         return values
 
-    def next_due_us(self, kind: Kind, anchors: Sequence[Facts], now_us: int) -> int | None:
-        """When something leaves a window next; None for never."""
-        folds, windowed, due = self.folds[kind], self.windowed[kind], None
+    def next_due_us(
+        self, kind: Kind, anchors: Sequence[Facts], now_us: int, among: Collection[str] | None = None
+    ) -> int | None:
+        """When something leaves a window next, of some tags (None: of any); None for never."""
+        folds, due = self.folds[kind], None
+        windowed = self.windowed[kind] if among is None else self.windowed[kind].intersection(among)
         for facts in anchors:
             for name in windowed & facts.keys():
                 leaves = folds[name].next_due_us(facts[name][0], now_us)
@@ -224,7 +228,8 @@ def _rule(definition: TagDefinition, origin: FromEvents, source: str, how: Fold)
     condition = compile_term(origin.condition, property_getter) if origin.condition is not None else None
     takes = _summand if origin.aggregate in _SUMMING else _TYPED[taken]
     asks = condition is not None or (field is not None and field != "$time")
-    return _Rule(definition.name, how, takes, field, constant, condition, asks)
+    always = Statement(definition.name, how, constant) if constant is not None else None
+    return _Rule(definition.name, how, takes, field, condition, asks, always)
 
 
 def typed(tag_type: TagType, given: Any) -> Value | None:
