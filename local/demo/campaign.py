@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
-from troika.scoring.v1 import scoring_service_pb2 as scoring
+from troika.scoring.v1 import model_service_pb2 as models
 from troika.touchpoints.v1.events_pb2 import DeliveryState
 from troika.touchpoints.v1.touchpoints_service_pb2 import Channel, GetDeliveryStatisticsRequest
 
@@ -16,6 +16,13 @@ from local.demo.operator import NeverCameError, Operator, until
 from local.demo.receivers import Receivers
 
 MODEL = "purchase_intent"
+# What was known of a contact before the call.
+FEATURES = (
+    *("age", "calls_this_campaign", "pdays", "calls_before"),
+    *("emp_var_rate", "cons_price_idx", "cons_conf_idx", "euribor3m", "nr_employed"),
+    *("job", "marital", "education", "has_credit_default", "has_housing_loan", "has_personal_loan"),
+    *("contact_line", "call_month", "call_weekday", "previous_outcome"),
+)
 ASKED = "offer_answer IS NOT NULL"
 SAID_YES = "offer_answer = 'yes'"
 ELIGIBLE = "is_new_lead AND reachable"
@@ -26,21 +33,21 @@ CONTACTS_SHARE, CALLS_SHARE, HOLDOUT_SHARE, CALL_SCORE = 0.65, 0.10, 0.10, 800.0
 UNIT_COST_FEN = {"app": 5, "wechat": 8, "dealer": 2000}
 
 
-async def train(screen: Screen, operator: Operator) -> scoring.Model:
+async def train(screen: Screen, operator: Operator) -> models.Model:
     """Trains on the past campaign, waits until everybody is scored, returns the model's card."""
     with screen.step("Train, calibrate, score everybody", 1.0) as step:
-        request = scoring.TrainModelRequest(model=MODEL, cut_predicate=ASKED, goal_predicate=SAID_YES)
-        number = (await operator.ask(operator.scoring.TrainModel, request)).training.training_id
+        request = models.TrainModelRequest(model=MODEL, cut_predicate=ASKED, goal_predicate=SAID_YES, features=FEATURES)
+        number = (await operator.ask(operator.models.TrainModel, request)).operation.operation_id
 
-        async def look() -> scoring.Training:
-            answer = await operator.ask(operator.scoring.GetTraining, scoring.GetTrainingRequest(training_id=number))
-            step.at(answer.training.progress)
-            return answer.training
+        async def look() -> models.Operation:
+            answer = await operator.ask(operator.models.GetOperation, models.GetOperationRequest(operation_id=number))
+            step.at(answer.operation.progress)
+            return answer.operation
 
-        ended = await until(look, lambda seen: seen.state != scoring.TRAINING_STATE_RUNNING, 180)
-        if ended.state != scoring.TRAINING_STATE_SUCCEEDED:
-            raise NeverCameError(f"training failed: {ended.reason}")
-        return (await operator.ask(operator.scoring.GetModel, scoring.GetModelRequest(model=MODEL))).model
+        ended = await until(look, lambda seen: seen.state != models.OPERATION_STATE_RUNNING, 180)
+        if ended.state != models.OPERATION_STATE_SUCCEEDED:
+            raise NeverCameError(f"training failed: {ended.reason} {ended.detail}")
+        return (await operator.ask(operator.models.GetModel, models.GetModelRequest(model=MODEL))).model
 
 
 async def suggest(operator: Operator) -> pb.SuggestAudienceResponse:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from troika.scoring.v1.model_service_pb2_grpc import ModelServiceStub
 from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServiceStub
@@ -38,6 +39,7 @@ class Operator:
         self.identity = IdentityServiceStub(identity)
         self.tags = TagsServiceStub(tags)
         self.scoring = ScoringServiceStub(scoring)
+        self.models = ModelServiceStub(scoring)
         self.orchestrator = OrchestratorServiceStub(orchestrator)
         self.touchpoints = TouchpointsServiceStub(touchpoints)
 

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
+from troika.scoring.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
 
 from chassis import run
 from chassis.run import Runtime
 from services.scoring import consumers, events
+from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
 from services.scoring.models import MODELS
+from services.scoring.operations import Kind
 from services.scoring.registry import Registry
 from services.scoring.rpc import ScoringRpc
+from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
-from services.scoring.trainer import Trainer
+from services.scoring.training import Training
+from services.scoring.working import Work, Worker
 
 
 async def serve(settings: Settings) -> None:
     """Builds the service and runs it until it is told to stop."""
     async with Runtime("scoring", settings) as runtime:
         await runtime.publishes(*events.STREAMS)
-        key = settings.model_signing_key.get_secret_value().encode()
+        database, key = runtime.database, settings.model_signing_key.get_secret_value().encode()
         tags, registry = TagDoor(runtime.client(settings.tags_target)), Registry(key)
-        scorer = Scorer(runtime.database, tags, registry, settings.rescore_delay_s)
-        trainer = Trainer(
-            runtime.database,
-            tags,
-            registry,
-            MODELS,
-            signing_key=key,
-            lease_s=settings.training_lease_s,
-            settle_s=settings.rescore_delay_s,
-        )
+        scorer = Scorer(database, tags, registry, settings.rescore_delay_s)
+        everybody = Everybody(database, tags, registry, settings.rescore_delay_s)
+        works: dict[Kind, Work] = {
+            Kind.TRAIN: Training(database, tags, MODELS, everybody, key),
+            Kind.SCORE: everybody,
+        }
+        worker = Worker(database, works, settings.operation_lease_s)
         runtime.consumes(consumers.tags_changed(scorer), consumers.entities_changed())
         runtime.spawn(scorer.run(), "second looks")
-        runtime.spawn(trainer.run(), "trainer")
-        door = ScoringRpc(runtime.database, registry, tags, trainer, MODELS)
-        await runtime.serve(settings.allowed_callers(), lambda server: add_ScoringServiceServicer_to_server(door, server))
+        runtime.spawn(worker.run(), "worker")
+        scores, models = ScoringRpc(database, registry, tags, MODELS), ModelRpc(database, tags, worker, MODELS)
+
+        def register(server: grpc.aio.Server) -> None:
+            add_ScoringServiceServicer_to_server(scores, server)
+            add_ModelServiceServicer_to_server(models, server)
+
+        await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
-from services.scoring import events, store
+from services.scoring import consents, events, store
 from services.scoring.handlers import Scorer
 
 TAGS = "scoring-tags"
@@ -19,26 +19,33 @@ def tags_changed(scorer: Scorer) -> Consumer:
     """Scores persons whose features changed."""
 
     async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
-        models = await scorer.models(uow)
-        if not models:
+        versions = await scorer.models(uow)
+        if not versions:
             return
-        changes, unreadable = events.feature_changes(messages, {tag for model in models for tag in model.tags})
+        changes, unreadable = events.feature_changes(messages, {tag for version in versions for tag in version.served.tags})
         for message in unreadable:
             uow.dead_letter(TAGS, message.subject, message.data, "NOT_A_TAGS_CHANGED")
-        for model in models:
-            await scorer.score_changed(uow, model, changes)
+        for version in versions:
+            await scorer.score_changed(uow, version, changes)
 
     return Consumer(TAGS, events.TAGS_CHANGED, handle, BATCH)
 
 
 def entities_changed() -> Consumer:
-    """Forgets erased persons. Merges and splits come by way of their tags."""
+    """Follows what persons say of personalisation, and forgets the erased. Merges and splits come by way of their tags."""
 
     async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
-        persons, unreadable = events.erased_persons(messages)
-        for message in unreadable:
+        heard = events.entities_changes(messages)
+        for message in heard.unreadable:
             uow.dead_letter(ENTITIES, message.subject, message.data, "NOT_AN_ENTITIES_CHANGED")
-        if persons:
-            await store.erase(uow, persons)
+        if heard.erased:
+            await store.erase(uow, heard.erased)
+        erased = await store.erased(uow, [said.person_id for said in heard.said])
+        said = [each for each in heard.said if each.person_id not in erased]
+        if concerned := await consents.keep(uow, said, heard.moves):
+            for model in await store.versions_in_use(uow):
+                await store.look_again(uow, model, concerned, 0)
+        if heard.erased_anchors:
+            await consents.forget(uow, heard.erased_anchors)
 
     return Consumer(ENTITIES, events.ENTITIES_CHANGED, handle, BATCH)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +16,29 @@ ODDS_AT_500 = 1 / 12
 MIN_OF_EACH_CLASS = 50
 
 
-class TrainingState(StrEnum):
-    """Where a training stands."""
-
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-
-
 class TrainingRefused(Exception):
-    """A training that can never succeed on this input; `reason` is UPPER_SNAKE and goes into the training's record."""
+    """A training that can never succeed on this input; `reason` is UPPER_SNAKE, `detail` says in words what is meant.
 
-    def __init__(self, reason: str) -> None:
+    Both go into the operation's record: `detail` names tags, never persons or their values.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
 class PersonScore:
-    """One score as it was computed: 0 to 1000, with the probability behind it and the newest event behind its features."""
+    """One score as it was computed: 0 to 1000, with the probability behind it and the newest event behind its features.
+
+    `label`: the likeliest class, of models of classes; empty where none may be told.
+    """
 
     person_id: int
     score: float
     probability: float
     received_at_us: int = 0
+    label: str = ""
 
 
 def score_of(probability: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
@@ -12,6 +12,8 @@ from troika.scoring.v1 import events_pb2
 from troika.tags.v1 import events_pb2 as tags_pb2
 
 from chassis.bus import Message, Stream
+from services.scoring import consents
+from services.scoring.consents import Move, Said
 from services.scoring.domain import PersonScore
 from services.scoring.frame import Value
 
@@ -41,6 +43,7 @@ def scores_changed(model: str, version: int, scores: Sequence[PersonScore], scor
                 probability=s.probability,
                 scored_at_us=at_us,
                 received_at_us=s.received_at_us,
+                label=s.label,
             )
             for s in scores[start : start + MAX_SCORES]
         ]
@@ -73,15 +76,40 @@ def feature_changes(messages: Sequence[Message], tags: Collection[str]) -> tuple
     return persons, unreadable
 
 
-def erased_persons(messages: Sequence[Message]) -> tuple[list[int], list[Message]]:
-    """Persons that were erased, and the messages that are not EntitiesChanged at all."""
-    persons, unreadable = [], []
+@dataclass
+class EntitiesHeard:
+    """What a batch says of persons as far as scores need it."""
+
+    erased: list[int] = field(default_factory=list)
+    erased_anchors: list[int] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    unreadable: list[Message] = field(default_factory=list)
+
+
+def entities_changes(messages: Sequence[Message]) -> EntitiesHeard:
+    """Erasures, what was said of personalisation, and whose anchors are, of messages; those that say nothing readable apart."""
+    heard = EntitiesHeard()
     for message in messages:
         try:
-            persons += [erasure.person_id for erasure in EntitiesChanged.FromString(message.data).erasures]
+            changed = EntitiesChanged.FromString(message.data)
         except DecodeError:
-            unreadable.append(message)
-    return persons, unreadable
+            heard.unreadable.append(message)
+            continue
+        for erasure in changed.erasures:
+            heard.erased.append(erasure.person_id)
+            heard.erased_anchors += erasure.anchor_ids
+        heard.said += [
+            Said(c.anchor_id, c.person_id, not c.opted_out, c.stated_at_us, c.expires_at_us or consents.NO_END)
+            for c in changed.consent_changes
+            if c.purpose == consents.PURPOSE
+        ]
+        heard.moves += [
+            Move(move.owner.anchor_id, move.owner.entity_id, move.owner.version)
+            for move in changed.anchor_moves
+            if move.entity_kind == ENTITY_KIND_PERSON
+        ]
+    return heard
 
 
 def _values(column: tags_pb2.TagChanges) -> Sequence[Value]:

@@ -11,7 +11,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,22 +20,25 @@ from numpy.typing import NDArray
 
 from services.scoring.domain import TrainingRefused
 from services.scoring.frame import Column, Frame, Numbers, Words
+from services.scoring.learning.cut import Cut
 
 
-def pack(training_module: str, frame: Frame, labels: NDArray[np.bool_]) -> bytes:
+def pack(training_module: str, cut: Cut, trusted: Collection[str]) -> bytes:
     """A training's input as bytes."""
-    arrays: dict[str, NDArray[Any]] = {"persons": frame.persons, "labels": labels}
+    arrays: dict[str, NDArray[Any]] = {"persons": cut.frame.persons, "labels": cut.labels, "moments": cut.moments}
+    if cut.treated is not None:
+        arrays["treated"] = cut.treated
     words: dict[str, tuple[str, ...] | None] = {}
-    for place, (tag, column) in enumerate(frame.columns.items()):
+    for place, (tag, column) in enumerate(cut.frame.columns.items()):
         words[tag] = column.words if isinstance(column, Words) else None
         arrays[f"column{place}"] = column.indexes if isinstance(column, Words) else column.values
-    head = orjson.dumps({"training_module": training_module, "words": words})
+    head = {"training_module": training_module, "words": words, "classes": cut.classes, "trusted": sorted(trusted)}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, head=np.frombuffer(head, np.uint8), **arrays)
+    np.savez(buffer, allow_pickle=False, head=np.frombuffer(orjson.dumps(head), np.uint8), **arrays)
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> tuple[str, Frame, NDArray[np.bool_]]:
+def unpack(data: bytes) -> tuple[str, Cut, frozenset[str]]:
     """What `pack` packed."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         head: Mapping[str, Any] = orjson.loads(arrays["head"].tobytes())
@@ -43,7 +46,10 @@ def unpack(data: bytes) -> tuple[str, Frame, NDArray[np.bool_]]:
         for place, (tag, words) in enumerate(head["words"].items()):
             values = arrays[f"column{place}"]
             columns[tag] = Numbers(values) if words is None else Words(values, tuple(words))
-        return head["training_module"], Frame(arrays["persons"], columns), arrays["labels"]
+        treated = arrays.get("treated")
+        frame = Frame(arrays["persons"], columns)
+        cut = Cut(frame, arrays["labels"], tuple(head["classes"]), arrays["moments"], treated)
+        return head["training_module"], cut, frozenset(head["trusted"])
 
 
 def _say(**line: Any) -> None:
@@ -55,11 +61,11 @@ def main() -> None:
     """Trains what stdin asks for; ends with a line that has either `artefact` and `metrics`, or `refused`."""
     # Scores of people who are here now come before a model of tomorrow.
     os.nice(5)
-    module, frame, labels = unpack(sys.stdin.buffer.read())
+    module, cut, _trusted = unpack(sys.stdin.buffer.read())
     try:
-        trained = importlib.import_module(module).train(frame, labels, lambda share: _say(progress=share))
+        trained = importlib.import_module(module).train(cut, lambda share: _say(progress=share))
     except TrainingRefused as refusal:
-        _say(refused=refusal.reason)
+        _say(refused=refusal.reason, detail=refusal.detail)
         return
     _say(artefact=base64.b64encode(trained.artefact).decode(), metrics=trained.metrics)
 

@@ -128,6 +128,13 @@ def as_words(column: Numbers) -> Words:
     return Words(np.where(known, column.values > 0, -1).astype(np.int32), _BOOLEAN_WORDS)
 
 
+def features_of(frame: Frame) -> tuple[Feature, ...]:
+    """Every column of a frame as a feature, of the kind that its values are."""
+    return tuple(
+        Feature(tag, Kind.CATEGORY if isinstance(column, Words) else Kind.NUMBER) for tag, column in frame.columns.items()
+    )
+
+
 def fit_encodings(features: Sequence[Feature], frame: Frame) -> tuple[Encoding, ...]:
     """Encodings of a training cut; words are ordered by name, so that no label leaks into the order.
 

@@ -1,4 +1,4 @@
-"""Scoring persons: when their tags changed, once more when tags was late, and everybody after a training."""
+"""Scoring persons: when their tags changed, and once more when tags was late."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import is_operational
-from services.scoring import events, store
+from services.scoring import consents, events, store
 from services.scoring.artefact import ServedModel
-from services.scoring.domain import Floats, PersonScore, score_of
+from services.scoring.domain import PersonScore
 from services.scoring.events import Change
 from services.scoring.frame import Frame, Ids, Matrix, matrix_of
-from services.scoring.registry import Registry
-from services.scoring.tag_door import TagDoor
+from services.scoring.readings import Readings, neutral, read
+from services.scoring.registry import Registry, Version
+from services.scoring.tag_door import TagDoor, days_before
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,13 @@ RESCORE_BATCH = 2000
 RESCORE_EVERY_S = 0.5
 
 
-def overlay(model: ServedModel, frame: Frame, changes: Mapping[int, Change]) -> tuple[Ids, Matrix, list[int]]:
+def overlay(
+    model: ServedModel, frame: Frame, changes: Mapping[int, Change], times: frozenset[str], at: datetime
+) -> tuple[Ids, Matrix, list[int]]:
     """What tags showed, with the changes laid over it: persons, their rows, and those where both disagreed.
 
     tags publishes a change a moment before its own index shows it; persons that the index does not know at all get a row
-    of unknowns to lay their changes over.
+    of unknowns to lay their changes over. `times` are tags whose values count back from `at`, as in the frame.
     """
     known = set(frame.persons.tolist())
     missing = sorted(changes.keys() - known)
@@ -47,7 +50,8 @@ def overlay(model: ServedModel, frame: Frame, changes: Mapping[int, Change]) -> 
             if tag not in places:
                 continue
             place, encoding = places[tag]
-            code = np.float32(encoding.value(value))
+            told = float(days_before(at.timestamp(), value)) if tag in times and isinstance(value, float) else value
+            code = np.float32(encoding.value(told))
             shown = matrix[row, place]
             if shown != code and not (np.isnan(shown) and np.isnan(code)):
                 disagreeing.add(person)
@@ -55,26 +59,31 @@ def overlay(model: ServedModel, frame: Frame, changes: Mapping[int, Change]) -> 
     return persons, matrix, sorted(disagreeing)
 
 
-async def predict(model: ServedModel, matrix: Matrix) -> Floats:
-    """Probabilities, off the event loop when there are many rows."""
+async def predict(model: ServedModel, matrix: Matrix) -> Readings:
+    """What a model says of rows, off the event loop when there are many."""
     if len(matrix) <= ROWS_IN_LOOP:
-        return model.probability(matrix)
-    return await asyncio.to_thread(model.probability, matrix)
+        return read(model, matrix)
+    return await asyncio.to_thread(read, model, matrix)
 
 
 async def keep(
     uow: UnitOfWork,
-    model: ServedModel,
+    version: Version,
     persons: Ids,
-    probability: Floats,
+    said: Readings,
     scored_at: datetime,
     *,
     changes: Mapping[int, Change] | None = None,
 ) -> int:
-    """Writes scores and publishes those that changed; returns how many did."""
-    given = zip(persons.tolist(), score_of(probability).tolist(), probability.tolist(), strict=True)
+    """Writes scores and publishes those that changed; returns how many did.
+
+    Who has switched personalisation off gets what is said of somebody of whom nothing is known.
+    """
+    said = neutral(said, await consents.silent(uow, persons, consents.regime_of(version.card), scored_at), version)
     received = {person: change.received_at_us for person, change in (changes or {}).items()}
-    scores = [PersonScore(person, score, p, received.get(person, 0)) for person, score, p in given]
+    columns = zip(persons.tolist(), said.scores.tolist(), said.probabilities.tolist(), said.labels, strict=True)
+    scores = [PersonScore(person, score, p, received.get(person, 0), label) for person, score, p, label in columns]
+    model = version.served
     changed = await store.write_scores(uow, model.model, model.version, scores, scored_at)
     for payload in events.scores_changed(model.model, model.version, changed, scored_at):
         uow.publish(events.SCORES_CHANGED, payload)
@@ -88,20 +97,23 @@ class Scorer:
         self._database, self._tags, self._registry = database, tags, registry
         self._delay_s = rescore_delay_s
 
-    async def models(self, uow: UnitOfWork) -> list[ServedModel]:
+    async def models(self, uow: UnitOfWork) -> list[Version]:
         """The models in use; asked first, so that a change costs next to nothing while there is none."""
         return await self._registry.in_use(uow)
 
-    async def score_changed(self, uow: UnitOfWork, model: ServedModel, changes: Mapping[int, Change]) -> None:
+    async def score_changed(self, uow: UnitOfWork, version: Version, changes: Mapping[int, Change]) -> None:
         """Scores persons whose tags changed; where tags was behind its own message, they come up again a moment later."""
+        model = version.served
         tags = set(model.tags)
         concerned = {person: change for person, change in changes.items() if not tags.isdisjoint(change.values)}
         if not concerned:
             return
         scored_at = datetime.now(UTC)
-        frame = await self._tags.values_of(list(concerned), model.tags)
-        persons, matrix, disagreeing = overlay(model, frame, concerned)
-        await keep(uow, model, persons, await predict(model, matrix), scored_at, changes=concerned)
+        frame = await self._tags.values_of(list(concerned), model.tags, scored_at)
+        times = await self._tags.times(model.tags)
+        persons, matrix, disagreeing = overlay(model, frame, concerned, times, scored_at)
+        said = await predict(model, matrix)
+        await keep(uow, version, persons, said, scored_at, changes=concerned)
         # The message may be the newer one, or the index (another change is on its way to us), or the index may lack
         # an earlier change that is not in this batch: only a later look settles it.
         if disagreeing:
@@ -112,14 +124,14 @@ class Scorer:
         async with self._database.transaction(traced=False) as uow:
             due = await store.take_due(uow, RESCORE_BATCH)
             for name, persons in due.items():
-                model = await self._registry.one(uow, name)
-                if model is None:
+                version = await self._registry.one(uow, name)
+                if version is None:
                     continue
-                scored_at = datetime.now(UTC)
-                frame = await self._tags.values_of(persons, model.tags)
+                model, scored_at = version.served, datetime.now(UTC)
+                frame = await self._tags.values_of(persons, model.tags, scored_at)
                 if len(frame):
-                    probability = await predict(model, matrix_of(model.encodings, frame))
-                    await keep(uow, model, frame.persons, probability, scored_at)
+                    said = await predict(model, matrix_of(model.encodings, frame))
+                    await keep(uow, version, frame.persons, said, scored_at)
         return sum(len(persons) for persons in due.values())
 
     async def run(self) -> None:

@@ -18,7 +18,15 @@ class Settings(ChassisSettings):
     callers: frozenset[str] = Field(
         frozenset({"orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
-    # Three missed heartbeats: shorter, and a busy machine loses its own training; longer, and a takeover waits.
-    training_lease_s: float = Field(15.0, gt=0, description="A training whose process is silent for so long is taken over.")
+    # Models decide what happens to everybody: only those who are asked to look after them may change them.
+    model_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may train, compare and promote models, as JSON list."
+    )
+    # Three missed heartbeats: shorter, and a busy machine loses its own work; longer, and a takeover waits.
+    operation_lease_s: float = Field(15.0, gt=0, description="Long work whose process is silent for so long is taken over.")
     # The tags index promises to show a change within one second (DESIGN promise 5); twice that is past any doubt.
     rescore_delay_s: float = Field(2.0, ge=0, description="How long after a change that tags did not show yet to look again.")
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return super().allowed_callers() | {"troika.scoring.v1.ModelService": self.model_callers}

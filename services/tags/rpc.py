@@ -21,7 +21,7 @@ from chassis.errors import InvalidArgument, NotFound
 from services.tags import answers, events
 from services.tags.audiences.insights import Insight
 from services.tags.audiences.portraits import portrait
-from services.tags.domain.catalogue import FromEvents, Kind
+from services.tags.domain.catalogue import FromEvents, FromScore, Kind, Sensitivity
 from services.tags.domain.terms import Constant, tags_of
 from services.tags.handlers import TagRules
 from services.tags.index.columns import CategoryColumn, Column, SetColumn, TextColumn
@@ -66,6 +66,8 @@ class TagsRpc(TagsServiceServicer):
                 description=definition.description,
                 expression=definition.expression,
                 from_events=isinstance(definition.origin, FromEvents),
+                sensitive=definition.sensitivity is Sensitivity.SENSITIVE,
+                score_model=definition.origin.model if isinstance(definition.origin, FromScore) else "",
             )
         return answer
 

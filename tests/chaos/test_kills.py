@@ -19,7 +19,7 @@ from local.supervisor import Suite
 PERSONS = 1000
 SEED = 11
 # Work of a dead process is taken over sooner than in production, or the test would wait most of its time.
-LEASES = {"TROIKA_TRAINING_LEASE_S": "3", "TROIKA_LEASE_S": "3", "TROIKA_SEND_LEASE_S": "18"}
+LEASES = {"TROIKA_OPERATION_LEASE_S": "3", "TROIKA_LEASE_S": "3", "TROIKA_SEND_LEASE_S": "18"}
 # A step's first word, and who dies how many seconds after the one before, from the step's beginning on.
 Deaths = Mapping[str, Sequence[tuple[str, float]]]
 EACH_IN_ITS_WORK: Deaths = {

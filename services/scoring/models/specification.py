@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from services.scoring.frame import Feature
+from chassis.consents import OPT_OUT
+
+
+class Foretells(Enum):
+    """What a model says of a person: whether she does it, by how much a push moves her, or which of several it is."""
+
+    PROBABILITY = "probability"
+    EFFECT = "effect"
+    CLASS = "class"
 
 
 @dataclass(frozen=True)
 class Specification:
-    """A model: its name, what it is for, which tags it reads, and the module whose `train` makes it."""
+    """A model: its name, what it is for and what not, what it foretells, and the module whose `train` makes it.
+
+    `consent`: whether persons have to allow it (opt_in), or may forbid it (opt_out); see `consents`.
+    """
 
     name: str
     purpose: str
-    features: tuple[Feature, ...]
+    limits: str
     training_module: str
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """The tags it reads, in order."""
-        return tuple(feature.tag for feature in self.features)
+    foretells: Foretells = Foretells.PROBABILITY
+    consent: str = OPT_OUT

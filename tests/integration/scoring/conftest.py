@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 import pytest
-from services.scoring.trainer import Trainer
-from troika.scoring.v1 import events_pb2
-from troika.scoring.v1 import scoring_service_pb2 as pb
+from troika.scoring.v1 import events_pb2, scoring_service_pb2
+from troika.scoring.v1 import model_service_pb2 as pb
+from troika.scoring.v1.model_service_pb2_grpc import ModelServiceStub, add_ModelServiceServicer_to_server
 from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub, add_ScoringServiceServicer_to_server
 
 from chassis import rpc
@@ -21,21 +21,34 @@ from chassis.db import Database
 from chassis.outbox import Relay
 from chassis.testing import DatabaseFactory
 from local.data.bank_marketing import Contacts, load
-from services.scoring import artefact, consumers, events, store, trainings
+from services.scoring import artefact, consumers, events, operations, store
+from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
 from services.scoring.learning.cut import Trained
 from services.scoring.models import MODELS
 from services.scoring.models.purchase_intent.training import train
 from services.scoring.registry import Registry
 from services.scoring.rpc import ScoringRpc
+from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
-from tests.integration.scoring.tags_port import CUT, GOAL, HASHES, TOKEN, TagsPort, serving
-from tests.unit.scoring.bank_frame import frame_of
+from services.scoring.training import Training
+from services.scoring.working import Work, Worker
+from tests.integration.scoring.tags_port import CUT, FEATURES, GOAL, HASHES, TOKEN, TagsPort, serving
+from tests.unit.scoring.bank_frame import cut_of
 
 KEY = b"k" * 32
 MODEL = "purchase_intent"
-CARD = {"purpose": "test", "features": [], "training_persons": 1, "training_positives": 1, "metrics": {}}
+CARD = {
+    "purpose": "test",
+    "limits": "",
+    "features": [],
+    "training_persons": 10,
+    "training_positives": 1,
+    "metrics": {},
+    "wanted": {"cut_predicate": CUT, "goal_predicate": GOAL},
+    "recalibrated_from": 0,
+}
 TAGS_STREAM = Stream("TAGS_CHANGED", (events.TAGS_CHANGED,))
 
 
@@ -45,38 +58,49 @@ class World:
     bus: Bus
     tags: TagsPort
     scorer: Scorer
-    trainer: Trainer
+    worker: Worker
     stub: ScoringServiceStub
+    models: ModelServiceStub
     # Every score on the bus, in order.
     published: list[tuple[int, events_pb2.PersonScore]]
 
-    async def adopt(self, fitted: Trained) -> pb.Training:
+    async def store(self, fitted: Trained) -> int:
+        """Stores a model that was fitted before; returns its version."""
+        return await store_version(self.database, fitted.artefact)
+
+    async def adopt(self, fitted: Trained) -> pb.Operation:
         """Puts a model in use that was fitted before, and waits until everybody is scored."""
-        async with self.database.transaction() as uow:
-            version = await store.next_version(uow, MODEL)
-            seal = artefact.seal(KEY, MODEL, version, fitted.artefact)
-            await store.put_in_use(uow, MODEL, version, card=CARD, artefact=fitted.artefact, seal=seal)
-            training = await trainings.start(uow, MODEL, CUT, GOAL)
-            await uow.execute("UPDATE training SET version = :version WHERE state = 'RUNNING'", version=version)
-        self.trainer.wake.set()
-        return await self.ended(training.training_id)
+        version = await self.store(fitted)
+        asked = pb.PromoteVersionRequest(model=MODEL, version=version)
+        return await self.ended((await self.models.PromoteVersion(asked)).operation.operation_id)
 
-    async def train(self, goal: str = GOAL) -> pb.Training:
+    async def train(self, goal: str = GOAL) -> pb.Operation:
         """Trains and waits for the end."""
-        asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=goal)
-        training = (await self.stub.TrainModel(asked)).training
-        return await self.ended(training.training_id)
+        asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=goal, features=FEATURES)
+        return await self.ended((await self.models.TrainModel(asked)).operation.operation_id)
 
-    async def ended(self, training_id: int) -> pb.Training:
+    async def ended(self, operation_id: int) -> pb.Operation:
         async with asyncio.timeout(120):
             while True:
-                training = (await self.stub.GetTraining(pb.GetTrainingRequest(training_id=training_id))).training
-                if training.state != pb.TRAINING_STATE_RUNNING:
-                    return training
+                asked = pb.GetOperationRequest(operation_id=operation_id)
+                operation = (await self.models.GetOperation(asked)).operation
+                if operation.state != pb.OPERATION_STATE_RUNNING:
+                    return operation
                 await asyncio.sleep(0.05)
 
     async def scores(self, *persons: int) -> list[float]:
-        return list((await self.stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL, person_ids=persons))).scores)
+        return list(
+            (await self.stub.ScorePersons(scoring_service_pb2.ScorePersonsRequest(model=MODEL, person_ids=persons))).scores
+        )
+
+
+async def store_version(database: Database, fitted: bytes) -> int:
+    """Stores a version without putting it in use; returns its number."""
+    async with database.transaction() as uow:
+        version = await store.next_version(uow, MODEL)
+        seal = artefact.seal(KEY, MODEL, version, fitted)
+        await store.add_version(uow, MODEL, version, card=CARD, artefact=fitted, seal=seal)
+    return version
 
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
@@ -105,9 +129,18 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
         await bus.declare(TAGS_STREAM, *events.STREAMS)
         door, registry = TagDoor(channel), Registry(KEY)
         scorer = Scorer(database, door, registry, 0.2)
-        trainer = Trainer(database, door, registry, MODELS, signing_key=KEY, lease_s=3, settle_s=0)
-        server = rpc.Server(HASHES, {Settings.rpc_service: frozenset({"scoring"})}, with_reflection=False)
-        add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, trainer, MODELS), server.aio)
+        everybody = Everybody(database, door, registry, 0)
+        works: dict[operations.Kind, Work] = {
+            operations.Kind.TRAIN: Training(database, door, MODELS, everybody, KEY),
+            operations.Kind.SCORE: everybody,
+        }
+        worker = Worker(database, works, 3)
+        callers = frozenset({"scoring"})
+        server = rpc.Server(
+            HASHES, {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers}, with_reflection=False
+        )
+        add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, MODELS), server.aio)
+        add_ModelServiceServicer_to_server(ModelRpc(database, door, worker, MODELS), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)
         own = rpc.connect(f"127.0.0.1:{port}", "scoring", TOKEN)
@@ -126,11 +159,11 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
                 bus.consume(consumers.tags_changed(scorer), database),
                 bus.follow(events.STREAMS[0], 0, collect),
                 scorer.run(),
-                trainer.run(),
+                worker.run(),
             )
         ]
         try:
-            yield World(database, bus, tags, scorer, trainer, ScoringServiceStub(own), published)
+            yield World(database, bus, tags, scorer, worker, ScoringServiceStub(own), ModelServiceStub(own), published)
         finally:
             await stop(tasks)
 
@@ -144,7 +177,7 @@ def contacts() -> Contacts:
 def fitted(contacts: Contacts) -> Trained:
     """A model of the last 4,000 contacts, fitted in this process."""
     rows = np.arange(len(contacts) - 4000, len(contacts))
-    return train(frame_of(contacts, rows), np.array(contacts.answers)[rows], lambda _: None)
+    return train(cut_of(contacts, rows), lambda _: None)
 
 
 @pytest.fixture

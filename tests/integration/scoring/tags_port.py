@@ -16,12 +16,14 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer, add_TagsSe
 
 from chassis.errors import InvalidArgument
 from chassis.rpc import Server
-from local.data.bank_marketing import Contacts
+from local.data.bank_marketing import Contacts, load
 
 TOKEN = "scoring-secret-of-a-test"
 HASHES = {"scoring": hashlib.sha256(TOKEN.encode()).hexdigest()}
 CUT, GOAL = "offer_answer IS NOT NULL", "offer_answer = 'yes'"
 CHUNK = 10_000
+# What was known of a contact before the call.
+FEATURES = tuple(load().columns)
 
 Value = float | str | None
 
@@ -62,7 +64,8 @@ class TagsPort(TagsServiceServicer):
         return pb.CountAudienceResponse(count=len(self.meant(request.predicate)), base=len(self.persons))
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Any) -> pb.ListTagsResponse:
-        tags = [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, expression=e) for n, e in self.expressions.items()]
+        tags = [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, from_events=True) for n in sorted(self.tags)]
+        tags += [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, expression=e) for n, e in self.expressions.items()]
         return pb.ListTagsResponse(tags=tags)
 
     async def StreamAudience(self, request: pb.StreamAudienceRequest, context: Any) -> AsyncIterator[pb.StreamAudienceResponse]:

@@ -14,7 +14,7 @@ from chassis.testing import DatabaseFactory
 from services.scoring import consumers, events, store
 from services.scoring.domain import PersonScore
 from services.scoring.learning.cut import Trained
-from tests.integration.scoring.conftest import MODEL, World, eventually
+from tests.integration.scoring.conftest import MODEL, World, eventually, store_version
 from tests.integration.scoring.test_loop import changed
 
 
@@ -25,6 +25,13 @@ async def erase(database: Database, *persons: int) -> None:
         await consumers.entities_changed().handle(
             uow, [bad, Message("e", events.ENTITIES_CHANGED, changed.SerializeToString(), {}, 2)]
         )
+
+
+async def in_use(database: Database) -> None:
+    """Puts a version in use, of which only the number matters here."""
+    version = await store_version(database, b"")
+    async with database.transaction() as uow:
+        assert await store.put_in_use(uow, MODEL, version)
 
 
 async def write(database: Database, hold: Any = None) -> None:
@@ -46,6 +53,7 @@ async def known(database: Database) -> tuple[list[int], list[int]]:
 
 async def test_an_erased_persons_scores_go_and_stay_away(databases: DatabaseFactory) -> None:
     async with databases.database("scoring") as database:
+        await in_use(database)
         await write(database)
         assert ([5, 6], [5, 6]) == await known(database)
         for _ in range(2):
@@ -60,6 +68,7 @@ async def test_an_erased_persons_scores_go_and_stay_away(databases: DatabaseFact
 
 async def test_a_score_under_way_is_waited_for_and_goes_too(databases: DatabaseFactory) -> None:
     async with databases.database("scoring") as database:
+        await in_use(database)
         tasks = []
 
         async def erase_meanwhile() -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, ENTITY_KIND_VEHICLE
+from troika.scoring.v1 import model_service_pb2 as models_pb2
 from troika.scoring.v1 import scoring_service_pb2 as pb
 from troika.tags.v1 import events_pb2 as tags_pb2
 
@@ -44,7 +45,7 @@ def changed(person: int, version: int = 1, kind: int = ENTITY_KIND_PERSON, **tag
 
 async def test_a_training_puts_a_model_in_use_and_scores_everybody(world: World) -> None:
     training = await world.train()
-    assert (pb.TRAINING_STATE_SUCCEEDED, "", 1, 1.0) == (
+    assert (models_pb2.OPERATION_STATE_SUCCEEDED, "", 1, 1.0) == (
         training.state,
         training.reason,
         training.model_version,
@@ -58,7 +59,7 @@ async def test_a_training_puts_a_model_in_use_and_scores_everybody(world: World)
     await eventually(lambda: _equal(everybody, lambda: sorted(score.person_id for _, score in world.published)))
     assert dict(zip(everybody, answer.scores, strict=False)) == {s.person_id: s.score for _, s in world.published}
 
-    model = (await world.stub.GetModel(pb.GetModelRequest(model=MODEL))).model
+    model = (await world.models.GetModel(models_pb2.GetModelRequest(model=MODEL))).model
     answered = [p for p in world.tags.persons.values() if "offer_answer" in p]
     assert (2000, sum(p["offer_answer"] == "yes" for p in answered)) == (model.training_persons, model.training_positives)
     assert {"auc", "average_precision", "ece"} == set(model.metrics)
@@ -135,7 +136,14 @@ async def _dead(world: World, expected: int) -> bool:
     return expected == (await world.bus.extent(DEAD_LETTERS.name)).last
 
 
-async def test_the_newest_score_wins_whatever_comes_last_and_only_changes_are_returned(world: World) -> None:
+async def test_the_newest_score_of_the_version_in_use_wins_and_only_changes_are_returned(world: World, fitted: Trained) -> None:
+    async def use(version: int) -> None:
+        async with world.database.transaction() as uow:
+            assert await store.put_in_use(uow, MODEL, version)
+
+    assert [1, 2] == [await world.store(fitted), await world.store(fitted)]
+    await use(1)
+
     async def write(version: int, second: int, score: float) -> list[int]:
         async with world.database.transaction() as uow:
             given = [PersonScore(5, score, 0.1), PersonScore(6, 1.0, 0.1)]
@@ -146,9 +154,11 @@ async def test_the_newest_score_wins_whatever_comes_last_and_only_changes_are_re
     assert [] == await write(1, 9, 600.0)
     assert [5] == await write(1, 11, 700.0)
     assert [] == await write(1, 12, 700.0)
+    assert [] == await write(2, 20, 800.0)
+    await use(2)
+    assert [] == await write(1, 21, 800.0)
     assert [5] == await write(2, 1, 800.0)
-    async with world.database.read() as uow:
-        assert {5: (800.0, 0.1), 6: (1.0, 0.1)} == await store.read_scores(uow, MODEL, [5, 6, 7])
+    assert (2, {5: (800.0, 0.1, ""), 6: (1.0, 0.1, "")}) == await store.read_scores(world.database, MODEL, [5, 6, 7])
 
 
 async def test_reasons_are_the_points_that_fall_when_a_tag_is_unknown(world: World, fitted: Trained) -> None:
@@ -183,13 +193,13 @@ async def test_doors_refuse_with_the_field_at_fault(world: World) -> None:
     unknown = (grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL", "model")
     for call, expected in [
         (world.stub.ExplainScore(person), untrained),
-        (world.stub.GetModel(pb.GetModelRequest(model=MODEL)), untrained),
+        (world.models.GetModel(models_pb2.GetModelRequest(model=MODEL)), untrained),
         (world.stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL, person_ids=[1])), untrained),
-        (world.stub.GetModel(pb.GetModelRequest(model="churn")), unknown),
-        (world.stub.ScorePersons(pb.ScorePersonsRequest(model="churn", person_ids=[1])), unknown),
+        (world.models.GetModel(models_pb2.GetModelRequest(model="nosuch")), unknown),
+        (world.stub.ScorePersons(pb.ScorePersonsRequest(model="nosuch", person_ids=[1])), unknown),
         (
-            world.stub.GetTraining(pb.GetTrainingRequest(training_id=99)),
-            (grpc.StatusCode.NOT_FOUND, "UNKNOWN_TRAINING", "training_id"),
+            world.models.GetOperation(models_pb2.GetOperationRequest(operation_id=99)),
+            (grpc.StatusCode.NOT_FOUND, "UNKNOWN_OPERATION", "operation_id"),
         ),
         (
             world.stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL)),

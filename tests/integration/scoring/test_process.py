@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import orjson
-from troika.scoring.v1 import scoring_service_pb2 as pb
+from troika.scoring.v1 import model_service_pb2 as pb
+from troika.scoring.v1.model_service_pb2_grpc import ModelServiceStub
+from troika.scoring.v1.scoring_service_pb2 import ScorePersonsRequest
 from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
 
 from chassis import rpc
@@ -20,7 +22,7 @@ from chassis.testing import DatabaseFactory
 from local.data.bank_marketing import Contacts
 from tests.conftest import Servers
 from tests.integration.scoring.conftest import MODEL
-from tests.integration.scoring.tags_port import CUT, GOAL, HASHES, TOKEN, TagsPort, serving
+from tests.integration.scoring.tags_port import CUT, FEATURES, GOAL, HASHES, TOKEN, TagsPort, serving
 
 
 def free_port() -> int:
@@ -40,8 +42,9 @@ async def process(environment: Mapping[str, str]) -> AsyncIterator[asyncio.subpr
         await running.wait()
 
 
-async def state(stub: ScoringServiceStub, training_id: int) -> pb.Training:
-    return (await stub.GetTraining(pb.GetTrainingRequest(training_id=training_id), timeout=60, wait_for_ready=True)).training
+async def state(stub: ModelServiceStub, operation_id: int) -> pb.Operation:
+    asked = pb.GetOperationRequest(operation_id=operation_id)
+    return (await stub.GetOperation(asked, timeout=60, wait_for_ready=True)).operation
 
 
 async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigterm_ends_it_well(
@@ -64,25 +67,26 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
             "TROIKA_TAGS_TARGET": tags_target,
             "TROIKA_MODEL_SIGNING_KEY": "k" * 32,
             "TROIKA_CALLERS": '["scoring"]',
-            "TROIKA_TRAINING_LEASE_S": "2",
+            "TROIKA_MODEL_CALLERS": '["scoring"]',
+            "TROIKA_OPERATION_LEASE_S": "2",
             "TROIKA_RESCORE_DELAY_S": "0.1",
         }
         channel = rpc.connect(f"127.0.0.1:{grpc_port}", "scoring", TOKEN)
-        stub = ScoringServiceStub(channel)
-        asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL)
+        stub, models = ScoringServiceStub(channel), ModelServiceStub(channel)
+        asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL, features=FEATURES)
         async with process(environment) as first:
-            training = (await stub.TrainModel(asked, timeout=60, wait_for_ready=True)).training
+            training = (await models.TrainModel(asked, timeout=60, wait_for_ready=True)).operation
             while training.progress < 0.1:
-                assert pb.TRAINING_STATE_RUNNING == training.state
+                assert pb.OPERATION_STATE_RUNNING == training.state
                 await asyncio.sleep(0.02)
-                training = await state(stub, training.training_id)
+                training = await state(models, training.operation_id)
             first.send_signal(signal.SIGKILL)
         async with process(environment) as second:
             async with asyncio.timeout(120):
-                while pb.TRAINING_STATE_RUNNING == (training := await state(stub, training.training_id)).state:
+                while pb.OPERATION_STATE_RUNNING == (training := await state(models, training.operation_id)).state:
                     await asyncio.sleep(0.1)
-            assert (pb.TRAINING_STATE_SUCCEEDED, 1, 3000) == (training.state, training.model_version, training.persons_scored)
-            answer = await stub.ScorePersons(pb.ScorePersonsRequest(model=MODEL, person_ids=list(port.persons)))
+            assert (pb.OPERATION_STATE_SUCCEEDED, 1, 3000) == (training.state, training.model_version, training.persons_scored)
+            answer = await stub.ScorePersons(ScorePersonsRequest(model=MODEL, person_ids=list(port.persons)))
             assert min(answer.scores) > 0
             second.send_signal(signal.SIGTERM)
             async with asyncio.timeout(30):

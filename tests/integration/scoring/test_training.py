@@ -6,18 +6,18 @@ import asyncio
 
 import grpc
 import pytest
-from troika.scoring.v1 import scoring_service_pb2 as pb
+from troika.scoring.v1 import model_service_pb2 as pb
 
 from services.scoring.learning.cut import Trained
 from tests.integration.scoring.conftest import MODEL, World, eventually, refusal
-from tests.integration.scoring.tags_port import CUT, GOAL
+from tests.integration.scoring.tags_port import CUT, FEATURES, GOAL
 
 
 @pytest.mark.parametrize(
     ("cut", "goal", "reason", "field"),
     [
-        (CUT, "job = 'student'", "FEATURE_LEAK", "goal_predicate"),
-        ('"AGE" > 30', GOAL, "FEATURE_LEAK", "cut_predicate"),
+        (CUT, "job = 'student'", "FEATURE_LEAK", "features"),
+        ('"AGE" > 30', GOAL, "FEATURE_LEAK", "features"),
         ("offer_answer IS", GOAL, "SYNTAX", "cut_predicate"),
         (CUT, "offer_answer ==", "SYNTAX", "goal_predicate"),
     ],
@@ -26,17 +26,22 @@ async def test_a_training_that_can_never_be_right_is_refused_at_the_door(
     world: World, cut: str, goal: str, reason: str, field: str
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await world.stub.TrainModel(pb.TrainModelRequest(model=MODEL, cut_predicate=cut, goal_predicate=goal))
+        await world.models.TrainModel(
+            pb.TrainModelRequest(model=MODEL, cut_predicate=cut, goal_predicate=goal, features=FEATURES)
+        )
     assert (grpc.StatusCode.INVALID_ARGUMENT, reason, field) == refusal(caught.value)
 
 
 async def test_a_refused_training_says_why_and_leaves_the_champion_in_use(world: World, fitted: Trained) -> None:
     await world.adopt(fitted)
     constant = await world.train("offer_answer = 'never'")
-    assert (pb.TRAINING_STATE_FAILED, "CONSTANT_LABEL", 0) == (constant.state, constant.reason, constant.model_version)
+    assert (pb.OPERATION_STATE_FAILED, "CONSTANT_LABEL", 0) == (constant.state, constant.reason, constant.model_version)
 
+    # Business tags lead to what they are made of.
     world.tags.expressions = {"intent_guess": "lead_score >= 800 OR student", "student": "job = 'student'"}
-    assert "FEATURE_LEAK" == (await world.train("intent_guess")).reason
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await world.train("intent_guess")
+    assert (grpc.StatusCode.INVALID_ARGUMENT, "FEATURE_LEAK", "features") == refusal(caught.value)
 
     world.tags.tags -= {"euribor3m"}
     assert "FEATURE_MISSING" == (await world.train()).reason
@@ -51,26 +56,26 @@ async def test_a_refused_training_says_why_and_leaves_the_champion_in_use(world:
     for person in world.tags.persons.values():
         person.pop("euribor3m")
     assert "FEATURE_MISSING" == (await world.train()).reason
-    assert 1 == (await world.stub.GetModel(pb.GetModelRequest(model=MODEL))).model.version
+    assert 1 == (await world.models.GetModel(pb.GetModelRequest(model=MODEL))).model.version
 
 
 async def test_the_same_training_asked_twice_runs_once_while_the_door_answers_and_another_one_is_refused(world: World) -> None:
-    asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL)
-    first, second = await asyncio.gather(world.stub.TrainModel(asked), world.stub.TrainModel(asked))
-    assert first.training.training_id == second.training.training_id
+    asked = pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate=GOAL, features=FEATURES)
+    first, second = await asyncio.gather(world.models.TrainModel(asked), world.models.TrainModel(asked))
+    assert first.operation.operation_id == second.operation.operation_id
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await world.stub.TrainModel(
-            pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate="offer_answer = 'never'")
+        await world.models.TrainModel(
+            pb.TrainModelRequest(model=MODEL, cut_predicate=CUT, goal_predicate="offer_answer = 'never'", features=FEATURES)
         )
-    assert (grpc.StatusCode.FAILED_PRECONDITION, "TRAINING_RUNNING", "") == refusal(caught.value)
+    assert (grpc.StatusCode.FAILED_PRECONDITION, "OPERATION_RUNNING", "") == refusal(caught.value)
     seen: list[float] = []
 
     async def over() -> bool:
         training = (
-            await world.stub.GetTraining(pb.GetTrainingRequest(training_id=first.training.training_id), timeout=1)
-        ).training
+            await world.models.GetOperation(pb.GetOperationRequest(operation_id=first.operation.operation_id), timeout=1)
+        ).operation
         seen.append(training.progress)
-        return training.state != pb.TRAINING_STATE_RUNNING
+        return training.state != pb.OPERATION_STATE_RUNNING
 
     await eventually(over)
     assert sorted(seen) == seen
@@ -81,9 +86,11 @@ async def test_a_takeover_after_the_model_was_stored_only_scores(world: World, f
     done = await world.adopt(fitted)
     async with world.database.transaction() as uow:
         await uow.execute("DELETE FROM score")
-        await uow.execute("UPDATE training SET state = 'RUNNING', owner = 'dead', lease_until = now(), persons_scored = 0")
-    again = await world.ended(done.training_id)
-    assert (pb.TRAINING_STATE_SUCCEEDED, 1, len(world.tags.persons)) == (
+        await uow.execute(
+            "UPDATE operation SET state = 'RUNNING', owner = 'dead', lease_until = now(), persons_scored = 0, cursor = 0"
+        )
+    again = await world.ended(done.operation_id)
+    assert (pb.OPERATION_STATE_SUCCEEDED, 1, len(world.tags.persons)) == (
         again.state,
         again.model_version,
         again.persons_scored,

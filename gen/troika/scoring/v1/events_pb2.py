@@ -23,17 +23,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from troika.identity.v1 import events_pb2 as troika_dot_identity_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etroika/scoring/v1/events.proto\x12\x11troika.scoring.v1\"e\n\rScoresChanged\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x05\x12.\n\x06scores\x18\x03 \x03(\x0b\x32\x1e.troika.scoring.v1.PersonScore\"r\n\x0bPersonScore\x12\x11\n\tperson_id\x18\x01 \x01(\x03\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etroika/scoring/v1/events.proto\x12\x11troika.scoring.v1\x1a\x1ftroika/identity/v1/events.proto\"e\n\rScoresChanged\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x05\x12.\n\x06scores\x18\x03 \x03(\x0b\x32\x1e.troika.scoring.v1.PersonScore\"\x81\x01\n\x0bPersonScore\x12\x11\n\tperson_id\x18\x01 \x01(\x03\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x14\n\x0cscored_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x12\r\n\x05label\x18\x06 \x01(\t\"7\n\tTextsRead\x12*\n\x05texts\x18\x01 \x03(\x0b\x32\x1b.troika.scoring.v1.TextRead\"\x82\x02\n\x08TextRead\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x16\n\x0eoccurred_at_us\x18\x02 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x03 \x01(\x03\x12/\n\x06person\x18\x04 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x30\n\x07vehicle\x18\x05 \x01(\x0b\x32\x1f.troika.identity.v1.AnchorOwner\x12\x15\n\rvehicle_model\x18\x06 \x01(\t\x12\x0c\n\x04kind\x18\x07 \x01(\t\x12,\n\x06topics\x18\x08 \x03(\x0b\x32\x1c.troika.scoring.v1.TopicRead\"-\n\tTopicRead\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tsentiment\x18\x02 \x01(\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.scoring.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCORESCHANGED']._serialized_start=53
-  _globals['_SCORESCHANGED']._serialized_end=154
-  _globals['_PERSONSCORE']._serialized_start=156
-  _globals['_PERSONSCORE']._serialized_end=270
+  _globals['_SCORESCHANGED']._serialized_start=86
+  _globals['_SCORESCHANGED']._serialized_end=187
+  _globals['_PERSONSCORE']._serialized_start=190
+  _globals['_PERSONSCORE']._serialized_end=319
+  _globals['_TEXTSREAD']._serialized_start=321
+  _globals['_TEXTSREAD']._serialized_end=376
+  _globals['_TEXTREAD']._serialized_start=379
+  _globals['_TEXTREAD']._serialized_end=637
+  _globals['_TOPICREAD']._serialized_start=639
+  _globals['_TOPICREAD']._serialized_end=684
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from troika.identity.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -62,6 +63,7 @@ class PersonScore(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     SCORED_AT_US_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_US_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     person_id: _builtins.int
     """The person."""
     score: _builtins.float
@@ -72,6 +74,8 @@ class PersonScore(_message.Message):
     """When it was computed, microseconds since the epoch; the latest wins."""
     received_at_us: _builtins.int
     """When the newest event behind it was accepted at the door, microseconds since the epoch; 0 when none."""
+    label: _builtins.str
+    """Models of classes: the likeliest class; empty: none may be told of this person. Other models: empty."""
     def __init__(
         self,
         *,
@@ -80,11 +84,118 @@ class PersonScore(_message.Message):
         probability: _builtins.float = ...,
         scored_at_us: _builtins.int = ...,
         received_at_us: _builtins.int = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["person_id", b"person_id", "probability", b"probability", "received_at_us", b"received_at_us", "score", b"score", "scored_at_us", b"scored_at_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "person_id", b"person_id", "probability", b"probability", "received_at_us", b"received_at_us", "score", b"score", "scored_at_us", b"scored_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PersonScore: _TypeAlias = PersonScore  # noqa: Y015
+
+@_typing.final
+class TextsRead(_message.Message):
+    """Subject troika.texts.read.v1: what people wrote has been read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextRead]:
+        """At most 500."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[Global___TextRead] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextsRead: _TypeAlias = TextsRead  # noqa: Y015
+
+@_typing.final
+class TextRead(_message.Message):
+    """One text that came with an event, as far as others need to know: never the text itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_US_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_US_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    VEHICLE_FIELD_NUMBER: _builtins.int
+    VEHICLE_MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.bytes
+    """The event it came with, 16 bytes."""
+    occurred_at_us: _builtins.int
+    """When that happened, microseconds since the epoch."""
+    received_at_us: _builtins.int
+    """When it was accepted at the door, microseconds since the epoch."""
+    vehicle_model: _builtins.str
+    """The model of vehicles it is about; empty when none was stated."""
+    kind: _builtins.str
+    """praise, complaint, enquiry, purchase_intent or other."""
+    @_builtins.property
+    def person(self) -> _events_pb2.AnchorOwner:
+        """Who wrote it; unset when nobody is known."""
+
+    @_builtins.property
+    def vehicle(self) -> _events_pb2.AnchorOwner:
+        """Of which vehicle; unset when none is known."""
+
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicRead]:
+        """What it says of which topic."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.bytes = ...,
+        occurred_at_us: _builtins.int = ...,
+        received_at_us: _builtins.int = ...,
+        person: _events_pb2.AnchorOwner | None = ...,
+        vehicle: _events_pb2.AnchorOwner | None = ...,
+        vehicle_model: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        topics: _abc.Iterable[Global___TopicRead] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["person", b"person", "vehicle", b"vehicle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "kind", b"kind", "occurred_at_us", b"occurred_at_us", "person", b"person", "received_at_us", b"received_at_us", "topics", b"topics", "vehicle", b"vehicle", "vehicle_model", b"vehicle_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextRead: _TypeAlias = TextRead  # noqa: Y015
+
+@_typing.final
+class TopicRead(_message.Message):
+    """One topic of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    SENTIMENT_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """The topic."""
+    sentiment: _builtins.int
+    """-1, 0 or 1."""
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        sentiment: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sentiment", b"sentiment", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopicRead: _TypeAlias = TopicRead  # noqa: Y015

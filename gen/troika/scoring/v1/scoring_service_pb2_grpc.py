@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ScoringServiceStub:
-    """What people will do, as calibrated scores from 0 to 1000.
+    """What people will do, as calibrated scores from 0 to 1000; who is like whom; what they say.
     """
 
     def __init__(self, channel):
@@ -36,21 +36,6 @@ class ScoringServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.TrainModel = channel.unary_unary(
-                '/troika.scoring.v1.ScoringService/TrainModel',
-                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelRequest.SerializeToString,
-                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelResponse.FromString,
-                _registered_method=True)
-        self.GetTraining = channel.unary_unary(
-                '/troika.scoring.v1.ScoringService/GetTraining',
-                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingRequest.SerializeToString,
-                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingResponse.FromString,
-                _registered_method=True)
-        self.GetModel = channel.unary_unary(
-                '/troika.scoring.v1.ScoringService/GetModel',
-                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelResponse.FromString,
-                _registered_method=True)
         self.ScorePersons = channel.unary_unary(
                 '/troika.scoring.v1.ScoringService/ScorePersons',
                 request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ScorePersonsRequest.SerializeToString,
@@ -61,32 +46,36 @@ class ScoringServiceStub:
                 request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreRequest.SerializeToString,
                 response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreResponse.FromString,
                 _registered_method=True)
+        self.RankOffers = channel.unary_unary(
+                '/troika.scoring.v1.ScoringService/RankOffers',
+                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersRequest.SerializeToString,
+                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersResponse.FromString,
+                _registered_method=True)
+        self.RankAudience = channel.unary_stream(
+                '/troika.scoring.v1.ScoringService/RankAudience',
+                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceRequest.SerializeToString,
+                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceResponse.FromString,
+                _registered_method=True)
+        self.ExpandAudience = channel.unary_stream(
+                '/troika.scoring.v1.ScoringService/ExpandAudience',
+                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceRequest.SerializeToString,
+                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceResponse.FromString,
+                _registered_method=True)
+        self.ClassifyText = channel.unary_unary(
+                '/troika.scoring.v1.ScoringService/ClassifyText',
+                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextRequest.SerializeToString,
+                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextResponse.FromString,
+                _registered_method=True)
+        self.ListOpinions = channel.unary_unary(
+                '/troika.scoring.v1.ScoringService/ListOpinions',
+                request_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsRequest.SerializeToString,
+                response_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsResponse.FromString,
+                _registered_method=True)
 
 
 class ScoringServiceServicer:
-    """What people will do, as calibrated scores from 0 to 1000.
+    """What people will do, as calibrated scores from 0 to 1000; who is like whom; what they say.
     """
-
-    def TrainModel(self, request, context):
-        """Starts training a model; it becomes the one in use only when it succeeds.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetTraining(self, request, context):
-        """How far a training is.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetModel(self, request, context):
-        """The card of the model version in use.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def ScorePersons(self, request, context):
         """Present scores of persons.
@@ -96,7 +85,42 @@ class ScoringServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainScore(self, request, context):
-        """Why a person has this score.
+        """Why a person has this score, and what would raise it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankOffers(self, request, context):
+        """All offers for one person, the most welcome first; by a model of offers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankAudience(self, request, context):
+        """The best persons of an audience, the best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExpandAudience(self, request, context):
+        """Persons who are like the seeds, the most similar first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyText(self, request, context):
+        """What texts say: kind, topics with sentiment, and the places that decided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOpinions(self, request, context):
+        """What people say of models of vehicles, topic by topic.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,21 +129,6 @@ class ScoringServiceServicer:
 
 def add_ScoringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'TrainModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.TrainModel,
-                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelRequest.FromString,
-                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelResponse.SerializeToString,
-            ),
-            'GetTraining': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetTraining,
-                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingRequest.FromString,
-                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingResponse.SerializeToString,
-            ),
-            'GetModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetModel,
-                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelRequest.FromString,
-                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelResponse.SerializeToString,
-            ),
             'ScorePersons': grpc.unary_unary_rpc_method_handler(
                     servicer.ScorePersons,
                     request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ScorePersonsRequest.FromString,
@@ -130,6 +139,31 @@ def add_ScoringServiceServicer_to_server(servicer, server):
                     request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreRequest.FromString,
                     response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreResponse.SerializeToString,
             ),
+            'RankOffers': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankOffers,
+                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersRequest.FromString,
+                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersResponse.SerializeToString,
+            ),
+            'RankAudience': grpc.unary_stream_rpc_method_handler(
+                    servicer.RankAudience,
+                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceRequest.FromString,
+                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceResponse.SerializeToString,
+            ),
+            'ExpandAudience': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExpandAudience,
+                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceRequest.FromString,
+                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceResponse.SerializeToString,
+            ),
+            'ClassifyText': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyText,
+                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextRequest.FromString,
+                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextResponse.SerializeToString,
+            ),
+            'ListOpinions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOpinions,
+                    request_deserializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsRequest.FromString,
+                    response_serializer=troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'troika.scoring.v1.ScoringService', rpc_method_handlers)
@@ -139,89 +173,8 @@ def add_ScoringServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScoringService:
-    """What people will do, as calibrated scores from 0 to 1000.
+    """What people will do, as calibrated scores from 0 to 1000; who is like whom; what they say.
     """
-
-    @staticmethod
-    def TrainModel(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/troika.scoring.v1.ScoringService/TrainModel',
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelRequest.SerializeToString,
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.TrainModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetTraining(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/troika.scoring.v1.ScoringService/GetTraining',
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingRequest.SerializeToString,
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetTrainingResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetModel(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/troika.scoring.v1.ScoringService/GetModel',
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelRequest.SerializeToString,
-            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.GetModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def ScorePersons(request,
@@ -267,6 +220,141 @@ class ScoringService:
             '/troika.scoring.v1.ScoringService/ExplainScore',
             troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreRequest.SerializeToString,
             troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExplainScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.scoring.v1.ScoringService/RankOffers',
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersRequest.SerializeToString,
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankAudience(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/troika.scoring.v1.ScoringService/RankAudience',
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceRequest.SerializeToString,
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.RankAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpandAudience(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/troika.scoring.v1.ScoringService/ExpandAudience',
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceRequest.SerializeToString,
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ExpandAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.scoring.v1.ScoringService/ClassifyText',
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextRequest.SerializeToString,
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ClassifyTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOpinions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.scoring.v1.ScoringService/ListOpinions',
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsRequest.SerializeToString,
+            troika_dot_scoring_dot_v1_dot_scoring__service__pb2.ListOpinionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,8 @@ class Tag(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPRESSION_FIELD_NUMBER: _builtins.int
     FROM_EVENTS_FIELD_NUMBER: _builtins.int
+    SENSITIVE_FIELD_NUMBER: _builtins.int
+    SCORE_MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name within the entity kind."""
     entity_kind: _events_pb2.EntityKind.ValueType
@@ -87,6 +89,10 @@ class Tag(_message.Message):
     """The SQL that defines it: an aggregate over events, or an expression over other tags; empty for scores and imports."""
     from_events: _builtins.bool
     """True for an aggregate over events: its words are names of properties, not of tags."""
+    sensitive: _builtins.bool
+    """True for what only few may see (health, finance, whereabouts, minors): never shared, never learnt from, never inferred."""
+    score_model: _builtins.str
+    """The model whose scores it carries; empty otherwise."""
     def __init__(
         self,
         *,
@@ -96,10 +102,12 @@ class Tag(_message.Message):
         description: _builtins.str = ...,
         expression: _builtins.str = ...,
         from_events: _builtins.bool = ...,
+        sensitive: _builtins.bool = ...,
+        score_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "from_events", b"from_events", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "from_events", b"from_events", "name", b"name", "score_model", b"score_model", "sensitive", b"sensitive", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,8 +7,6 @@ their blends, target encodings and day frequencies all lay within 0.003 AUC of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -18,17 +16,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 
 from services.scoring.artefact import Calibration, metadata
 from services.scoring.domain import Floats, TrainingRefused
-from services.scoring.frame import Frame, Matrix, fit_encodings, matrix_of
-from services.scoring.learning.cut import Trained
+from services.scoring.frame import Matrix, features_of, fit_encodings, matrix_of
+from services.scoring.learning.cut import Cut, Progress, Trained
 from services.scoring.learning.metrics import measure
 from services.scoring.learning.trees import to_onnx
-from services.scoring.models.purchase_intent.features import FEATURES
 
 FOLDS = 5
 SEEDS = (0, 1, 2)
 
 Labels = NDArray[np.bool_]
-Progress = Callable[[float], None]
 
 
 def fit_trees(matrix: Matrix, labels: Labels, seed: int) -> HistGradientBoostingClassifier:
@@ -47,10 +43,10 @@ def fit_trees(matrix: Matrix, labels: Labels, seed: int) -> HistGradientBoosting
         return trees.fit(matrix, labels)
 
 
-def train(frame: Frame, labels: Labels, progress: Progress) -> Trained:
+def train(cut: Cut, progress: Progress) -> Trained:
     """Trains on a cut; the metrics are those of persons whom the measured trees and calibration had not seen."""
-    encodings = fit_encodings(FEATURES, frame)
-    matrix = matrix_of(encodings, frame)
+    encodings = fit_encodings(features_of(cut.frame), cut.frame)
+    matrix, labels = matrix_of(encodings, cut.frame), cut.labels == 1
     fits = FOLDS + len(SEEDS)
     margins, folds = np.empty(len(labels)), np.empty(len(labels), np.int64)
     for fold, (seen, held_out) in enumerate(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(matrix, labels)):

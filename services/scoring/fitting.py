@@ -6,16 +6,13 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from services.scoring import fit
 from services.scoring.domain import TrainingRefused
-from services.scoring.frame import Frame
+from services.scoring.learning.cut import Cut, Trained
 
 # The longest line is the artefact in base64.
 LINE_LIMIT = 256 * 1024 * 1024
@@ -25,19 +22,11 @@ class WorkerDied(Exception):
     """The training process ended without a word: killed, out of memory, or a bug. Worth another attempt, not many."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What the training process made."""
-
-    artefact: bytes
-    metrics: dict[str, float]
-
-
 async def train(
-    training_module: str, frame: Frame, labels: NDArray[np.bool_], progress: Callable[[float], Awaitable[None]]
-) -> Fitted:
-    """Trains in a process of its own, which is killed when this call is cancelled."""
-    data = await asyncio.to_thread(fit.pack, training_module, frame, labels)
+    training_module: str, cut: Cut, trusted: Collection[str], progress: Callable[[float], Awaitable[None]]
+) -> Trained:
+    """Trains in a process of its own, which is killed when this call is cancelled. `trusted`: columns that leak nothing."""
+    data = await asyncio.to_thread(fit.pack, training_module, cut, trusted)
     # No secrets for a process that only computes.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TROIKA_")}
     process = await asyncio.create_subprocess_exec(
@@ -61,9 +50,9 @@ async def train(
         async for text in process.stdout:
             line = orjson.loads(text)
             if "refused" in line:
-                raise TrainingRefused(line["refused"])
+                raise TrainingRefused(line["refused"], line["detail"])
             if "artefact" in line:
-                return Fitted(base64.b64decode(line["artefact"]), line["metrics"])
+                return Trained(base64.b64decode(line["artefact"]), line["metrics"])
             await progress(line["progress"])
         raise WorkerDied
     finally:

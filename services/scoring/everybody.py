@@ -1,0 +1,54 @@
+"""Scores everybody with the version in use, in a stream; who takes over goes on behind the last person that was scored."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from chassis.db import Database
+from chassis.errors import Unavailable
+from services.scoring.frame import matrix_of
+from services.scoring.handlers import keep, predict
+from services.scoring.registry import Registry, Version
+from services.scoring.tag_door import TagDoor
+from services.scoring.working import Task
+
+
+class Everybody:
+    """The work of a SCORE operation, and the end of most others."""
+
+    def __init__(self, database: Database, tags: TagDoor, registry: Registry, settle_s: float) -> None:
+        """`settle_s`: how long tags may need to show a change that it has published."""
+        self._database, self._tags, self._registry, self._settle_s = database, tags, registry, settle_s
+
+    async def __call__(self, task: Task) -> None:
+        """Until everybody is scored."""
+        await self.score(task, task.operation.model, 0.0)
+
+    async def score(self, task: Task, model: str, done: float) -> None:
+        """Scores everybody; `done` is the share of the operation's work that was done before."""
+        # Changes that came before the model was in use were passed over: tags must show them before we look.
+        await asyncio.sleep(self._settle_s)
+        async with self._database.read() as uow:
+            version = await self._registry.one(uow, model)
+        if version is None:
+            raise Unavailable("the model that is to score everybody is not in use")
+        _, total = await self._tags.count("", "predicate")
+        # The time of the question, not of the answer: whatever changes meanwhile is scored online and is newer.
+        await self._stream(task, version, datetime.now(UTC), total, done)
+
+    async def _stream(self, task: Task, version: Version, at: datetime, total: int, done: float) -> None:
+        model, before = version.served, task.operation
+        # What another version has done does not count.
+        after, scored = (before.cursor, before.persons_scored) if before.version == model.version else (0, 0)
+        async for chunk in self._tags.values("", model.tags, at):
+            if not len(chunk) or chunk.persons[-1] <= after:
+                continue
+            said = await predict(model, matrix_of(model.encodings, chunk))
+            scored += len(chunk)
+            progress = done + (1 - done) * min(1.0, scored / max(total, 1))
+            async with self._database.transaction() as uow:
+                await task.tell(
+                    uow, progress=progress, version=model.version, persons_scored=scored, cursor=int(chunk.persons[-1])
+                )
+                await keep(uow, version, chunk.persons, said, at)

@@ -1,0 +1,233 @@
+"""The gRPC door of models and operations. It converts; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from troika.scoring.v1 import model_service_pb2 as pb
+from troika.scoring.v1.model_service_pb2_grpc import ModelServiceServicer
+
+from chassis import paging
+from chassis.db import Database
+from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.scoring import operations, store
+from services.scoring.cutting import Wanted, check_leaks
+from services.scoring.domain import TrainingRefused
+from services.scoring.models.specification import Foretells, Specification
+from services.scoring.operations import Kind, Operation, State
+from services.scoring.store import StoredModel
+from services.scoring.tag_door import TagDoor
+from services.scoring.working import Worker
+
+_STATES = {state: pb.OperationState.Value(f"OPERATION_STATE_{state.value}") for state in State}
+_KINDS = {kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.value}") for kind in Kind}
+MAX_VERSIONS = 100
+
+
+class ModelRpc(ModelServiceServicer):
+    """troika.scoring.v1.ModelService."""
+
+    def __init__(self, database: Database, tags: TagDoor, worker: Worker, models: Mapping[str, Specification]) -> None:
+        self._database, self._tags, self._worker, self._models = database, tags, worker, models
+
+    async def TrainModel(self, request: pb.TrainModelRequest, context: Any) -> pb.TrainModelResponse:  # noqa: N802
+        """Refuses what can be known to be wrong now; the rest is for the training to find out."""
+        specification = self._specification(request.model)
+        wanted = _wanted(request)
+        _check(specification, wanted)
+        if not wanted.as_of_s:
+            try:
+                check_leaks(wanted, wanted.features, await self._tags.catalogue(fresh=True))
+            except TrainingRefused as refusal:
+                raise InvalidArgument(refusal.detail, reason=refusal.reason, field="features") from refusal
+        for field, predicate in wanted.predicates.items():
+            await self._tags.count(predicate, field)
+        return pb.TrainModelResponse(operation=await self._start(Kind.TRAIN, request.model, wanted.recorded()))
+
+    async def ScoreEverybody(  # noqa: N802
+        self, request: pb.ScoreEverybodyRequest, context: Any
+    ) -> pb.ScoreEverybodyResponse:
+        """With the version in use."""
+        await self._stored(request.model, 0)
+        return pb.ScoreEverybodyResponse(operation=await self._start(Kind.SCORE, request.model, {}))
+
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Any) -> pb.GetOperationResponse:  # noqa: N802
+        """From the record, whichever process is at work."""
+        async with self._database.read() as uow:
+            operation = await operations.read(uow, request.operation_id)
+        if operation is None:
+            raise NotFound("no such operation", reason="UNKNOWN_OPERATION", field="operation_id")
+        return pb.GetOperationResponse(operation=_operation(operation))
+
+    async def ListOperations(  # noqa: N802
+        self, request: pb.ListOperationsRequest, context: Any
+    ) -> pb.ListOperationsResponse:
+        """From the records."""
+        listing = f"operations {request.model}"
+        (before,) = paging.read(listing, request.page_token, (paging.BIGINT_MAX,))
+        size = paging.size(request.page_size, 100, 1000)
+        async with self._database.read() as uow:
+            found = await operations.newest(uow, request.model, before, size + 1)
+        more = paging.token(listing, found[size - 1].operation_id) if len(found) > size else ""
+        return pb.ListOperationsResponse(operations=[_operation(each) for each in found[:size]], next_page_token=more)
+
+    async def CancelOperation(  # noqa: N802
+        self, request: pb.CancelOperationRequest, context: Any
+    ) -> pb.CancelOperationResponse:
+        """Its worker notices at its next step."""
+        async with self._database.transaction() as uow:
+            await operations.cancel(uow, request.operation_id)
+            operation = await operations.read(uow, request.operation_id)
+        if operation is None:
+            raise NotFound("no such operation", reason="UNKNOWN_OPERATION", field="operation_id")
+        return pb.CancelOperationResponse(operation=_operation(operation))
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: N802
+        """The stored card."""
+        return pb.GetModelResponse(model=_model(await self._stored(request.model, request.version)))
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
+        """From the records: a model without versions has not been trained yet."""
+        entries = []
+        async with self._database.read() as uow:
+            for name, specification in sorted(self._models.items()):
+                stored = await store.versions(uow, name, MAX_VERSIONS)
+                entries.append(
+                    pb.ModelEntry(
+                        model=name,
+                        purpose=specification.purpose,
+                        limits=specification.limits,
+                        versions=[_model(each) for each in stored],
+                    )
+                )
+        return pb.ListModelsResponse(models=entries)
+
+    async def PromoteVersion(  # noqa: N802
+        self, request: pb.PromoteVersionRequest, context: Any
+    ) -> pb.PromoteVersionResponse:
+        """In use at once; everybody is scored with it from now on."""
+        self._specification(request.model)
+        async with self._database.transaction() as uow:
+            operation = await store.promote(uow, request.model, request.version)
+        if operation is None:
+            raise NotFound("no such version", reason="UNKNOWN_VERSION", field="version")
+        self._worker.wake.set()
+        return pb.PromoteVersionResponse(operation=_operation(operation))
+
+    async def _start(self, kind: Kind, model: str, request: Mapping[str, Any]) -> pb.Operation:
+        """Starts work, or finds the same at work; refuses while other work of its kind is."""
+        async with self._database.transaction() as uow:
+            operation = await operations.start(uow, kind, model, request)
+        if operation.request != _plain(request):
+            raise FailedPrecondition(f"operation {operation.operation_id} of this model is at work", reason="OPERATION_RUNNING")
+        self._worker.wake.set()
+        return _operation(operation)
+
+    async def _stored(self, model: str, version: int) -> StoredModel:
+        self._specification(model)
+        async with self._database.read() as uow:
+            stored = await store.read_model(uow, model, version)
+        if stored is not None:
+            return stored
+        if version:
+            raise NotFound("no such version", reason="UNKNOWN_VERSION", field="version")
+        raise FailedPrecondition("this model has not been trained yet", reason="MODEL_NOT_TRAINED", field="model")
+
+    def _specification(self, model: str) -> Specification:
+        specification = self._models.get(model)
+        if specification is None:
+            raise NotFound("no such model", reason="UNKNOWN_MODEL", field="model")
+        return specification
+
+
+def _wanted(request: pb.TrainModelRequest) -> Wanted:
+    return Wanted(
+        cut_predicate=request.cut_predicate,
+        goal_predicate=request.goal_predicate,
+        label_tag=request.label_tag,
+        treated_predicate=request.treated_predicate,
+        features=tuple(request.features),
+        as_of_s=tuple(moment.ToMicroseconds() / 1e6 for moment in request.as_of),
+        horizon_s=request.horizon.ToTimedelta().total_seconds(),
+        trusted_features=tuple(request.trusted_features),
+        keep_only=request.keep_only,
+    )
+
+
+def _check(specification: Specification, wanted: Wanted) -> None:
+    """What a request must say for a model of its kind."""
+    foretells = specification.foretells
+    needs = {
+        "goal_predicate": (foretells is not Foretells.CLASS, bool(wanted.goal_predicate)),
+        "label_tag": (foretells is Foretells.CLASS, bool(wanted.label_tag)),
+        "treated_predicate": (foretells is Foretells.EFFECT, bool(wanted.treated_predicate)),
+    }
+    for field, (needed, given) in needs.items():
+        if needed and not given:
+            raise InvalidArgument(f"this model needs a {field}", reason="REQUIRED", field=field)
+        if given and not needed:
+            raise InvalidArgument(f"this model takes no {field}", reason="NOT_FOR_THIS_MODEL", field=field)
+    if not wanted.as_of_s:
+        if not wanted.features:
+            raise InvalidArgument(
+                "tags of the present may know the outcome: name those to learn from, or give moments of the past in as_of",
+                reason="FEATURES_NOT_NAMED",
+                field="features",
+            )
+        if wanted.horizon_s:
+            raise InvalidArgument("a horizon needs moments of the past in as_of", reason="REQUIRED", field="as_of")
+    elif wanted.horizon_s <= 0:
+        raise InvalidArgument("say how long after as_of the outcome is looked at", reason="REQUIRED", field="horizon")
+    now = datetime.now(UTC).timestamp()
+    for moment in wanted.as_of_s:
+        if moment + wanted.horizon_s > now:
+            known = datetime.fromtimestamp(moment, UTC) + timedelta(seconds=wanted.horizon_s)
+            raise InvalidArgument(f"this outcome will be known on {known:%Y-%m-%d}", reason="FUTURE_LABELS", field="as_of")
+
+
+def _plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as it comes back from the database."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in request.items()}
+
+
+def _operation(operation: Operation) -> pb.Operation:
+    answer = pb.Operation(
+        operation_id=operation.operation_id,
+        kind=_KINDS[operation.kind],
+        model=operation.model,
+        state=_STATES[operation.state],
+        progress=operation.progress,
+        reason=operation.reason,
+        detail=operation.detail,
+        model_version=operation.version,
+        persons_scored=operation.persons_scored,
+        metrics=operation.metrics,
+        verdict=operation.verdict,
+    )
+    answer.create_time.FromDatetime(operation.created_at)
+    if operation.ended_at is not None:
+        answer.end_time.FromDatetime(operation.ended_at)
+    return answer
+
+
+def _model(stored: StoredModel) -> pb.Model:
+    card = stored.card
+    model = pb.Model(
+        model=stored.model,
+        version=stored.version,
+        purpose=card["purpose"],
+        limits=card["limits"],
+        features=card["features"],
+        training_persons=card["training_persons"],
+        training_positives=card["training_positives"],
+        metrics=card["metrics"],
+        artefact_sha256=stored.seal.sha256,
+        in_use=stored.in_use,
+        cut_predicate=card["wanted"]["cut_predicate"],
+        goal_predicate=card["wanted"]["goal_predicate"],
+        recalibrated_from=card["recalibrated_from"],
+    )
+    model.create_time.FromDatetime(stored.created_at)
+    return model
