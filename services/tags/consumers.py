@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import Counter
@@ -14,7 +14,7 @@ from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
 from services.tags import consents, erasing, events, handlers, relating, scores
 from services.tags.consents import Said
-from services.tags.domain.catalogue import RELATIONS, Kind
+from services.tags.domain.catalogue import RELATIONS, Kind, TagType
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
 from services.tags.erasure_store import Tombstone
 from services.tags.handlers import Batch, Move, Sighting, TagRules
@@ -24,6 +24,7 @@ from services.tags.store import Pair
 
 EVENTS_TAGGED = Counter("troika_events_tagged_total", "Resolved events whose tags are stored.")
 
+EVENTS_RESOLVED: Final = "EVENTS_RESOLVED"
 RESOLVED: Final = "tags-resolved"
 ENTITIES: Final = "tags-entities"
 SCORES: Final = "tags-scores"
@@ -53,11 +54,14 @@ class _Resolved:
 
     async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
         """Folds all events of the messages."""
+        # Before anything is stated, so that all of it is stated and applied by one catalogue.
+        await self._rules.hold(uow)
         batch, count = Batch(), 0
         for message in messages:
+            withheld = self._withheld(message.sequence)
             for event in identity.ResolvedBatch.FromString(message.data).events:
                 try:
-                    self._add(batch, event)
+                    self._add(batch, event, withheld)
                     count += 1
                 except BadEvent as error:
                     alone = identity.ResolvedBatch(events=[event])
@@ -65,7 +69,11 @@ class _Resolved:
         await _apply(uow, self._rules, batch)
         EVENTS_TAGGED.inc(count)
 
-    def _add(self, batch: Batch, event: identity.ResolvedEvent) -> None:
+    def _withheld(self, sequence: int) -> Mapping[Kind, Collection[str]]:
+        """Tags that a message is too old to say something of."""
+        return {kind: {tag for tag, cut in cuts.items() if sequence <= cut} for kind, cuts in self._rules.cuts.items()}
+
+    def _add(self, batch: Batch, event: identity.ResolvedEvent, withheld: Mapping[Kind, Collection[str]]) -> None:
         facts = self._rules.facts
         occurrence = Occurrence(
             event.source,
@@ -79,8 +87,12 @@ class _Resolved:
         statements: list[Statement] = []
         if person_anchor:
             statements = facts.stated(Kind.PERSON, occurrence, event.properties_json)
+            if of_persons := withheld.get(Kind.PERSON):
+                statements = [each for each in statements if each.tag not in of_persons]
         if vehicle_anchor:
             stated = facts.stated(Kind.VEHICLE, occurrence, event.vehicle_properties_json)
+            if of_vehicles := withheld.get(Kind.VEHICLE):
+                stated = [each for each in stated if each.tag not in of_vehicles]
             batch.sightings[Kind.VEHICLE].append(
                 Sighting(vehicle_anchor, vehicle.entity_id, vehicle.version, occurrence, stated)
             )
@@ -183,12 +195,13 @@ class _Scores:
 
     async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
         """Keeps all scores of the messages whose model has a tag; other models concern others."""
+        # Before anything is given to a tag, so that all of it goes by one catalogue.
+        await self._rules.hold(uow)
         by_tag: dict[str, list[Score]] = {}
         for message in messages:
             changed = scoring.ScoresChanged.FromString(message.data)
-            if (tag := self._rules.score_tags.get(changed.model)) is not None:
-                by_tag.setdefault(tag, []).extend(
-                    Score(s.person_id, s.score, s.scored_at_us, s.received_at_us) for s in changed.scores
-                )
-        for tag, given in by_tag.items():
-            events.publish(uow, await scores.apply(uow, self._rules, tag, given))
+            for tag in self._rules.score_tags.get(changed.model, ()):
+                read = scores.of_label if tag.type is TagType.CATEGORY else scores.of_score
+                by_tag.setdefault(tag.name, []).extend(map(read, changed.scores))
+        for name, given in by_tag.items():
+            events.publish(uow, await scores.apply(uow, self._rules, name, given))

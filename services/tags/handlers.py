@@ -18,7 +18,7 @@ from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
 from services.tags import erasure_store, store
 from services.tags.domain.business import BusinessRules
-from services.tags.domain.catalogue import Catalogue, FromScore, Kind, Value
+from services.tags.domain.catalogue import Catalogue, FromScore, Kind, TagDefinition, Value
 from services.tags.domain.facts import FactRules, Facts, Occurrence, Statement, fold, prune
 from services.tags.erasure_store import Tombstone
 from services.tags.store import AnchorRow, EntityRow, RelationRow
@@ -80,11 +80,14 @@ class TagRules:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.hold: Callable[[UnitOfWork], Awaitable[None]] = _as_it_is
+        # Tags that messages up to a place in the stream say nothing of: their events come from the lake (`backfill`).
+        self.cuts: Mapping[Kind, Mapping[str, int]] = {}
         self.facts = FactRules(catalogue)
         self.business = BusinessRules(catalogue)
-        self.score_tags = {
-            d.origin.model: name for name, d in catalogue.of(Kind.PERSON).items() if isinstance(d.origin, FromScore)
-        }
+        self.score_tags: dict[str, list[TagDefinition]] = {}
+        for definition in catalogue.of(Kind.PERSON).values():
+            if isinstance(definition.origin, FromScore):
+                self.score_tags.setdefault(definition.origin.model, []).append(definition)
 
     def become(self, catalogue: Catalogue) -> None:
         """Takes over another catalogue; raises DefinitionError, and stays as it was, when that cannot work."""
@@ -134,11 +137,16 @@ class TagRules:
         entity.version += 1
         return EntityChange(kind, entity.entity_id, entity.version, changed, None, received_at_us)
 
-    def rescore(self, entity: EntityRow, tag: str, score: Value, received_at_us: int, now_us: int) -> EntityChange | None:
-        """Lets a person's score be this, in place."""
+    def rescore(
+        self, entity: EntityRow, tag: str, score: Value | None, received_at_us: int, now_us: int
+    ) -> EntityChange | None:
+        """Lets a person's score or class be this (None: it goes away), in place."""
         if entity.tags.get(tag) == score:
             return None
-        entity.tags[tag] = score
+        if score is None:
+            del entity.tags[tag]
+        else:
+            entity.tags[tag] = score
         changed: dict[str, Value | None] = {tag: score}
         self.business.follow(Kind.PERSON, entity.tags, changed, now_us / 1e6)
         entity.version += 1
@@ -149,7 +157,7 @@ class TagRules:
     ) -> dict[str, Value]:
         values = self.facts.combined(kind, anchors, now_us)
         for name, score in scores.items():
-            if name in self.catalogue.of(kind):
+            if score[0] is not None and name in self.catalogue.of(kind):
                 values[name] = score[0]
         self.business.complete(kind, values, now_us / 1e6)
         return values

@@ -1,23 +1,41 @@
-"""What happens when scores arrive: they belong to the person, not to an anchor, and the newest counts."""
+"""What happens when scores arrive: they belong to the person, not to an anchor, and the newest counts.
+
+A number tag of a model holds its score; a category tag of a model of classes holds the likeliest class, with how likely it
+is. No class may be told of some persons: then the tag goes away.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from chassis.db import UnitOfWork
 from services.tags import erasure_store, store
 from services.tags.domain.catalogue import Kind
 from services.tags.handlers import Changes, TagRules, now_us
 
+# Where an entity's scores hold the confidence: [value, scored_at_us, received_at_us, confidence].
+CONFIDENCE: Final = 3
+
 
 class Score(NamedTuple):
-    """A person's score by one model."""
+    """A person's score by one model, or the class that she belongs to; None where none may be told."""
 
     person_id: int
-    value: float
+    value: float | str | None
     scored_at_us: int
     received_at_us: int
+    confidence: float = 1.0
+
+
+def of_score(said: Any) -> Score:
+    """From a PersonScore, for a number tag."""
+    return Score(said.person_id, said.score, said.scored_at_us, said.received_at_us)
+
+
+def of_label(said: Any) -> Score:
+    """From a PersonScore, for a category tag."""
+    return Score(said.person_id, said.label or None, said.scored_at_us, said.received_at_us, said.probability)
 
 
 async def apply(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Score]) -> Changes:
@@ -35,7 +53,7 @@ async def apply(uow: UnitOfWork, rules: TagRules, tag: str, scores: Iterable[Sco
         score = newest[entity.entity_id]
         if tag in entity.scores and entity.scores[tag][1] >= score.scored_at_us:
             continue
-        entity.scores[tag] = [score.value, score.scored_at_us, score.received_at_us]
+        entity.scores[tag] = [score.value, score.scored_at_us, score.received_at_us, score.confidence]
         written.append(entity)
         if entity.present and (change := rules.rescore(entity, tag, score.value, score.received_at_us, at_us)):
             changes.entities.append(change)

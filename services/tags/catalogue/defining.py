@@ -139,8 +139,8 @@ def _is_a_name(name: str) -> bool:
 
 def _origin(kind: Kind, tag_type: TagType, key: str, body: Body, faults: list[Fault]) -> Origin | None:
     if key == "score":
-        if tag_type is not TagType.NUMBER or kind is not Kind.PERSON:
-            faults.append(Fault("type", "TYPE_MISMATCH", "a score is a number of a person"))
+        if tag_type not in (TagType.NUMBER, TagType.CATEGORY) or kind is not Kind.PERSON:
+            faults.append(Fault("type", "TYPE_MISMATCH", "a score is a number, or a category, of a person"))
         return FromScore(_text(body, "score"))
     if key == "import":
         partners = body["import"] if isinstance(body["import"], list) else [body["import"]]

@@ -139,7 +139,7 @@ async def _scores(uow: UnitOfWork, catalogue: Catalogue, tags: Collection[tuple[
     names = [name for kind, name in tags if kind is Kind.PERSON and isinstance(known[name].origin, FromScore)]
     rows = await uow.fetch(_SCORES, names) if names else []
     scores = [(person, tag, orjson.loads(text)) for person, tag, text in rows]
-    return [_given(Kind.PERSON, person, tag, float(score[0]), int(score[1])) for person, tag, score in scores]
+    return [_given(Kind.PERSON, person, tag, score[0], int(score[1])) for person, tag, score in scores if score[0] is not None]
 
 
 async def _imports(uow: UnitOfWork, catalogue: Catalogue, tags: Collection[tuple[Kind, str]], at_us: int) -> list[Given]:

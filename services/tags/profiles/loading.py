@@ -18,6 +18,7 @@ from services.tags.domain.imported import Imported
 from services.tags.domain.language import LanguageError
 from services.tags.domain.names import names_in
 from services.tags.handlers import TagRules
+from services.tags.scores import CONFIDENCE
 from services.tags.store import Pair
 
 
@@ -128,6 +129,7 @@ class _Lines:
         self._explained = rules.facts.explained(kind, facts)
         self._times: dict[str, int | None] = {name: occurred for name, (occurred, _) in self._explained.items()}
         self._times |= {name: score[1] for name, score in scores.items()}
+        self._scores = scores
         for name, read in rules.business.inputs[kind].items():
             self._times[name] = max((t for each in read if (t := self._times.get(each)) is not None), default=None)
 
@@ -141,6 +143,9 @@ class _Lines:
                 source = "events"
             case FromScore(model):
                 source = f"score:{model}"
+                # Of a class how likely it is; a score says that itself.
+                score = self._scores.get(name, ())
+                confidence = score[CONFIDENCE] if len(score) > CONFIDENCE else confidence
             case FromImport():
                 source = "import:"
                 if said := self._imported(name):
