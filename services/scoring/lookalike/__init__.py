@@ -1,0 +1,19 @@
+"""Who is like these people: seeds in, everybody else ranked, with the tags that explain it. No database, no gRPC."""
+
+from __future__ import annotations
+
+from services.scoring.lookalike.choosing import TagTerm, choose_tags
+from services.scoring.lookalike.expanding import Expansion, expand
+from services.scoring.lookalike.model import BASE_SAMPLE, MIN_SEEDS, Likeness, LookalikeModel, learn
+
+__all__ = [
+    "BASE_SAMPLE",
+    "MIN_SEEDS",
+    "Expansion",
+    "Likeness",
+    "LookalikeModel",
+    "TagTerm",
+    "choose_tags",
+    "expand",
+    "learn",
+]
