@@ -40,12 +40,9 @@ def entities_changed() -> Consumer:
             uow.dead_letter(ENTITIES, message.subject, message.data, "NOT_AN_ENTITIES_CHANGED")
         if heard.erased:
             await store.erase(uow, heard.erased)
-        erased = await store.erased(uow, [said.person_id for said in heard.said])
-        said = [each for each in heard.said if each.person_id not in erased]
-        if concerned := await consents.keep(uow, said, heard.moves):
+            await consents.forget(uow, heard.erased_anchors)
+        if concerned := await consents.keep(uow, heard.said, heard.moves):
             for model in await store.versions_in_use(uow):
                 await store.look_again(uow, model, concerned, 0)
-        if heard.erased_anchors:
-            await consents.forget(uow, heard.erased_anchors)
 
     return Consumer(ENTITIES, events.ENTITIES_CHANGED, handle, BATCH)

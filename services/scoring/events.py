@@ -81,7 +81,8 @@ class EntitiesHeard:
     """What a batch says of persons as far as scores need it."""
 
     erased: list[int] = field(default_factory=list)
-    erased_anchors: list[int] = field(default_factory=list)
+    # Anchors of the erased, each with the place of its message in the stream.
+    erased_anchors: dict[int, int] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     unreadable: list[Message] = field(default_factory=list)
@@ -98,9 +99,16 @@ def entities_changes(messages: Sequence[Message]) -> EntitiesHeard:
             continue
         for erasure in changed.erasures:
             heard.erased.append(erasure.person_id)
-            heard.erased_anchors += erasure.anchor_ids
+            heard.erased_anchors |= dict.fromkeys(erasure.anchor_ids, message.sequence)
         heard.said += [
-            Said(c.anchor_id, c.person_id, not c.opted_out, c.stated_at_us, c.expires_at_us or consents.NO_END)
+            Said(
+                c.anchor_id,
+                c.person_id,
+                not c.opted_out,
+                c.stated_at_us,
+                c.expires_at_us or consents.NO_END,
+                message.sequence,
+            )
             for c in changed.consent_changes
             if c.purpose == consents.PURPOSE
         ]

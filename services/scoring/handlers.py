@@ -122,6 +122,9 @@ class Scorer:
     async def rescore_due(self) -> int:
         """Scores persons whose second look is due from what tags shows now; returns how many there were."""
         async with self._database.transaction(traced=False) as uow:
+            if ended := await consents.lapse(uow, datetime.now(UTC)):
+                for name in await store.versions_in_use(uow):
+                    await store.look_again(uow, name, ended, 0)
             due = await store.take_due(uow, RESCORE_BATCH)
             for name, persons in due.items():
                 version = await self._registry.one(uow, name)

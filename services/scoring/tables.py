@@ -122,8 +122,11 @@ consent = Table(
     Column("withdrawn_us", BigInteger, nullable=False),
     Column("given_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
+    # Whether it has been noticed that the grant has ended.
+    Column("lapsed", Boolean, nullable=False, server_default=text("false")),
 )
 Index("ix_consent_person_id", consent.c.person_id)
+Index("ix_consent_expires_us", consent.c.expires_us, postgresql_where=text("NOT lapsed"))
 
 # Whose an anchor is since it moved, as of a version of the graph.
 Table(
@@ -147,3 +150,10 @@ opinion = Table(
 
 # Persons that were erased, numbers only: what comes late must not score them again.
 Table("erased_person", metadata, Column("person_id", BigInteger, primary_key=True, autoincrement=False))
+# Anchors of erased persons, and where in the stream that was said: what stands before it must not come back.
+Table(
+    "erased_anchor",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+)

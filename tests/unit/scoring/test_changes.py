@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def test_what_the_message_says_stands_over_what_tags_shows_and_disagreement_is_n
         3: Change({"job": (1, None)}),
         9: Change({"job": (1, "retired")}),
     }
-    persons, matrix, disagreeing = overlay(MODEL, frame, changes)
+    persons, matrix, disagreeing = overlay(MODEL, frame, changes, frozenset(), datetime.now(UTC))
     assert [1, 2, 3, 9] == persons.tolist()
     expected = np.array([[31, 1], [40, np.nan], [np.nan, np.nan], [np.nan, 0]], np.float32)
     assert np.array_equal(expected, matrix, equal_nan=True)

@@ -33,13 +33,17 @@ TABLES = (
     " reference boolean NOT NULL, edges jsonb NOT NULL, counts jsonb NOT NULL, looked_at timestamptz NOT NULL,"
     " CONSTRAINT pk_distribution PRIMARY KEY (model, version, name, reference))",
     "CREATE TABLE consent (anchor_id bigint NOT NULL, person_id bigint NOT NULL, withdrawn_us bigint NOT NULL,"
-    " given_us bigint NOT NULL, expires_us bigint NOT NULL, CONSTRAINT pk_consent PRIMARY KEY (anchor_id))",
+    " given_us bigint NOT NULL, expires_us bigint NOT NULL, lapsed boolean NOT NULL DEFAULT false,"
+    " CONSTRAINT pk_consent PRIMARY KEY (anchor_id))",
     "CREATE INDEX ix_consent_person_id ON consent (person_id)",
+    "CREATE INDEX ix_consent_expires_us ON consent (expires_us) WHERE NOT lapsed",
     "CREATE TABLE anchor_owner (anchor_id bigint NOT NULL, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))",
     "CREATE TABLE opinion (vehicle_model text NOT NULL, topic text NOT NULL, sentiment smallint NOT NULL, day date NOT NULL,"
     " texts bigint NOT NULL, CONSTRAINT pk_opinion PRIMARY KEY (vehicle_model, topic, sentiment, day))",
     "CREATE TABLE erased_person (person_id bigint NOT NULL, CONSTRAINT pk_erased_person PRIMARY KEY (person_id))",
+    "CREATE TABLE erased_anchor (anchor_id bigint NOT NULL, sequence bigint NOT NULL,"
+    " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))",
 )
 
 
