@@ -70,15 +70,31 @@ def _signature(key: bytes, model: str, version: int, format_: str, sha256: str) 
     return hmac.digest(key, f"troika model\n{model}\n{version}\n{format_}\n{sha256}".encode(), "sha256")
 
 
-def metadata(encodings: Sequence[Encoding], calibration: Calibration) -> str:
-    """What the ONNX file carries beside the trees, as JSON."""
+# What a model says of a person: P(yes), or P(yes | pushed) and P(yes | not pushed), or the probability of each class.
+PROBABILITY, EFFECT, CLASS = "probability", "effect", "class"
+
+
+def metadata(
+    encodings: Sequence[Encoding], calibration: Calibration, kind: str = PROBABILITY, classes: Sequence[str] = ()
+) -> str:
+    """What the ONNX file carries beside the graph, as JSON."""
     features = [{"tag": e.feature.tag, "kind": e.feature.kind, "words": e.words} for e in encodings]
     calibrated = {"slope": calibration.slope, "intercept": calibration.intercept}
-    return orjson.dumps({"format": FORMAT, "features": features, "calibration": calibrated}).decode()
+    head = {"format": FORMAT, "kind": kind, "classes": list(classes), "features": features, "calibration": calibrated}
+    return orjson.dumps(head).decode()
+
+
+def softmax(margins: Floats) -> Floats:
+    """Rows of log-shares, each known up to a constant, as shares that sum to 1."""
+    shares = np.exp(margins - margins.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 class ServedModel:
-    """A model in memory: persons by features in, calibrated probabilities out. Thread-safe."""
+    """A model in memory: persons by features in, calibrated probabilities out. Thread-safe.
+
+    `kind` says which of `probability`, `effect` and `probabilities` (of `classes`) it can tell.
+    """
 
     def __init__(self, model: str, version: int, artefact: bytes) -> None:
         options = onnxruntime.SessionOptions()
@@ -91,11 +107,30 @@ class ServedModel:
             raise ArtefactRefused("a stored model has an unknown format")
         self.encodings = tuple(Encoding(Feature(f["tag"], Kind(f["kind"])), tuple(f["words"])) for f in carried["features"])
         self.calibration = Calibration(**carried["calibration"])
+        self.kind: str = carried.get("kind", PROBABILITY)
+        self.classes: tuple[str, ...] = tuple(carried.get("classes", ()))
         self.tags = tuple(encoding.feature.tag for encoding in self.encodings)
 
     def probability(self, matrix: Matrix) -> Floats:
-        """Calibrated probabilities of rows."""
+        """Calibrated probabilities of rows; of a model of classes that of the likeliest class."""
+        if self.kind == CLASS:
+            return np.asarray(self.probabilities(matrix).max(axis=1))
+        return self._outputs(matrix)[:, 0]
+
+    def effect(self, matrix: Matrix) -> Floats:
+        """By how much a push moves each row's probability, -1 to 1."""
+        pushed, spared = self._outputs(matrix).T
+        return pushed - spared
+
+    def probabilities(self, matrix: Matrix) -> Floats:
+        """Rows by classes: calibrated probabilities that sum to 1. The slope is a temperature, the intercept says nothing."""
         if not len(matrix):
-            return np.empty(0)
-        margin = self._session.run(None, {"features": np.ascontiguousarray(matrix)})[0][:, 0]
+            return np.empty((0, len(self.classes)))
+        [margin] = self._session.run(None, {"features": np.ascontiguousarray(matrix)})
+        return softmax(self.calibration.slope * margin.astype(np.float64))
+
+    def _outputs(self, matrix: Matrix) -> Floats:
+        if not len(matrix):
+            return np.empty((0, 2))
+        [margin] = self._session.run(None, {"features": np.ascontiguousarray(matrix)})
         return self.calibration.probability(margin.astype(np.float64))

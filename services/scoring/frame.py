@@ -63,6 +63,14 @@ class Frame:
     def __len__(self) -> int:
         return len(self.persons)
 
+    def rows(self, chosen: Ids | NDArray[np.bool_] | slice) -> Frame:
+        """These rows, in this order; a slice copies nothing."""
+        columns: dict[str, Column] = {
+            tag: Numbers(column.values[chosen]) if isinstance(column, Numbers) else Words(column.indexes[chosen], column.words)
+            for tag, column in self.columns.items()
+        }
+        return Frame(self.persons[chosen], columns)
+
 
 def joined(frames: Sequence[Frame]) -> Frame:
     """Frames of the same tags one after the other; word indexes of each chunk are mapped to one list of words."""

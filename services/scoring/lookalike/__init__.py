@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from services.scoring.lookalike.choosing import TagTerm, choose_tags
 from services.scoring.lookalike.expanding import Expansion, expand
-from services.scoring.lookalike.model import BASE_SAMPLE, MIN_SEEDS, Likeness, LookalikeModel, learn
+from services.scoring.lookalike.likenesses import Likeness
+from services.scoring.lookalike.model import BASE_SAMPLE, MIN_SEEDS, LookalikeModel, learn, similarity
 
 __all__ = [
     "BASE_SAMPLE",
@@ -16,4 +17,5 @@ __all__ = [
     "choose_tags",
     "expand",
     "learn",
+    "similarity",
 ]

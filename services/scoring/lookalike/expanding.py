@@ -13,7 +13,6 @@ from services.scoring.domain import Floats
 from services.scoring.frame import Frame, Ids
 from services.scoring.lookalike.likenesses import MOST_REASONS, Likeness
 from services.scoring.lookalike.model import BASE_SAMPLE, LookalikeModel, check, learn, similarity
-from services.scoring.lookalike.rows import part
 
 CHUNK = 20_000
 # NumPy lets go of the interpreter's lock in all that takes long here.
@@ -45,11 +44,11 @@ def expand(
     sample = others
     if len(others) > BASE_SAMPLE:
         sample = np.sort(np.random.default_rng(0).choice(others, BASE_SAMPLE, replace=False))
-    model = learn(part(frame, seeds), part(frame, sample), len(others), lambda share: progress(0.4 * share))
+    model = learn(frame.rows(seeds), frame.rows(sample), len(others), lambda share: progress(0.4 * share))
     scores = np.empty(len(frame))
 
     def score(start: int) -> None:
-        scores[start : start + CHUNK] = model.score(part(frame, slice(start, start + CHUNK)))
+        scores[start : start + CHUNK] = model.score(frame.rows(slice(start, start + CHUNK)))
 
     starts = range(0, len(frame), CHUNK)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -57,9 +56,9 @@ def expand(
             progress(0.4 + 0.5 * (number + 1) / len(starts))
     ranked = best(scores[others], frame.persons[others], limit)
     rows = others[ranked]
-    exactly = model.reasons(part(frame, rows[:EXACTLY_EXPLAINED])) if len(rows) else np.empty((0, MOST_REASONS), np.int64)
+    exactly = model.reasons(frame.rows(rows[:EXACTLY_EXPLAINED])) if len(rows) else np.empty((0, MOST_REASONS), np.int64)
     behind = [
-        model.reasons(part(frame, rows[start : start + CHUNK]), quickly=True)
+        model.reasons(frame.rows(rows[start : start + CHUNK]), quickly=True)
         for start in range(EXACTLY_EXPLAINED, len(rows), CHUNK)
     ]
     progress(1.0)

@@ -18,7 +18,6 @@ from services.scoring.frame import Frame, Ids, Kind, Matrix, Numbers, joined
 from services.scoring.lookalike.bits import BitWeights, Codes, Labels, Splitting, codes_of, fit_bits, split
 from services.scoring.lookalike.forest import Forest, fit_forest
 from services.scoring.lookalike.likenesses import Likeness, Table, strongest, table_of
-from services.scoring.lookalike.rows import part
 
 MIN_SEEDS = 20
 MIN_OTHERS = 50
@@ -102,7 +101,7 @@ def learn(seeds: Frame, base_sample: Frame, population: int = 0, progress: Progr
     `population`: how many will be scored, when it is known; see TREES_FOR. Refuses TOO_FEW_SEEDS, SEEDS_ARE_EVERYBODY, and
     NO_TAGS when nobody has a value of any tag.
     """
-    others = part(base_sample, np.flatnonzero(~np.isin(base_sample.persons, seeds.persons)))
+    others = base_sample.rows(np.flatnonzero(~np.isin(base_sample.persons, seeds.persons)))
     check(len(seeds), len(others))
     random = np.random.default_rng(0)
     frame = joined([_drawn(seeds, MOST_SEEDS, random), _drawn(others, BASE_SAMPLE, random)])
@@ -127,7 +126,7 @@ def learn(seeds: Frame, base_sample: Frame, population: int = 0, progress: Progr
         slope, intercept = np.polyfit(at[below], forest.margin(matrix[~labels][below]), 1)
         line = float(slope), float(intercept)
     rows = _some_of_each(labels, EXPLAINED, random)
-    chosen = part(frame, rows)
+    chosen = frame.rows(rows)
     contributions = contributions_of(splittings, bits, forest, share, chosen, codes_of(splittings, chosen))
     table = table_of(splittings, codes, labels, rows, contributions)
     prior = float(np.log(labels.sum() / (~labels).sum()))
@@ -203,7 +202,7 @@ def _boosters(rows: int) -> int:
 
 
 def _drawn(frame: Frame, most: int, random: np.random.Generator) -> Frame:
-    return part(frame, _drawn_of(np.arange(len(frame)), most, random)) if len(frame) > most else frame
+    return frame.rows(_drawn_of(np.arange(len(frame)), most, random)) if len(frame) > most else frame
 
 
 def _drawn_of(rows: Ids, most: int, random: np.random.Generator) -> Ids:

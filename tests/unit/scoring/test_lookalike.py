@@ -10,7 +10,6 @@ from services.scoring.frame import Column, Frame, Numbers, Words
 from services.scoring.lookalike import Expansion, LookalikeModel, TagTerm, choose_tags, expand, learn
 from services.scoring.lookalike.expanding import best
 from services.scoring.lookalike.model import contributions_of, recall_area
-from services.scoring.lookalike.rows import part
 
 PEOPLE = 4_000
 
@@ -86,7 +85,7 @@ def test_reasons_name_what_the_persons_have_and_the_seeds_have_more_often(
 def test_contributions_of_tags_add_up_to_the_score(expansion: Expansion, seeds_and_hidden: tuple) -> None:  # type: ignore[type-arg]
     frame, _, _ = seeds_and_hidden
     model = expansion.model
-    chunk = part(frame, slice(0, 500))
+    chunk = frame.rows(slice(0, 500))
     codes = [splitting.codes(frame.columns[splitting.tag])[:500] for splitting in model.splittings]
     total = contributions_of(model.splittings, model.bits, model.forest, model.share, chunk, codes).sum(axis=1)
     assert np.ptp(model.score(chunk) - total) < 1e-6
@@ -95,14 +94,14 @@ def test_contributions_of_tags_add_up_to_the_score(expansion: Expansion, seeds_a
 def test_chunks_score_as_the_whole(expansion: Expansion, seeds_and_hidden: tuple) -> None:  # type: ignore[type-arg]
     frame, _, _ = seeds_and_hidden
     whole = expansion.model.score(frame)
-    chunks = [expansion.model.score(part(frame, slice(start, start + 999))) for start in range(0, PEOPLE, 999)]
+    chunks = [expansion.model.score(frame.rows(slice(start, start + 999))) for start in range(0, PEOPLE, 999)]
     assert np.array_equal(whole, np.concatenate(chunks))
-    assert 0 == len(expansion.model.score(part(frame, slice(0, 0))))
+    assert 0 == len(expansion.model.score(frame.rows(slice(0, 0))))
 
 
 def test_a_chunk_with_other_words_in_another_order_scores_the_same(expansion: Expansion, seeds_and_hidden: tuple) -> None:  # type: ignore[type-arg]
     frame, _, _ = seeds_and_hidden
-    chunk = part(frame, slice(0, 100))
+    chunk = frame.rows(slice(0, 100))
     city = chunk.columns["city"]
     assert isinstance(city, Words)
     turned = Words(np.where(city.indexes >= 0, 4 - city.indexes, -1).astype(np.int32), ("new", "d", "c", "b", "a"))
@@ -115,7 +114,7 @@ def test_a_word_that_was_never_seen_and_a_column_of_the_wrong_kind_are_unknown(
     seeds_and_hidden: tuple,  # type: ignore[type-arg]
 ) -> None:
     frame, _, _ = seeds_and_hidden
-    chunk = part(frame, slice(0, 50))
+    chunk = frame.rows(slice(0, 50))
     unknown, new, number = (
         expansion.model.score(Frame(chunk.persons, {**chunk.columns, "city": column}))
         for column in (
@@ -131,7 +130,7 @@ def test_a_word_that_was_never_seen_and_a_column_of_the_wrong_kind_are_unknown(
 def test_of_many_persons_the_trees_order_the_first_only(seeds_and_hidden: tuple, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[type-arg]
     frame, seeds, hidden = seeds_and_hidden
     monkeypatch.setattr("services.scoring.lookalike.model.TREES_FOR", 400)
-    models: list[LookalikeModel] = [learn(part(frame, np.flatnonzero(seeds)), frame, population) for population in (0, PEOPLE)]
+    models: list[LookalikeModel] = [learn(frame.rows(np.flatnonzero(seeds)), frame, population) for population in (0, PEOPLE)]
     assert -np.inf == models[0].trees_from and models[1].share == models[0].share > 0
     bits = models[1].bits.margin([s.codes(frame.columns[s.tag]) for s in models[1].splittings])
     asked = bits >= models[1].trees_from
@@ -169,7 +168,7 @@ def test_seeds_who_are_everybody_are_refused() -> None:
         expand(frame, np.ones(500, np.bool_))
     assert "SEEDS_ARE_EVERYBODY" == caught.value.reason
     with pytest.raises(TrainingRefused) as caught:
-        learn(frame, part(frame, slice(100, 200)))
+        learn(frame, frame.rows(slice(100, 200)))
     assert "SEEDS_ARE_EVERYBODY" == caught.value.reason
 
 
