@@ -68,6 +68,8 @@ class TagsRpc(TagsServiceServicer):
                 from_events=isinstance(definition.origin, FromEvents),
                 sensitive=definition.sensitivity is Sensitivity.SENSITIVE,
                 score_model=definition.origin.model if isinstance(definition.origin, FromScore) else "",
+                title=definition.title,
+                sensitivity=definition.sensitivity.value,
             )
         return answer
 

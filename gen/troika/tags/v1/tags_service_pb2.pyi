@@ -77,6 +77,8 @@ class Tag(_message.Message):
     FROM_EVENTS_FIELD_NUMBER: _builtins.int
     SENSITIVE_FIELD_NUMBER: _builtins.int
     SCORE_MODEL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SENSITIVITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name within the entity kind."""
     entity_kind: _events_pb2.EntityKind.ValueType
@@ -93,6 +95,10 @@ class Tag(_message.Message):
     """True for what only few may see (health, finance, whereabouts, minors): never shared, never learnt from, never inferred."""
     score_model: _builtins.str
     """The model whose scores it carries; empty otherwise."""
+    title: _builtins.str
+    """The name that business people use; empty when it has none."""
+    sensitivity: _builtins.str
+    """Who may see it: public, internal, personal or sensitive."""
     def __init__(
         self,
         *,
@@ -104,10 +110,12 @@ class Tag(_message.Message):
         from_events: _builtins.bool = ...,
         sensitive: _builtins.bool = ...,
         score_model: _builtins.str = ...,
+        title: _builtins.str = ...,
+        sensitivity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "from_events", b"from_events", "name", b"name", "score_model", b"score_model", "sensitive", b"sensitive", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity_kind", b"entity_kind", "expression", b"expression", "from_events", b"from_events", "name", b"name", "score_model", b"score_model", "sensitive", b"sensitive", "sensitivity", b"sensitivity", "title", b"title", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
