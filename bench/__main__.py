@@ -20,6 +20,7 @@ BENCHES = {
     "audience": "counts, ranges, relations, overlaps and ids over 10M persons and 200 tags beside CRoaring and four engines",
     "identity": "resolving a stream, rebuilding the graph beside scipy's connected components, answering who is who",
     "linkage": "pairwise and clustered accuracy of probabilistic linkage beside Splink's demonstrations and recordlinkage",
+    "scoring": "a million persons in a batch, online and one by one, and look-alikes among them",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 
