@@ -8,31 +8,73 @@ would go the other way. Here a threshold is rounded down, and for float32 input 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
 from services.scoring.artefact import METADATA_KEY
+from services.scoring.frame import Matrix
 
 # TreeEnsembleRegressor of ai.onnx.ml 3 is the newest that every onnxruntime in support reads.
 _OPSETS = (("", 18), ("ai.onnx.ml", 3))
 _IR_VERSION = 8
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How boosted trees grow: leaves of a tree, persons of a leaf, share of the columns that each split may look at."""
+
+    leaves: int
+    persons: int
+    columns: float
+    l2: float = 5.0
+    rate: float = 0.07
+
+
+def fit_trees(matrix: Matrix, labels: NDArray[Any], shape: Shape, rounds: int, seed: int) -> HistGradientBoostingClassifier:
+    """One booster of so many rounds; a column of which nothing is known is never split."""
+    empty = np.isnan(matrix).all(axis=0)
+    if empty.any():
+        # scikit-learn cannot bin a column without a number.
+        matrix = np.where(empty, np.float32(0), matrix)
+    trees = HistGradientBoostingClassifier(
+        learning_rate=shape.rate,
+        max_iter=rounds,
+        max_leaf_nodes=shape.leaves,
+        min_samples_leaf=shape.persons,
+        max_features=shape.columns,
+        l2_regularization=shape.l2,
+        early_stopping=False,
+        random_state=seed,
+    )
+    # One thread: on a machine with other work to do, threads that wait for each other take many times as long.
+    with threadpool_limits(1):
+        return trees.fit(matrix, labels)
+
+
 def to_onnx(boosters: Sequence[HistGradientBoostingClassifier], carried: str) -> bytes:
     """Binary boosters on the same float32 columns → ONNX whose output is the mean of their margins (log-odds)."""
+    node = ensemble([(booster, 1 / len(boosters)) for booster in boosters], "margin")
+    return to_file([node], [], int(boosters[0].n_features_in_), carried)
+
+
+def ensemble(weighted: Sequence[tuple[HistGradientBoostingClassifier, float]], output: str) -> onnx.NodeProto:
+    """One node from `features` to the weighted sum of the boosters' margins, [n, 1]; weights are not zero."""
     attributes: dict[str, list[Any]] = {name: [] for name in _NODE_ATTRIBUTES}
-    trees = [(stage[0], len(boosters)) for booster in boosters for stage in booster._predictors]
-    for number, (tree, share) in enumerate(trees):
-        _add_tree(attributes, number, tree.nodes, share)
-    base = float(np.mean([float(booster._baseline_prediction[0, 0]) for booster in boosters]))
+    trees = [(stage[0], weight) for booster, weight in weighted for stage in booster._predictors]
+    for number, (tree, weight) in enumerate(trees):
+        _add_tree(attributes, number, tree.nodes, 1 / weight)
+    base = sum(float(booster._baseline_prediction[0, 0]) * weight for booster, weight in weighted)
     node = helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
-        ["margin"],
+        [output],
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function="SUM",
@@ -40,18 +82,23 @@ def to_onnx(boosters: Sequence[HistGradientBoostingClassifier], carried: str) ->
         base_values=[base],
     )
     node.attribute.extend(helper.make_attribute(name, values) for name, values in attributes.items())
-    columns = int(boosters[0].n_features_in_)
+    return node
+
+
+def to_file(nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], columns: int, carried: str) -> bytes:
+    """Nodes from `features` [n, columns] to `margin` [n, 1] as one ONNX file that carries its metadata."""
     graph = helper.make_graph(
-        [node],
-        "trees",
+        list(nodes),
+        "margin",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, columns])],
         [helper.make_tensor_value_info("margin", TensorProto.FLOAT, [None, 1])],
+        list(constants),
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="troika", ir_version=_IR_VERSION)
     helper.set_model_props(model, {METADATA_KEY: carried})
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 _NODE_ATTRIBUTES = (
@@ -70,7 +117,7 @@ _NODE_ATTRIBUTES = (
 )
 
 
-def _add_tree(attributes: dict[str, list[Any]], number: int, nodes: np.ndarray[Any, Any], share: int) -> None:
+def _add_tree(attributes: dict[str, list[Any]], number: int, nodes: np.ndarray[Any, Any], share: float) -> None:
     count = len(nodes)
     leaf = nodes["is_leaf"].astype(bool)
     if nodes["is_categorical"].any():
