@@ -11,6 +11,7 @@ from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceService
 from chassis import run
 from chassis.run import Runtime
 from services.scoring import consumers, events
+from services.scoring.evaluating import Evaluation
 from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
 from services.scoring.models import MODELS
@@ -21,6 +22,8 @@ from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
 from services.scoring.training import Training
+from services.scoring.trials import Trial
+from services.scoring.watching import Watch
 from services.scoring.working import Work, Worker
 
 
@@ -35,12 +38,15 @@ async def serve(settings: Settings) -> None:
         works: dict[Kind, Work] = {
             Kind.TRAIN: Training(database, tags, MODELS, everybody, key),
             Kind.SCORE: everybody,
+            Kind.EVALUATE: Evaluation(database, tags, registry, everybody, key),
+            Kind.TRIAL: Trial(database, tags, registry),
         }
         worker = Worker(database, works, settings.operation_lease_s)
         runtime.consumes(consumers.tags_changed(scorer), consumers.entities_changed())
         runtime.spawn(scorer.run(), "second looks")
         runtime.spawn(worker.run(), "worker")
-        scores, models = ScoringRpc(database, registry, tags, MODELS), ModelRpc(database, tags, worker, MODELS)
+        runtime.spawn(Watch(database, worker, settings.watch_every_s).run(), "watch")
+        scores, models = ScoringRpc(database, registry, tags, MODELS), ModelRpc(database, tags, registry, worker, MODELS)
 
         def register(server: grpc.aio.Server) -> None:
             add_ScoringServiceServicer_to_server(scores, server)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from chassis.db import Database
 from chassis.errors import Unavailable
+from services.scoring import health
+from services.scoring.distributions import Sampler
 from services.scoring.frame import matrix_of
 from services.scoring.handlers import keep, predict
 from services.scoring.registry import Registry, Version
@@ -41,10 +43,15 @@ class Everybody:
         model, before = version.served, task.operation
         # What another version has done does not count.
         after, scored = (before.cursor, before.persons_scored) if before.version == model.version else (0, 0)
+        # Who goes on where another process stopped has not seen the whole base.
+        sampler = Sampler(model.encodings, total) if after == 0 else None
         async for chunk in self._tags.values("", model.tags, at):
             if not len(chunk) or chunk.persons[-1] <= after:
                 continue
-            said = await predict(model, matrix_of(model.encodings, chunk))
+            matrix = matrix_of(model.encodings, chunk)
+            said = await predict(model, matrix)
+            if sampler is not None:
+                sampler.see(chunk.persons, matrix, said.scores)
             scored += len(chunk)
             progress = done + (1 - done) * min(1.0, scored / max(total, 1))
             async with self._database.transaction() as uow:
@@ -52,3 +59,14 @@ class Everybody:
                     uow, progress=progress, version=model.version, persons_scored=scored, cursor=int(chunk.persons[-1])
                 )
                 await keep(uow, version, chunk.persons, said, at)
+        if sampler is not None:
+            await self._picture(task, version, sampler, at)
+
+    async def _picture(self, task: Task, version: Version, sampler: Sampler, at: datetime) -> None:
+        """Keeps how features and scores are spread."""
+        model = version.served
+        async with self._database.transaction() as uow:
+            references = await health.references(uow, model.model, model.version)
+            seen = await asyncio.to_thread(sampler.pictures, references)
+            await task.tell(uow)
+            await health.keep(uow, model.model, model.version, seen, at)

@@ -1,4 +1,4 @@
-"""Starts the training process (`fit.py`) and follows it."""
+"""Starts the processes that train (`fit.py`) or recalibrate, and follows them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ async def train(
 ) -> Trained:
     """Trains in a process of its own, which is killed when this call is cancelled. `trusted`: columns that leak nothing."""
     data = await asyncio.to_thread(fit.pack, training_module, cut, trusted)
+    return await run(fit.__name__, data, progress)
+
+
+async def run(program: str, data: bytes, progress: Callable[[float], Awaitable[None]]) -> Trained:
+    """Runs a module that makes an artefact of what it reads; raises TrainingRefused or WorkerDied."""
     # No secrets for a process that only computes.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TROIKA_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        fit.__name__,
+        program,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE_LIMIT,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
 from services.scoring import store
-from services.scoring.artefact import ServedModel, check_seal
+from services.scoring.artefact import ArtefactRefused, ServedModel, check_seal
 
 # The one in use, a challenger, and those that an evaluation looks at.
 KEEP_VERSIONS = 8
@@ -54,8 +54,18 @@ class Registry:
             if stored is None:
                 raise Unavailable("a version of a model is not stored")
             check_seal(self._key, model, version, stored.artefact, stored.seal)
-            loaded = Version(await asyncio.to_thread(ServedModel, model, version, stored.artefact), stored.card)
+            loaded = Version(await _opened(model, version, stored.artefact), stored.card)
             while len(self._loaded) >= KEEP_VERSIONS:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[model, version] = loaded
         return loaded
+
+
+async def _opened(model: str, version: int, artefact: bytes) -> ServedModel:
+    try:
+        return await asyncio.to_thread(ServedModel, model, version, artefact)
+    except ArtefactRefused:
+        raise
+    except Exception as error:
+        # What the runtime says of a file that it cannot read has no common type.
+        raise ArtefactRefused("a stored model cannot be opened") from error

@@ -12,11 +12,13 @@ from troika.scoring.v1.model_service_pb2_grpc import ModelServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
-from services.scoring import operations, store
+from services.scoring import evaluating, health, operations, store, trials
+from services.scoring.artefact import ArtefactRefused
 from services.scoring.cutting import Wanted, check_leaks
 from services.scoring.domain import TrainingRefused
 from services.scoring.models.specification import Foretells, Specification
 from services.scoring.operations import Kind, Operation, State
+from services.scoring.registry import Registry
 from services.scoring.store import StoredModel
 from services.scoring.tag_door import TagDoor
 from services.scoring.working import Worker
@@ -24,13 +26,17 @@ from services.scoring.working import Worker
 _STATES = {state: pb.OperationState.Value(f"OPERATION_STATE_{state.value}") for state in State}
 _KINDS = {kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.value}") for kind in Kind}
 MAX_VERSIONS = 100
+MAX_TRIAL_S = 2 * 366 * 86_400
 
 
 class ModelRpc(ModelServiceServicer):
     """troika.scoring.v1.ModelService."""
 
-    def __init__(self, database: Database, tags: TagDoor, worker: Worker, models: Mapping[str, Specification]) -> None:
-        self._database, self._tags, self._worker, self._models = database, tags, worker, models
+    def __init__(
+        self, database: Database, tags: TagDoor, registry: Registry, worker: Worker, models: Mapping[str, Specification]
+    ) -> None:
+        self._database, self._tags, self._registry = database, tags, registry
+        self._worker, self._models = worker, models
 
     async def TrainModel(self, request: pb.TrainModelRequest, context: Any) -> pb.TrainModelResponse:  # noqa: N802
         """Refuses what can be known to be wrong now; the rest is for the training to find out."""
@@ -42,8 +48,7 @@ class ModelRpc(ModelServiceServicer):
                 check_leaks(wanted, wanted.features, await self._tags.catalogue(fresh=True))
             except TrainingRefused as refusal:
                 raise InvalidArgument(refusal.detail, reason=refusal.reason, field="features") from refusal
-        for field, predicate in wanted.predicates.items():
-            await self._tags.count(predicate, field)
+        await self._count(**wanted.predicates)
         return pb.TrainModelResponse(operation=await self._start(Kind.TRAIN, request.model, wanted.recorded()))
 
     async def ScoreEverybody(  # noqa: N802
@@ -52,6 +57,62 @@ class ModelRpc(ModelServiceServicer):
         """With the version in use."""
         await self._stored(request.model, 0)
         return pb.ScoreEverybodyResponse(operation=await self._start(Kind.SCORE, request.model, {}))
+
+    async def EvaluateModel(  # noqa: N802
+        self, request: pb.EvaluateModelRequest, context: Any
+    ) -> pb.EvaluateModelResponse:
+        """Of the version in use; what is not given is as in its training."""
+        stored = await self._stored(request.model, 0)
+        asked = evaluating.Asked(
+            cut_predicate=request.cut_predicate,
+            goal_predicate=request.goal_predicate,
+            as_of_s=request.as_of.ToMicroseconds() / 1e6 if request.HasField("as_of") else 0.0,
+            horizon_s=request.horizon.ToTimedelta().total_seconds(),
+            recalibrate=request.recalibrate,
+        )
+        _check_evaluation(stored, asked)
+        await self._count(cut_predicate=asked.cut_predicate, goal_predicate=asked.goal_predicate)
+        return pb.EvaluateModelResponse(operation=await self._start(Kind.EVALUATE, request.model, asked.recorded()))
+
+    async def StartTrial(self, request: pb.StartTrialRequest, context: Any) -> pb.StartTrialResponse:  # noqa: N802
+        """Of a stored version against the one in use."""
+        champion = await self._stored(request.model, 0)
+        challenger = await self._loadable(request.model, request.version)
+        if challenger == champion.version:
+            raise InvalidArgument("this version is the one in use", reason="VERSION_IN_USE", field="version")
+        if evaluating.foretells(champion.card) is not Foretells.PROBABILITY:
+            raise InvalidArgument("trials are for models of probabilities", reason="NOT_FOR_THIS_MODEL", field="model")
+        horizon_s = request.horizon.ToTimedelta().total_seconds()
+        if not 0 < horizon_s <= MAX_TRIAL_S:
+            raise InvalidArgument("between now and two years", reason="OUT_OF_RANGE", field="horizon")
+        await self._count(cut_predicate=request.cut_predicate, goal_predicate=request.goal_predicate)
+        asked = trials.Asked(
+            champion=champion.version,
+            challenger=challenger,
+            cut_predicate=request.cut_predicate,
+            goal_predicate=request.goal_predicate,
+            horizon_s=horizon_s,
+            promote=request.promote,
+        )
+        return pb.StartTrialResponse(operation=await self._start(Kind.TRIAL, request.model, asked.recorded()))
+
+    async def GetModelHealth(  # noqa: N802
+        self, request: pb.GetModelHealthRequest, context: Any
+    ) -> pb.GetModelHealthResponse:
+        """From what was kept when everybody was scored, and from the last evaluation."""
+        stored = await self._stored(request.model, 0)
+        async with self._database.read() as uow:
+            found = await health.read(uow, request.model, stored.version)
+        answer = pb.GetModelHealthResponse(
+            model_version=found.version,
+            drifts=[pb.Drift(of=drift.of, psi=drift.psi) for drift in found.drifts],
+            last_evaluation=found.last_evaluation,
+            retrain=bool(found.reasons),
+            reasons=found.reasons,
+        )
+        if found.looked_at is not None:
+            answer.looked_at.FromDatetime(found.looked_at)
+        return answer
 
     async def GetOperation(self, request: pb.GetOperationRequest, context: Any) -> pb.GetOperationResponse:  # noqa: N802
         """From the record, whichever process is at work."""
@@ -108,9 +169,9 @@ class ModelRpc(ModelServiceServicer):
         self, request: pb.PromoteVersionRequest, context: Any
     ) -> pb.PromoteVersionResponse:
         """In use at once; everybody is scored with it from now on."""
-        self._specification(request.model)
+        version = await self._loadable(request.model, request.version)
         async with self._database.transaction() as uow:
-            operation = await store.promote(uow, request.model, request.version)
+            operation = await store.promote(uow, request.model, version)
         if operation is None:
             raise NotFound("no such version", reason="UNKNOWN_VERSION", field="version")
         self._worker.wake.set()
@@ -124,6 +185,21 @@ class ModelRpc(ModelServiceServicer):
             raise FailedPrecondition(f"operation {operation.operation_id} of this model is at work", reason="OPERATION_RUNNING")
         self._worker.wake.set()
         return _operation(operation)
+
+    async def _count(self, **predicates: str) -> None:
+        """Refuses a predicate that tags does not understand, naming its field; empty ones are not asked for."""
+        for field, predicate in predicates.items():
+            if predicate:
+                await self._tags.count(predicate, field)
+
+    async def _loadable(self, model: str, version: int) -> int:
+        """A version that could serve; refuses a false seal and a type that is not known before anything depends on it."""
+        await self._stored(model, version)
+        async with self._database.read() as uow:
+            try:
+                return (await self._registry.version(uow, model, version)).served.version
+            except ArtefactRefused as refusal:
+                raise FailedPrecondition(refusal.message, reason="MODEL_REFUSED", field="version") from refusal
 
     async def _stored(self, model: str, version: int) -> StoredModel:
         self._specification(model)
@@ -185,6 +261,25 @@ def _check(specification: Specification, wanted: Wanted) -> None:
         if moment + wanted.horizon_s > now:
             known = datetime.fromtimestamp(moment, UTC) + timedelta(seconds=wanted.horizon_s)
             raise InvalidArgument(f"this outcome will be known on {known:%Y-%m-%d}", reason="FUTURE_LABELS", field="as_of")
+
+
+def _check_evaluation(stored: StoredModel, asked: evaluating.Asked) -> None:
+    """What an evaluation must say for this version."""
+    foretells, trained = evaluating.foretells(stored.card), Wanted.of(stored.card["wanted"])
+    if asked.recalibrate and foretells is not Foretells.PROBABILITY:
+        raise InvalidArgument("only probabilities can be set right", reason="NOT_FOR_THIS_MODEL", field="recalibrate")
+    if asked.goal_predicate and foretells is Foretells.CLASS:
+        raise InvalidArgument("this model takes no goal_predicate", reason="NOT_FOR_THIS_MODEL", field="goal_predicate")
+    if not asked.as_of_s:
+        if asked.horizon_s:
+            raise InvalidArgument("a horizon needs a moment of the past in as_of", reason="REQUIRED", field="as_of")
+        return
+    horizon_s = asked.horizon_s or trained.horizon_s
+    if horizon_s <= 0:
+        raise InvalidArgument("say how long after as_of the outcome is looked at", reason="REQUIRED", field="horizon")
+    if asked.as_of_s + horizon_s > datetime.now(UTC).timestamp():
+        known = datetime.fromtimestamp(asked.as_of_s, UTC) + timedelta(seconds=horizon_s)
+        raise InvalidArgument(f"this outcome will be known on {known:%Y-%m-%d}", reason="FUTURE_LABELS", field="as_of")
 
 
 def _plain(request: Mapping[str, Any]) -> dict[str, Any]:

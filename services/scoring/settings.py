@@ -26,6 +26,12 @@ class Settings(ChassisSettings):
     operation_lease_s: float = Field(15.0, gt=0, description="Long work whose process is silent for so long is taken over.")
     # The tags index promises to show a change within one second (DESIGN promise 5); twice that is past any doubt.
     rescore_delay_s: float = Field(2.0, ge=0, description="How long after a change that tags did not show yet to look again.")
+    # Bases drift in weeks; a day is soon enough to be told and far enough apart not to be felt.
+    watch_every_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="After how long everybody is scored and the models in use are evaluated without being asked; 0: never.",
+    )
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""

@@ -12,7 +12,7 @@ import orjson
 
 from chassis.db import Database, UnitOfWork
 from services.scoring import operations
-from services.scoring.artefact import Seal
+from services.scoring.artefact import FORMAT, Seal
 from services.scoring.domain import Floats, PersonScore
 from services.scoring.frame import Ids
 from services.scoring.operations import Kind, Operation
@@ -73,9 +73,10 @@ class StoredModel:
     created_at: datetime
 
 
-async def versions_in_use(uow: UnitOfWork) -> dict[str, int]:
-    """The version in use of each model."""
-    return {row.model: row.version for row in await uow.rows("SELECT model, version FROM model WHERE in_use")}
+async def versions_in_use(uow: UnitOfWork, format_: str = FORMAT) -> dict[str, int]:
+    """The version in use of each model whose artefacts are of this format; persons are scored by those of the usual one."""
+    rows = await uow.rows("SELECT model, version FROM model WHERE in_use AND format = :format", format=format_)
+    return {row.model: row.version for row in rows}
 
 
 _MODEL = "model, version, in_use, card, format, artefact, sha256, signature, created_at"
@@ -107,9 +108,14 @@ def _stored(row: Any) -> StoredModel:
     return StoredModel(row.model, row.version, row.in_use, row.card, bytes(row.artefact or b""), seal, row.created_at)
 
 
+async def lock_versions(uow: UnitOfWork, model: str) -> None:
+    """Until this transaction ends nobody else stores a version of the model or puts one in use by promotion."""
+    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('model ' || :model))", model=model)
+
+
 async def next_version(uow: UnitOfWork, model: str) -> int:
     """The version after the newest; the model is locked against others who ask until this transaction ends."""
-    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('model ' || :model))", model=model)
+    await lock_versions(uow, model)
     rows = await uow.rows("SELECT coalesce(max(version), 0) + 1 AS version FROM model WHERE model = :model", model=model)
     return int(rows[0].version)
 
@@ -147,7 +153,7 @@ async def put_in_use(uow: UnitOfWork, model: str, version: int) -> bool:
 async def promote(uow: UnitOfWork, model: str, version: int) -> Operation | None:
     """Puts a version in use and starts scoring everybody with it; None when it is not stored."""
     # Nobody stores a version meanwhile.
-    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('model ' || :model))", model=model)
+    await lock_versions(uow, model)
     if not await put_in_use(uow, model, version):
         return None
     for at_work in await operations.running(uow, Kind.SCORE):

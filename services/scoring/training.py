@@ -43,7 +43,7 @@ class Training:
             try:
                 cut = await read_cut(self._tags, wanted)
             except grpc.aio.AioRpcError as error:
-                raise _refusal(error) from error
+                raise refusal_of(error) from error
             # Before a process is started for it: what cannot be encoded cannot be learnt.
             fit_encodings(features_of(cut.frame), cut.frame)
 
@@ -87,7 +87,7 @@ class Training:
         return in_use
 
 
-def _refusal(error: grpc.aio.AioRpcError) -> Exception:
+def refusal_of(error: grpc.aio.AioRpcError) -> Exception:
     """What tags refuses will be refused again; anything else may pass."""
     if error.code() not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
         return error

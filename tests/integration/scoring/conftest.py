@@ -22,6 +22,7 @@ from chassis.outbox import Relay
 from chassis.testing import DatabaseFactory
 from local.data.bank_marketing import Contacts, load
 from services.scoring import artefact, consumers, events, operations, store
+from services.scoring.evaluating import Evaluation
 from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
 from services.scoring.learning.cut import Trained
@@ -33,6 +34,7 @@ from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
 from services.scoring.training import Training
+from services.scoring.trials import Trial
 from services.scoring.working import Work, Worker
 from tests.integration.scoring.tags_port import CUT, FEATURES, GOAL, HASHES, TOKEN, TagsPort, serving
 from tests.unit.scoring.bank_frame import cut_of
@@ -133,6 +135,8 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
         works: dict[operations.Kind, Work] = {
             operations.Kind.TRAIN: Training(database, door, MODELS, everybody, KEY),
             operations.Kind.SCORE: everybody,
+            operations.Kind.EVALUATE: Evaluation(database, door, registry, everybody, KEY),
+            operations.Kind.TRIAL: Trial(database, door, registry),
         }
         worker = Worker(database, works, 3)
         callers = frozenset({"scoring"})
@@ -140,7 +144,7 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
             HASHES, {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers}, with_reflection=False
         )
         add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, MODELS), server.aio)
-        add_ModelServiceServicer_to_server(ModelRpc(database, door, worker, MODELS), server.aio)
+        add_ModelServiceServicer_to_server(ModelRpc(database, door, registry, worker, MODELS), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)
         own = rpc.connect(f"127.0.0.1:{port}", "scoring", TOKEN)
