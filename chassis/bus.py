@@ -140,6 +140,16 @@ class Bus:
         info = await self._js.stream_info(stream)
         return Extent(str(info.created), info.state.first_seq, info.state.last_seq)
 
+    async def has_handled(self, stream: str, consumer: str, sequence: int) -> bool:
+        """Whether a durable consumer, over all its replicas, has acknowledged everything up to a sequence."""
+        try:
+            info = await self._js.consumer_info(stream, consumer)
+        except NotFoundError:
+            return False
+        floor = info.ack_floor.stream_seq if info.ack_floor else 0
+        # What expired unseen is acknowledged by nobody.
+        return floor >= sequence or (info.num_pending == 0 and info.num_ack_pending == 0)
+
     async def follow(
         self, stream: Stream, after: int, handle: Callable[[Message], Awaitable[None]], caught_up: asyncio.Event | None = None
     ) -> None:

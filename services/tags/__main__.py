@@ -23,6 +23,8 @@ from services.tags.audiences.live import Live
 from services.tags.audiences.naming import keep_defined
 from services.tags.audiences.previewing import CHANNELS
 from services.tags.audiences.telling import Teller
+from services.tags.backfill.cutting import Histories
+from services.tags.backfill.running import Filler
 from services.tags.catalogue import command as cataloguing
 from services.tags.catalogue import yaml_files
 from services.tags.catalogue.following import LiveCatalogue
@@ -73,6 +75,7 @@ async def serve(settings: Settings) -> None:
         if lake := keeping.opened(settings):
             runtime.consumes(writing.consumer(lake.storage))
             runtime.spawn(keeping.run(runtime.database, lake, keeping.rules_of(settings)), "lake")
+            runtime.spawn(Filler(runtime.database, rules, lake, settings.lake_memory_mb).run(runtime.bus), "backfill")
         servicer = TagsRpc(rules, projection, runtime.database, lake, settings.lake_memory_mb)
         questions, live = Questions(rules.catalogue, projection), Live(projection)
         runtime.spawn(live.run(), "live audiences")
@@ -86,7 +89,7 @@ async def serve(settings: Settings) -> None:
         files = ImportFiles.of(settings)
         importer = Importer(runtime.database, rules, Matcher(runtime.client(settings.identity_target), patient=True), files)
         runtime.spawn(importer.follow(), "imports")
-        catalogue_rpc = CatalogueRpc(runtime.database, catalogue, projection)
+        catalogue_rpc = CatalogueRpc(runtime.database, catalogue, projection, Histories(runtime.bus, keeps=lake is not None))
         imports = ImportsRpc(runtime.database, rules, files)
 
         def register(server: grpc.aio.Server) -> None:

@@ -18,6 +18,7 @@ from troika.tags.v1.catalogue_service_pb2_grpc import CatalogueServiceServicer
 from chassis import paging
 from chassis.db import Database, UnitOfWork
 from chassis.errors import InvalidArgument, NotFound, Unavailable
+from services.tags.backfill.cutting import Histories, History, history
 from services.tags.catalogue import stored
 from services.tags.catalogue.changing import Changing, Draft, Outcome
 from services.tags.catalogue.defining import body_of
@@ -43,8 +44,8 @@ _UNSAID: Final = ("UNSPECIFIED",)
 class CatalogueRpc(CatalogueServiceServicer):
     """Converts and asks; what may be is decided in the catalogue's own room."""
 
-    def __init__(self, database: Database, live: LiveCatalogue, projection: Projection) -> None:
-        self._database, self._live, self._projection = database, live, projection
+    def __init__(self, database: Database, live: LiveCatalogue, projection: Projection, histories: Histories) -> None:
+        self._database, self._live, self._projection, self._histories = database, live, projection, histories
         self._files = {(d.kind, d.name) for d in live.files}
 
     async def SearchTags(self, request: pb.SearchTagsRequest, context: Context) -> pb.SearchTagsResponse:
@@ -73,11 +74,16 @@ class CatalogueRpc(CatalogueServiceServicer):
         async with self._database.read() as uow:
             versions = await stored.versions(uow, kind, definition.name if definition else request.name)
             uses: tuple[Use, ...] = ()
+            past = None
             if definition is not None:
+                if versions:
+                    past = await history(uow, definition)
                 uses = await (await self._changing(uow, index, True)).used(kind, definition.name)
         if definition is None and not versions:
             raise NotFound(f"there is no such tag{nearest(request.name, known)}", reason="UNKNOWN_TAG", field="name")
-        answer = pb.GetTagResponse(versions=[_version(version) for version in versions], uses=_uses(uses))
+        answer = pb.GetTagResponse(
+            versions=[_version(version) for version in versions], uses=_uses(uses), history=_history(past)
+        )
         if definition is not None:
             answer.tag.CopyFrom(self._tag(definition))
         else:
@@ -93,8 +99,14 @@ class CatalogueRpc(CatalogueServiceServicer):
         async with self._database.transaction() as uow:
             changing = await self._changing(uow, index, request.dry_run)
             (outcome,) = await changing.create([draft], _caller(context), request.dry_run)
+            past = None
+            if not request.dry_run:
+                await self._histories.begin(uow, [outcome.definition])
+                past = await history(uow, outcome.definition)
         await self._live.refresh()
-        return pb.CreateTagResponse(tag=self._outcome(outcome), uses=_uses(outcome.uses), warnings=outcome.warnings)
+        return pb.CreateTagResponse(
+            tag=self._outcome(outcome), uses=_uses(outcome.uses), warnings=outcome.warnings, history=_history(past)
+        )
 
     async def UpdateTag(self, request: pb.UpdateTagRequest, context: Context) -> pb.UpdateTagResponse:
         """A new version; says how every audience that uses the tag changes."""
@@ -210,6 +222,12 @@ def _version(version: Version) -> pb.TagVersion:
         created_by=version.created_by,
         created_at=made,
     )
+
+
+def _history(past: History | None) -> pb.TagHistory | None:
+    if past is None:
+        return None
+    return pb.TagHistory(reach=pb.TagReach.ValueType(past.reach.value), progress=past.progress, anchors=past.anchors)
 
 
 def _uses(uses: Iterable[Use]) -> list[pb.TagUse]:

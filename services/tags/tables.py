@@ -291,6 +291,21 @@ tag_definition = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
+# Base tags that were added, whose events of before come from the lake: those of messages up to `cut` in the stream, by anchor;
+# all anchors up to `after_anchor` have them.
+backfill = Table(
+    "backfill",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("entity_kind", SmallInteger, nullable=False),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("cut", BigInteger, nullable=False),
+    Column("after_anchor", BigInteger, nullable=False),
+    Column("anchors", BigInteger, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("finished_at", DateTime(timezone=True)),
+)
+
 # One row that counts changes of the catalogue. Who derives tags holds it: a change waits, and is known before the next batch.
 catalogue_epoch = Table(
     "catalogue_epoch",

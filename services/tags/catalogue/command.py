@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from chassis.db import Database
-from chassis.errors import InvalidArgument
+from chassis.bus import Bus
+from chassis.db import Database, UnitOfWork
+from chassis.errors import InvalidArgument, Unavailable
 from chassis.run import PlainVerb, Verb
+from services.tags.backfill.cutting import Histories
 from services.tags.catalogue import yaml_files
 from services.tags.catalogue.changing import Changing, Draft, Outcome
 from services.tags.catalogue.checking import examine
@@ -21,11 +24,14 @@ from services.tags.catalogue.following import LiveCatalogue
 from services.tags.catalogue.mistakes import Mistake
 from services.tags.catalogue.vocabulary import unheard_of
 from services.tags.catalogue.yaml_files import Written
-from services.tags.domain.catalogue import TagDefinition
+from services.tags.domain.catalogue import FromEvents, TagDefinition
 from services.tags.handlers import TagRules
 
 if TYPE_CHECKING:
     from services.tags.settings import Settings
+
+# Nobody derives tags meanwhile.
+_CONNECT_S: Final = 3.0
 
 
 def mistakes_in(written: Sequence[Written], mistakes: Sequence[Mistake], among: Sequence[TagDefinition] = ()) -> list[Mistake]:
@@ -75,15 +81,34 @@ async def add(settings: Settings, flags: argparse.Namespace) -> None:
             if not flags.dry_run:
                 await live.begin(uow)
             outcomes = await Changing(uow, live.files, rules.catalogue).create(drafts, flags.caller, flags.dry_run)
+            if not flags.dry_run:
+                await _cut(uow, settings, [outcome.definition for outcome in outcomes])
         for outcome in outcomes:
-            _say(_told(outcome, flags.dry_run))
+            _say(_told(outcome, flags.dry_run, bool(settings.lake)))
     finally:
         await database.close()
 
 
-def _told(outcome: Outcome, dry_run: bool) -> str:
+async def _cut(uow: UnitOfWork, settings: Settings, definitions: Sequence[TagDefinition]) -> None:
+    """Begins the past of tags that come from events."""
+    if not settings.lake or not any(isinstance(definition.origin, FromEvents) for definition in definitions):
+        return
+    bus = Bus(settings.nats_url, "tags")
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            await bus.connect()
+        await Histories(bus, keeps=True).begin(uow, definitions)
+    except TimeoutError:
+        raise Unavailable("the bus does not answer, nothing was added", reason="BUS_UNAVAILABLE") from None
+    finally:
+        await bus.close()
+
+
+def _told(outcome: Outcome, dry_run: bool, has_lake: bool) -> str:
     definition = outcome.definition
     how = "computed when asked" if outcome.is_view else "kept"
+    if isinstance(definition.origin, FromEvents):
+        how += ", its past comes from the event lake" if has_lake else ", counts from now on: TROIKA_LAKE names no event lake"
     return f"{'would add' if dry_run else 'added'} {definition.kind.name.lower()}.{definition.name} ({how})"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from chassis.db import Database, UnitOfWork
 from chassis.errors import is_operational
 from services.tags import rederivation
+from services.tags.backfill import jobs
 from services.tags.catalogue import stored
 from services.tags.catalogue.merging import merge
 from services.tags.domain.catalogue import Catalogue
@@ -101,9 +102,11 @@ class LiveCatalogue:
 
     async def _follow(self, uow: UnitOfWork, epoch: int) -> None:
         catalogue, broken = merge(self.files, await stored.current(uow))
+        cuts = await jobs.cuts(uow)
         if epoch <= self._epoch:
             return  # another task was faster
         self.rules.become(catalogue)
+        self.rules.cuts = cuts
         self._epoch = epoch
         for each in broken:
             place = f"{each.version.kind.name.lower()}.{each.version.name}"

@@ -166,7 +166,7 @@ class _Sorted:
     """All rows of some files in the order of a file, each event of a kind once."""
 
     def __init__(self, lake: Lake, inputs: tuple[File, ...], memory_mb: int, stack: ExitStack) -> None:
-        order = "entity_kind, anchor_id, occurred_us, tie, event_id, received_us"
+        order = "entity_kind, anchor_id, occurred_us, tie, event_id, received_us, sequence"
         self._batches = self._unique(_ordered(lake, inputs, order, memory_mb, stack))
         self._left: pa.Table | None = None
         self.count = 0

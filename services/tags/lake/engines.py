@@ -81,6 +81,10 @@ class DuckDb:
         """Runs it here."""
         return self._connection.sql(query).to_arrow_table()
 
+    def stream(self, query: str, rows: int) -> pa.RecordBatchReader:
+        """Runs it here, so many rows at a time."""
+        return self._connection.sql(query).to_arrow_reader(rows)
+
 
 class Spark:
     """A Spark session. It reads the files itself: on S3 its own s3a connector must know the bucket."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -50,6 +51,28 @@ async def queued(uow: UnitOfWork) -> list[Asked]:
         most=AT_ONCE,
     )
     return [Asked(row.anchor_id, row.rewritten_ns) for row in rows]
+
+
+async def is_rewriting(uow: UnitOfWork) -> bool:
+    """Whether a file that is read may have an erased anchor."""
+    return bool(await uow.rows("SELECT 1 FROM lake_erasure WHERE rewritten_at IS NULL LIMIT 1"))
+
+
+async def moment(uow: UnitOfWork) -> datetime:
+    """The present, by the clock that erasures are dated with."""
+    return (await uow.rows("SELECT clock_timestamp() AS now"))[0].now  # type: ignore[no-any-return]
+
+
+async def were_asked(uow: UnitOfWork, anchor_ids: Collection[int], since: datetime) -> bool:
+    """Whether files that were opened at that moment may have one of these anchors although it was erased."""
+    return bool(
+        await uow.rows(
+            "SELECT 1 FROM lake_erasure WHERE anchor_id = ANY(CAST(:ids AS bigint[]))"
+            " AND (rewritten_at IS NULL OR rewritten_at >= :since) LIMIT 1",
+            ids=sorted(anchor_ids),
+            since=since,
+        )
+    )
 
 
 async def mark_rewritten(uow: UnitOfWork, anchor_ids: Collection[int]) -> None:

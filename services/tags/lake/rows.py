@@ -45,6 +45,8 @@ SCHEMA: Final = pa.schema(
         ("moments", _NUMBER_MAP),
         # What is nested, as JSON text; empty where it is too long to keep.
         ("other", _WORD_MAP),
+        # The message's place in the stream: what came before a tag was added and what came after.
+        ("sequence", pa.int64()),
     ]
 )
 _ORDER = ("entity_kind", "anchor_id", "occurred_us", "tie", "event_id")
@@ -130,7 +132,7 @@ def _moment(word: str) -> float | None:
 def merged(tables: Sequence[pa.Table]) -> pa.Table:
     """All rows in the order of a file, each event of a kind once."""
     table = pa.concat_tables([conformed(table) for table in tables]).combine_chunks()
-    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in (*_ORDER, "received_us")]))
+    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in (*_ORDER, "received_us", "sequence")]))
     repeats = repeated(table)
     return table.filter(pa.array(~repeats)).combine_chunks() if repeats.any() else table.combine_chunks()
 

@@ -88,10 +88,9 @@ def rows_of(batches: Batches, stones: Mapping[int, Tombstone]) -> dict[tuple[dat
     names: list[str] = []
     occurred: list[int] = []
     received: list[int] = []
-    blocks: list[int] = []
+    sequences: list[int] = []
     properties = Properties()
     for sequence, batch in batches:
-        block = sequence // MESSAGES_PER_BLOCK
         for event in batch.events:
             person, vehicle = event.person, event.vehicle
             for kind, owner, given in (
@@ -112,7 +111,7 @@ def rows_of(batches: Batches, stones: Mapping[int, Tombstone]) -> dict[tuple[dat
                 names.append(event.name)
                 occurred.append(event.occurred_at_us)
                 received.append(event.received_at_us)
-                blocks.append(block)
+                sequences.append(sequence)
                 properties.add(given)
     if not ids:
         return {}
@@ -123,10 +122,11 @@ def rows_of(batches: Batches, stones: Mapping[int, Tombstone]) -> dict[tuple[dat
         [
             *(pa.array(column, field.type) for column, field in zip(plain, SCHEMA, strict=False)),
             *properties.arrays(),
+            pa.array(sequences, pa.int64()),
         ],
         schema=SCHEMA,
     )
-    return _by_file(table, np.array(blocks, np.int64))
+    return _by_file(table, np.array(sequences, np.int64) // MESSAGES_PER_BLOCK)
 
 
 def _by_file(table: pa.Table, blocks: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[tuple[date, int], pa.Table]:

@@ -136,6 +136,35 @@ async def test_a_tag_lives_in_every_replica_from_its_making_to_its_end(replicas:
     assert (True, 3) == (ended.tag.retired, ended.versions[0].version)
 
 
+async def test_an_added_tag_from_events_gets_its_past_from_the_lake_while_more_comes(
+    replicas: tuple[Service, Service], bus: Bus, tmp_path: Path
+) -> None:
+    one, other = replicas
+    catalogue = door(one)
+    late = definition("COUNT(*) FILTER (WHERE event = 'App Opened')", name="opened", title="打开", type=tags_pb.TAG_TYPE_NUMBER)
+    # Without a lake it says so.
+    opened = [event(100 * n + at, person=(n, n, 1)) for n in range(1, 7) for at in range(n)]
+    await happened(bus, *opened[:10])
+    made = await catalogue.CreateTag(pb.CreateTagRequest(definition=late))
+    assert pb.TAG_REACH_FROM_CREATION == made.history.reach
+    for service in replicas:
+        service.kill()
+        service.environment["TROIKA_LAKE"] = str(tmp_path / "lake")
+    await asyncio.gather(*(service.start() for service in replicas))
+    for each in opened[10:]:
+        await happened(bus, each)
+    late.name, late.title = "opened_too", "也打开"
+    made = await catalogue.CreateTag(pb.CreateTagRequest(definition=late))
+    assert pb.TAG_REACH_FILLING == made.history.reach
+    await happened(bus, *(event(900 + n, person=(n, n, 1)) for n in range(1, 7)))
+    for n in range(1, 7):
+        await becomes(7 - n, other, f"opened_too > {n}")
+    await becomes(0, other, "opened_too > 7")
+    other_catalogue = door(other)
+    story = await other_catalogue.GetTag(pb.GetTagRequest(entity_kind=PERSON, name="opened_too"))
+    assert (pb.TAG_REACH_WHOLE, 1.0, 6) == (story.history.reach, story.history.progress, story.history.anchors)
+
+
 async def test_a_mistake_is_told_with_its_place_and_tags_are_searched_in_two_languages(
     replicas: tuple[Service, Service],
 ) -> None:

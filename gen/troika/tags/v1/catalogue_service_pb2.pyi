@@ -87,6 +87,34 @@ TAG_REFRESH_WITH_FILES: TagRefresh.ValueType  # 4
 """With each file of a partner, and when what it said expires."""
 Global___TagRefresh: _TypeAlias = TagRefresh  # noqa: Y015
 
+class _TagReach:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TagReachEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TagReach.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAG_REACH_UNSPECIFIED: _TagReach.ValueType  # 0
+    """Not stated: it does not come from events, or a file defines it."""
+    TAG_REACH_FROM_CREATION: _TagReach.ValueType  # 1
+    """What happened before it was added is not counted: no event lake is kept."""
+    TAG_REACH_FILLING: _TagReach.ValueType  # 2
+    """What happened before is being filled in from the event lake; till then values are of what was counted so far."""
+    TAG_REACH_WHOLE: _TagReach.ValueType  # 3
+    """It is what it would be had it always been there, as far back as the event lake goes."""
+
+class TagReach(_TagReach, metaclass=_TagReachEnumTypeWrapper):
+    """How far back the events of an added tag go."""
+
+TAG_REACH_UNSPECIFIED: TagReach.ValueType  # 0
+"""Not stated: it does not come from events, or a file defines it."""
+TAG_REACH_FROM_CREATION: TagReach.ValueType  # 1
+"""What happened before it was added is not counted: no event lake is kept."""
+TAG_REACH_FILLING: TagReach.ValueType  # 2
+"""What happened before is being filled in from the event lake; till then values are of what was counted so far."""
+TAG_REACH_WHOLE: TagReach.ValueType  # 3
+"""It is what it would be had it always been there, as far back as the event lake goes."""
+Global___TagReach: _TypeAlias = TagReach  # noqa: Y015
+
 class _TagUseKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -296,6 +324,36 @@ class TagVersion(_message.Message):
 Global___TagVersion: _TypeAlias = TagVersion  # noqa: Y015
 
 @_typing.final
+class TagHistory(_message.Message):
+    """The past of an added tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACH_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
+    reach: Global___TagReach.ValueType
+    """How far back it goes."""
+    progress: _builtins.float
+    """Which share of it is there, from 0 to 1."""
+    anchors: _builtins.int
+    """How many anchors had something to say."""
+    def __init__(
+        self,
+        *,
+        reach: Global___TagReach.ValueType = ...,
+        progress: _builtins.float = ...,
+        anchors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "progress", b"progress", "reach", b"reach"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagHistory: _TypeAlias = TagHistory  # noqa: Y015
+
+@_typing.final
 class TagUse(_message.Message):
     """Something that a change of a tag changes, and by how much."""
 
@@ -474,6 +532,7 @@ class GetTagResponse(_message.Message):
     TAG_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tag(self) -> Global___CataloguedTag:
         """As it is now; of a retired one as it was."""
@@ -486,16 +545,21 @@ class GetTagResponse(_message.Message):
     def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___TagUse]:
         """What is built on it, with sizes now."""
 
+    @_builtins.property
+    def history(self) -> Global___TagHistory:
+        """How far back it goes; only of an added tag that comes from events."""
+
     def __init__(
         self,
         *,
         tag: Global___CataloguedTag | None = ...,
         versions: _abc.Iterable[Global___TagVersion] | None = ...,
         uses: _abc.Iterable[Global___TagUse] | None = ...,
+        history: Global___TagHistory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "tag", b"tag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "uses", b"uses", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "tag", b"tag", "uses", b"uses", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,6 +602,7 @@ class CreateTagResponse(_message.Message):
     TAG_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tag(self) -> Global___CataloguedTag:
         """As it is, or would be."""
@@ -550,16 +615,21 @@ class CreateTagResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is allowed but looks wrong, in words."""
 
+    @_builtins.property
+    def history(self) -> Global___TagHistory:
+        """How far back it goes; only of a tag that comes from events, and not in a dry run."""
+
     def __init__(
         self,
         *,
         tag: Global___CataloguedTag | None = ...,
         uses: _abc.Iterable[Global___TagUse] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        history: Global___TagHistory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "tag", b"tag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag", "uses", b"uses", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "tag", b"tag", "uses", b"uses", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

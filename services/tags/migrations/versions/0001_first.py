@@ -168,6 +168,11 @@ def _sharing() -> None:
         " CONSTRAINT pk_tag_definition PRIMARY KEY (entity_kind, name, version))"
     )
     op.execute(
+        "CREATE TABLE backfill (id bigint GENERATED ALWAYS AS IDENTITY, entity_kind smallint NOT NULL, tags text[] NOT NULL,"
+        " cut bigint NOT NULL, after_anchor bigint NOT NULL, anchors bigint NOT NULL,"
+        " started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz, CONSTRAINT pk_backfill PRIMARY KEY (id))"
+    )
+    op.execute(
         "CREATE TABLE catalogue_epoch (id smallint NOT NULL, epoch bigint NOT NULL,"
         " CONSTRAINT pk_catalogue_epoch PRIMARY KEY (id))"
     )

@@ -1,0 +1,1 @@
+"""Base tags that are added while the house runs, and the events of before."""
