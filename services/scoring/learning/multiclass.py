@@ -7,6 +7,7 @@ they reach 50 together, and are left out of the cut otherwise. `other` foretells
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold
 
 from services.scoring.artefact import CLASS, METADATA_KEY, Calibration, metadata, softmax
 from services.scoring.domain import MIN_OF_EACH_CLASS, Floats, TrainingRefused
@@ -24,7 +26,7 @@ from services.scoring.learning import trees
 from services.scoring.learning.cut import Cut, Labels, Progress, Trained
 from services.scoring.learning.metrics import Z95, auc_with_error, expected_calibration_error
 from services.scoring.learning.trees import Shape, fit_trees
-from services.scoring.learning.validation import plan
+from services.scoring.learning.validation import FOLDS, Fold, plan
 
 OTHER = "other"
 # Rounds that are tried are read off one fit.
@@ -57,14 +59,11 @@ def train(cut: Cut, progress: Progress) -> Trained:
     """
     cut = without_rare(cut)
     encodings = fit_encodings(features_of(cut.frame), cut.frame)
-    matrix, labels, count = matrix_of(encodings, cut.frame), cut.labels, len(cut.classes)
-    folds = plan(cut).folds
+    matrix, labels = matrix_of(encodings, cut.frame), cut.labels
+    folds = _folds(cut)
     judged = [unseen for _, unseen in folds]
     said: dict[tuple[Shape, int], list[Floats]] = {}
     for number, (seen, unseen) in enumerate(folds):
-        # A fold by time may lack a class; what was never seen has no trees, and a class needs rows to be judged by.
-        if len(np.unique(labels[seen])) < count:
-            raise TrainingRefused("TOO_FEW_OF_EACH_CLASS", "a class does not occur in an earlier part of the cut")
         for shape, tried in TREES.items():
             booster = fit_trees(matrix[seen], labels[seen], shape, max(tried), SEEDS[0])
             for rounds, margin in enumerate(booster.staged_decision_function(matrix[unseen]), start=1):
@@ -108,6 +107,14 @@ def without_rare(cut: Cut) -> Cut:
     rows = np.flatnonzero(kept)
     moments = cut.moments[rows] if len(cut.moments) else cut.moments
     return Cut(cut.frame.rows(rows), labels[rows], tuple(frequent), moments)
+
+
+def _folds(cut: Cut) -> Sequence[Fold]:
+    """By time where that can be, see `plan`; a part of the past in which a class does not occur cannot foretell it."""
+    folds = [fold for fold in plan(cut).folds if len(np.unique(cut.labels[fold[0]])) == len(cut.classes)]
+    if folds:
+        return folds
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(np.zeros((len(cut.labels), 1)), cut.labels))
 
 
 def fit_levels(margins: Floats, labels: Labels) -> Levels:
