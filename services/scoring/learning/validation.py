@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from services.scoring.domain import Floats
+from services.scoring.domain import Floats, TrainingRefused
 from services.scoring.frame import Ids
 from services.scoring.learning.cut import Cut, Labels
 
@@ -58,7 +58,10 @@ def _forward(moments: Ids, labels: Labels) -> list[Fold]:
 
 def _random(persons: Ids, labels: Labels) -> list[Fold]:
     rows = np.zeros((len(labels), 1))
-    if len(np.unique(persons)) < len(persons):
+    distinct = len(np.unique(persons))
+    if distinct < FOLDS:
+        raise TrainingRefused("TOO_FEW_POSITIVES", f"all rows are of {distinct} persons")
+    if distinct < len(persons):
         return list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(rows, labels, persons))
     return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(rows, labels))
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from services.scoring.models import purchase_intent
+from services.scoring.models import churn, dormant_wake_up, purchase_intent, repurchase
 from services.scoring.models.specification import Specification
 
-MODELS: dict[str, Specification] = {purchase_intent.SPECIFICATION.name: purchase_intent.SPECIFICATION}
+_ALL = (
+    churn.SPECIFICATION,
+    dormant_wake_up.SPECIFICATION,
+    purchase_intent.SPECIFICATION,
+    repurchase.SPECIFICATION,
+)
+MODELS: dict[str, Specification] = {specification.name: specification for specification in _ALL}
