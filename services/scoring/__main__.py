@@ -9,8 +9,8 @@ from troika.scoring.v1.model_service_pb2_grpc import add_ModelServiceServicer_to
 from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
 
 from chassis import run
-from chassis.run import Runtime
-from services.scoring import consumers, events
+from chassis.run import PlainVerb, Runtime, Verb
+from services.scoring import command, consumers, events, text_command
 from services.scoring.evaluating import Evaluation
 from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
@@ -21,6 +21,7 @@ from services.scoring.rpc import ScoringRpc
 from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
+from services.scoring.texts import TextReader
 from services.scoring.training import Training
 from services.scoring.trials import Trial
 from services.scoring.watching import Watch
@@ -42,11 +43,19 @@ async def serve(settings: Settings) -> None:
             Kind.TRIAL: Trial(database, tags, registry),
         }
         worker = Worker(database, works, settings.operation_lease_s)
-        runtime.consumes(consumers.tags_changed(scorer), consumers.entities_changed())
+        reader = TextReader(key)
+        runtime.consumes(
+            consumers.tags_changed(scorer),
+            consumers.entities_changed(),
+            consumers.events_resolved(reader, settings.text_properties),
+        )
         runtime.spawn(scorer.run(), "second looks")
         runtime.spawn(worker.run(), "worker")
         runtime.spawn(Watch(database, worker, settings.watch_every_s).run(), "watch")
-        scores, models = ScoringRpc(database, registry, tags, MODELS), ModelRpc(database, tags, registry, worker, MODELS)
+        scores, models = (
+            ScoringRpc(database, registry, tags, reader, MODELS),
+            ModelRpc(database, tags, registry, worker, MODELS),
+        )
 
         def register(server: grpc.aio.Server) -> None:
             add_ScoringServiceServicer_to_server(scores, server)
@@ -55,9 +64,15 @@ async def serve(settings: Settings) -> None:
         await runtime.serve(settings.allowed_callers(), register)
 
 
+VERBS: tuple[Verb[Settings] | PlainVerb, ...] = (
+    Verb("train-text", "train the text model on labelled texts", text_command.run, text_command.arguments),
+    *command.VERBS,
+)
+
+
 def main() -> None:
     """Command line."""
-    run.main("scoring", Settings, Path(__file__).parent / "migrations", serve)
+    run.main("scoring", Settings, Path(__file__).parent / "migrations", serve, VERBS)
 
 
 if __name__ == "__main__":

@@ -50,19 +50,19 @@ class Seal:
     signature: bytes
 
 
-def seal(key: bytes, model: str, version: int, artefact: bytes) -> Seal:
+def seal(key: bytes, model: str, version: int, artefact: bytes, format_: str = FORMAT) -> Seal:
     """Seals an artefact as this version of this model."""
     sha256 = hashlib.sha256(artefact).hexdigest()
-    return Seal(FORMAT, sha256, _signature(key, model, version, FORMAT, sha256))
+    return Seal(format_, sha256, _signature(key, model, version, format_, sha256))
 
 
-def check_seal(key: bytes, model: str, version: int, artefact: bytes, given: Seal) -> None:
-    """Raises ArtefactRefused unless `seal` with this key made it for these very bytes."""
+def check_seal(key: bytes, model: str, version: int, artefact: bytes, given: Seal, format_: str = FORMAT) -> None:
+    """Raises ArtefactRefused unless `seal` with this key made it for these very bytes, and they are of this format."""
     sha256 = hashlib.sha256(artefact).hexdigest()
     genuine = hmac.compare_digest(given.signature, _signature(key, model, version, given.format, sha256))
     if not genuine or given.sha256 != sha256:
         raise ArtefactRefused("a stored model has a false seal")
-    if given.format != FORMAT:
+    if given.format != format_:
         raise ArtefactRefused("a stored model has an unknown format")
 
 
@@ -120,7 +120,7 @@ class ServedModel:
     def effect(self, matrix: Matrix) -> Floats:
         """By how much a push moves each row's probability, -1 to 1."""
         pushed, spared = self._outputs(matrix).T
-        return pushed - spared
+        return np.asarray(pushed - spared)
 
     def probabilities(self, matrix: Matrix) -> Floats:
         """Rows by classes: calibrated probabilities that sum to 1. The slope is a temperature, the intercept says nothing."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
-from services.scoring import consents, events, store
+from services.scoring import consents, events, store, texts
 from services.scoring.handlers import Scorer
+from services.scoring.texts import TextReader
 
 TAGS = "scoring-tags"
 ENTITIES = "scoring-entities"
+TEXTS = "scoring-texts"
 # At most 5,000 changes a message: the persons of a batch fit one question to tags.
 BATCH = 16
+# Messages hold up to 500 events: were all of them texts, they would take two seconds.
+TEXT_BATCH = 4
 
 
 def tags_changed(scorer: Scorer) -> Consumer:
@@ -29,6 +33,26 @@ def tags_changed(scorer: Scorer) -> Consumer:
             await scorer.score_changed(uow, version, changes)
 
     return Consumer(TAGS, events.TAGS_CHANGED, handle, BATCH)
+
+
+def events_resolved(reader: TextReader, properties: Collection[str]) -> Consumer:
+    """Reads the texts that come with events; before a text model is trained they go by unread."""
+
+    async def handle(uow: UnitOfWork, messages: Sequence[Message]) -> None:
+        if (model := await reader.in_use(uow)) is None:
+            return
+        resolved, unreadable = events.resolved_events(messages)
+        for message in unreadable:
+            uow.dead_letter(TEXTS, message.subject, message.data, "NOT_A_RESOLVED_BATCH")
+        given = list(texts.written(resolved, properties))
+        erased = await store.erased(uow, [each.event.person.entity_id for each in given])
+        given = [each for each in given if each.event.person.entity_id not in erased]
+        if given:
+            _, readings = await reader.classify(model, [each.text for each in given])
+            for told in await texts.keep(uow, given, readings):
+                uow.publish(events.TEXTS_READ, told.SerializeToString())
+
+    return Consumer(TEXTS, events.EVENTS_RESOLVED, handle, TEXT_BATCH)
 
 
 def entities_changed() -> Consumer:

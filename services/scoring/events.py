@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
-from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, EntitiesChanged
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, EntitiesChanged, ResolvedBatch, ResolvedEvent
 from troika.scoring.v1 import events_pb2
 from troika.tags.v1 import events_pb2 as tags_pb2
 
@@ -20,7 +20,9 @@ from services.scoring.frame import Value
 SCORES_CHANGED = "troika.scores.changed.v1"
 TAGS_CHANGED = "troika.tags.changed.v1"
 ENTITIES_CHANGED = "troika.entities.changed.v1"
-STREAMS = (Stream("SCORES_CHANGED", (SCORES_CHANGED,)),)
+TEXTS_READ = "troika.texts.read.v1"
+EVENTS_RESOLVED = "troika.events.resolved.v1"
+STREAMS = (Stream("SCORES_CHANGED", (SCORES_CHANGED,)), Stream("TEXTS_READ", (TEXTS_READ,)))
 MAX_SCORES = 5000
 
 
@@ -118,6 +120,18 @@ def entities_changes(messages: Sequence[Message]) -> EntitiesHeard:
             if move.entity_kind == ENTITY_KIND_PERSON
         ]
     return heard
+
+
+def resolved_events(messages: Sequence[Message]) -> tuple[list[ResolvedEvent], list[Message]]:
+    """Events of messages, and the messages that are no ResolvedBatch at all."""
+    events: list[ResolvedEvent] = []
+    unreadable = []
+    for message in messages:
+        try:
+            events += ResolvedBatch.FromString(message.data).events
+        except DecodeError:
+            unreadable.append(message)
+    return events, unreadable
 
 
 def _values(column: tags_pb2.TagChanges) -> Sequence[Value]:

@@ -22,6 +22,9 @@ class Settings(ChassisSettings):
     model_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may train, compare and promote models, as JSON list."
     )
+    text_properties: frozenset[str] = Field(
+        frozenset({"comment", "text"}), description="Properties of events whose words are read as feedback, as JSON list."
+    )
     # Three missed heartbeats: shorter, and a busy machine loses its own work; longer, and a takeover waits.
     operation_lease_s: float = Field(15.0, gt=0, description="Long work whose process is silent for so long is taken over.")
     # The tags index promises to show a change within one second (DESIGN promise 5); twice that is past any doubt.

@@ -12,7 +12,7 @@ from troika.scoring.v1 import events_pb2 as scoring
 from chassis.bus import Consumer, Message
 from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
-from services.tags import consents, erasing, events, handlers, relating, scores
+from services.tags import consents, erasing, events, handlers, relating, scores, texts
 from services.tags.consents import Said
 from services.tags.domain.catalogue import RELATIONS, Kind, TagType
 from services.tags.domain.facts import BadEvent, Occurrence, Statement
@@ -28,6 +28,7 @@ EVENTS_RESOLVED: Final = "EVENTS_RESOLVED"
 RESOLVED: Final = "tags-resolved"
 ENTITIES: Final = "tags-entities"
 SCORES: Final = "tags-scores"
+TEXTS: Final = "tags-texts"
 STATED: Final = frozenset(RELATIONS[Kind.PERSON, Kind.VEHICLE])
 _CONCERNING: Final = {(int(one), int(other)): kinds for (one, other), kinds in RELATIONS.items()}
 _UNTAGGED: Final = frozenset({identity.ENTITY_KIND_HOUSEHOLD, identity.ENTITY_KIND_DEALER, identity.ENTITY_KIND_DEVICE})
@@ -43,6 +44,7 @@ def consumers(rules: TagRules) -> tuple[Consumer, ...]:
         Consumer(RESOLVED, "troika.events.resolved.v1", _Resolved(rules), MESSAGES_PER_BATCH, LANES),
         Consumer(ENTITIES, "troika.entities.changed.v1", _Entities(rules), MESSAGES_PER_BATCH),
         Consumer(SCORES, "troika.scores.changed.v1", _Scores(rules), MESSAGES_PER_BATCH),
+        Consumer(TEXTS, "troika.texts.read.v1", _Texts(rules), MESSAGES_PER_BATCH),
     )
 
 
@@ -205,3 +207,16 @@ class _Scores:
                 by_tag.setdefault(tag.name, []).extend(map(read, changed.scores))
         for name, given in by_tag.items():
             events.publish(uow, await scores.apply(uow, self._rules, name, given))
+
+
+class _Texts:
+    """What scoring has read in texts."""
+
+    def __init__(self, rules: TagRules) -> None:
+        self._rules = rules
+
+    async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
+        """Folds all texts of the messages."""
+        await self._rules.hold(uow)
+        told = [scoring.TextsRead.FromString(message.data) for message in messages]
+        await _apply(uow, self._rules, texts.batch_of(self._rules.facts, told))

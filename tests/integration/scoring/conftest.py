@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
@@ -33,6 +34,7 @@ from services.scoring.rpc import ScoringRpc
 from services.scoring.rpc_models import ModelRpc
 from services.scoring.settings import Settings
 from services.scoring.tag_door import TagDoor
+from services.scoring.texts import TextReader
 from services.scoring.training import Training
 from services.scoring.trials import Trial
 from services.scoring.working import Work, Worker
@@ -65,15 +67,17 @@ class World:
     models: ModelServiceStub
     # Every score on the bus, in order.
     published: list[tuple[int, events_pb2.PersonScore]]
+    # host:port of the doors.
+    target: str
 
-    async def store(self, fitted: Trained) -> int:
+    async def store(self, fitted: Trained, model: str = MODEL, **card: Any) -> int:
         """Stores a model that was fitted before; returns its version."""
-        return await store_version(self.database, fitted.artefact)
+        return await store_version(self.database, fitted.artefact, model, **card)
 
-    async def adopt(self, fitted: Trained) -> pb.Operation:
+    async def adopt(self, fitted: Trained, model: str = MODEL, **card: Any) -> pb.Operation:
         """Puts a model in use that was fitted before, and waits until everybody is scored."""
-        version = await self.store(fitted)
-        asked = pb.PromoteVersionRequest(model=MODEL, version=version)
+        version = await self.store(fitted, model, **card)
+        asked = pb.PromoteVersionRequest(model=model, version=version)
         return await self.ended((await self.models.PromoteVersion(asked)).operation.operation_id)
 
     async def train(self, goal: str = GOAL) -> pb.Operation:
@@ -96,12 +100,12 @@ class World:
         )
 
 
-async def store_version(database: Database, fitted: bytes) -> int:
+async def store_version(database: Database, fitted: bytes, model: str = MODEL, **card: Any) -> int:
     """Stores a version without putting it in use; returns its number."""
     async with database.transaction() as uow:
-        version = await store.next_version(uow, MODEL)
-        seal = artefact.seal(KEY, MODEL, version, fitted)
-        await store.add_version(uow, MODEL, version, card=CARD, artefact=fitted, seal=seal)
+        version = await store.next_version(uow, model)
+        seal = artefact.seal(KEY, model, version, fitted)
+        await store.add_version(uow, model, version, card=CARD | card, artefact=fitted, seal=seal)
     return version
 
 
@@ -136,14 +140,14 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
             operations.Kind.TRAIN: Training(database, door, MODELS, everybody, KEY),
             operations.Kind.SCORE: everybody,
             operations.Kind.EVALUATE: Evaluation(database, door, registry, everybody, KEY),
-            operations.Kind.TRIAL: Trial(database, door, registry),
+            operations.Kind.TRIAL: Trial(database, door, registry, look_at_most_every_s=0.2),
         }
         worker = Worker(database, works, 3)
-        callers = frozenset({"scoring"})
+        callers = frozenset({"scoring", "operator"})
         server = rpc.Server(
-            HASHES, {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers}, with_reflection=False
+            HASHES | {"operator": HASHES["scoring"]}, {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers}, with_reflection=False
         )
-        add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, MODELS), server.aio)
+        add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, TextReader(KEY), MODELS), server.aio)
         add_ModelServiceServicer_to_server(ModelRpc(database, door, registry, worker, MODELS), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)
@@ -167,7 +171,7 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
             )
         ]
         try:
-            yield World(database, bus, tags, scorer, worker, ScoringServiceStub(own), ModelServiceStub(own), published)
+            yield World(database, bus, tags, scorer, worker, ScoringServiceStub(own), ModelServiceStub(own), published, f"127.0.0.1:{port}")
         finally:
             await stop(tasks)
 
