@@ -23,7 +23,7 @@ MIN_SEEDS = 20
 MIN_OTHERS = 50
 # More seeds than this, or others, teach nothing more and take time: as many are drawn.
 MOST_SEEDS = 10_000
-BASE_SAMPLE = 40_000
+BASE_SAMPLE = 30_000
 # Of more persons than this the trees order only about as many, those whom the bits put first.
 TREES_FOR = 150_000
 # What a hold-out decides between: the share of the trees in the sum of both log-odds.
@@ -198,7 +198,7 @@ def recall_area(scores: Floats, wanted: Labels) -> float:
 
 def _boosters(rows: int) -> int:
     # Where rows are few a booster is cheap and its chance large.
-    return 3 if rows <= 10_000 else 2 if rows <= 40_000 else 1
+    return 3 if rows <= 10_000 else 2 if rows <= 35_000 else 1
 
 
 def _drawn(frame: Frame, most: int, random: np.random.Generator) -> Frame:
