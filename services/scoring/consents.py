@@ -115,6 +115,12 @@ async def silent(uow: UnitOfWork, persons: Ids, regime: str, at: datetime) -> ND
     return ~np.isin(persons, [row.person_id for row in rows if row.allowed and not row.forbidden])
 
 
+async def forbidden(uow: UnitOfWork) -> Ids:
+    """Everybody who has switched personalisation off, ascending."""
+    rows = await uow.fetch("SELECT DISTINCT person_id FROM consent WHERE withdrawn_us >= given_us ORDER BY 1")
+    return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+
 def regime_of(card: Mapping[str, object]) -> str:
     """The regime of a version, from its card."""
     return str(card.get("consent", OPT_OUT))

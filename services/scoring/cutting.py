@@ -106,7 +106,7 @@ async def _cut_at(tags: TagDoor, wanted: Wanted, names: Sequence[str], at: datet
     treated = None
     if wanted.treated_predicate:
         treated = np.isin(frame.persons, await tags.audience(wanted.treated_predicate, until))
-    moments = np.full(len(frame), int(at.timestamp() * 1e6), np.int64)
+    moments = np.full(len(frame) if until else 0, int(at.timestamp() * 1e6), np.int64)
     if not wanted.label_tag:
         # Who was in the cut and did it; of the present, one question answers that at one moment.
         goal = wanted.goal_predicate if until else f"({wanted.goal_predicate}) AND ({wanted.cut_predicate})"
@@ -124,7 +124,7 @@ async def _cut_at(tags: TagDoor, wanted: Wanted, names: Sequence[str], at: datet
         _rows(frame, known),
         column.indexes[places],
         column.words,
-        moments[known],
+        moments[known] if until else moments,
         None if treated is None else treated[known],
     )
 

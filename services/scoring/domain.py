@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 # 500 points stand for these odds. One in thirteen: the usual answer to a call that nobody chose carefully.
 ODDS_AT_500 = 1 / 12
 MIN_OF_EACH_CLASS = 50
+# A push that adds this much to the probability stands for 750 points: two more of a hundred say yes because of it.
+EFFECT_AT_750 = 0.02
 
 
 class TrainingRefused(Exception):
@@ -49,6 +51,17 @@ def score_of(probability: Floats) -> Floats:
 def probability_of(score: Floats) -> Floats:
     """The inverse of `score_of`."""
     return ODDS_AT_500 * score / (1000 - score + ODDS_AT_500 * score)
+
+
+def uplift_score(effect: Floats) -> Floats:
+    """500 + 500 * effect / (|effect| + 0.02), of an effect of -1 to 1: 500 is no effect, below it a push does harm."""
+    return 500 + 500 * effect / (np.abs(effect) + EFFECT_AT_750)
+
+
+def effect_of(score: Floats) -> Floats:
+    """The inverse of `uplift_score`."""
+    part = (score - 500) / 500
+    return np.asarray(EFFECT_AT_750 * part / (1 - np.abs(part)))
 
 
 _STRING = re.compile(r"'(?:[^']|'')*'")

@@ -61,8 +61,11 @@ def main() -> None:
     """Trains what stdin asks for; ends with a line that has either `artefact` and `metrics`, or `refused`."""
     # Scores of people who are here now come before a model of tomorrow.
     os.nice(5)
-    module, cut, _trusted = unpack(sys.stdin.buffer.read())
+    module, cut, trusted = unpack(sys.stdin.buffer.read())
+    # Only here: who packs runs the doors, and has no use for learners in memory.
+    refuse_leaks = importlib.import_module("services.scoring.learning.refusals").refuse_leaks
     try:
+        refuse_leaks(cut, trusted)
         trained = importlib.import_module(module).train(cut, lambda share: _say(progress=share))
     except TrainingRefused as refusal:
         _say(refused=refusal.reason, detail=refusal.detail)

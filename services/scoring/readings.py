@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.scoring.artefact import ServedModel
-from services.scoring.domain import Floats, score_of
+from services.scoring.artefact import CLASS, EFFECT, PROBABILITY, ServedModel
+from services.scoring.domain import Floats, score_of, uplift_score
 from services.scoring.frame import Matrix
 from services.scoring.registry import Version
 
@@ -25,8 +25,21 @@ class Readings:
 
 def read(model: ServedModel, matrix: Matrix) -> Readings:
     """What a model says of rows."""
-    probability = model.probability(matrix)
-    return Readings(score_of(probability), probability, [""] * len(matrix))
+    if model.kind == CLASS:
+        shares = model.probabilities(matrix)
+        likeliest = shares.argmax(axis=1) if len(matrix) else np.empty(0, np.int64)
+        probability = shares[np.arange(len(matrix)), likeliest]
+        return Readings(score_of(probability), probability, [model.classes[place] for place in likeliest.tolist()])
+    probability = model.effect(matrix) if model.kind == EFFECT else model.probability(matrix)
+    return Readings(_score(model.kind, probability), probability, [""] * len(matrix))
+
+
+def scoring_as(model: ServedModel, row: Matrix) -> Callable[[Matrix], Floats]:
+    """What scores other rows would have; by a model of classes, for the class that is the likeliest of this row."""
+    if model.kind != CLASS:
+        return lambda matrix: read(model, matrix).scores
+    label = int(model.probabilities(row[None, :])[0].argmax())
+    return lambda matrix: score_of(model.probabilities(matrix)[:, label])
 
 
 def neutral(said: Readings, silent: NDArray[np.bool_], version: Version) -> Readings:
@@ -34,6 +47,17 @@ def neutral(said: Readings, silent: NDArray[np.bool_], version: Version) -> Read
     if not silent.any():
         return said
     usual = np.where(silent, version.usual, said.probabilities)
-    scores = np.where(silent, score_of(np.array([version.usual]))[0], said.scores)
+    scores = np.where(silent, usual_score(version), said.scores)
     labels = ["" if quiet else label for quiet, label in zip(silent, said.labels, strict=True)]
     return Readings(scores, usual, labels)
+
+
+def usual_score(version: Version) -> float:
+    """The score of all of whom nothing may be said."""
+    return float(_score(version.served.kind, np.array([version.usual]))[0])
+
+
+def _score(kind: str, probability: Floats) -> Floats:
+    if kind not in (PROBABILITY, EFFECT, CLASS):
+        raise ValueError(kind)
+    return uplift_score(probability) if kind == EFFECT else score_of(probability)

@@ -23,8 +23,9 @@ class Version(NamedTuple):
 
     @property
     def usual(self) -> float:
-        """The share of the training cut that did it: what is said of those of whom nothing may be said."""
-        return float(self.card["training_positives"] / max(self.card["training_persons"], 1))
+        """What is said of those of whom nothing may be said: see `services.scoring.usual`."""
+        share = self.card["training_positives"] / max(self.card["training_persons"], 1)
+        return float(self.card.get("usual", share))
 
 
 class Registry:

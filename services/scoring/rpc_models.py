@@ -16,9 +16,11 @@ from services.scoring import evaluating, health, operations, store, trials
 from services.scoring.artefact import ArtefactRefused
 from services.scoring.cutting import Wanted, check_leaks
 from services.scoring.domain import TrainingRefused
+from services.scoring.models import attributes
 from services.scoring.models.specification import Foretells, Specification
 from services.scoring.operations import Kind, Operation, State
 from services.scoring.registry import Registry
+from services.scoring.sensitive import refuse_sensitive
 from services.scoring.store import StoredModel
 from services.scoring.tag_door import TagDoor
 from services.scoring.working import Worker
@@ -43,6 +45,7 @@ class ModelRpc(ModelServiceServicer):
         specification = self._specification(request.model)
         wanted = _wanted(request)
         _check(specification, wanted)
+        await self._refuse_sensitive(wanted)
         if not wanted.as_of_s:
             try:
                 check_leaks(wanted, wanted.features, await self._tags.catalogue(fresh=True))
@@ -210,6 +213,20 @@ class ModelRpc(ModelServiceServicer):
         if version:
             raise NotFound("no such version", reason="UNKNOWN_VERSION", field="version")
         raise FailedPrecondition("this model has not been trained yet", reason="MODEL_NOT_TRAINED", field="model")
+
+    async def _refuse_sensitive(self, wanted: Wanted) -> None:
+        """Nothing sensitive is ever foretold of anybody, by whatever name and through whatever tags."""
+        catalogue = await self._tags.catalogue(fresh=True)
+        if wanted.label_tag:
+            tag = catalogue.get(wanted.label_tag)
+            if tag is None:
+                raise InvalidArgument(f"unknown tag {wanted.label_tag}", reason="UNKNOWN_TAG", field="label_tag")
+            refuse_sensitive("label_tag", f'"{tag.name}"', catalogue)
+            try:
+                attributes.refuse_sensitive(tag.name, tag.sensitivity, tag.title)
+            except TrainingRefused as refusal:
+                raise InvalidArgument(refusal.detail, reason="SENSITIVE_TAG", field="label_tag") from refusal
+        refuse_sensitive("goal_predicate", wanted.goal_predicate, catalogue)
 
     def _specification(self, model: str) -> Specification:
         specification = self._models.get(model)

@@ -19,10 +19,13 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 from chassis.errors import InvalidArgument
 from chassis.rpc import reason_of
 from services.scoring.frame import Column, Frame, Ids, Numbers, Words, joined
+from services.scoring.lookalike.choosing import TagTerm
 
 # Online work gives up soon and is retried by the bus; a training may wait for a long stream.
 ONLINE_TIMEOUT_S = 5.0
 STREAM_TIMEOUT_S = 600.0
+DESCRIBE_TIMEOUT_S = 30.0
+MOST_TERMS = 1000
 MAX_IDS = 100_000
 # New tags come a few times a day; a stale list only lets a new tag be found so much later.
 KEEP_CATALOGUE_S = 60.0
@@ -40,6 +43,12 @@ class PersonTag(NamedTuple):
     from_events: bool
     sensitive: bool
     score_model: str
+    title: str = ""
+    description: str = ""
+    # public, internal, personal or sensitive.
+    sensitivity: str = ""
+    # What it takes from events; empty for all others.
+    aggregate: str = ""
 
     @property
     def learnable(self) -> bool:
@@ -78,8 +87,7 @@ class TagDoor:
             page = await self._stub.ListTags(pb.ListTagsRequest(page_size=1000, page_token=token), timeout=ONLINE_TIMEOUT_S)
             for tag in page.tags:
                 if tag.entity_kind == ENTITY_KIND_PERSON:
-                    expression = "" if tag.from_events else tag.expression
-                    found[tag.name] = PersonTag(tag.name, tag.type, expression, tag.from_events, tag.sensitive, tag.score_model)
+                    found[tag.name] = _person_tag(tag)
             token = page.next_page_token
             if not token:
                 self._catalogue, self._read_at = found, time.monotonic()
@@ -96,12 +104,24 @@ class TagDoor:
 
     async def audience(self, predicate: str, as_of: datetime | None = None) -> Ids:
         """The persons of a predicate, ascending; now, or as of a moment of the past."""
-        request = pb.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate)
+        request = pb.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, packed=as_of is None)
         if as_of is not None:
             request.as_of.FromDatetime(as_of)
-        stream = self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S)
-        chunks = [np.array(chunk.entity_ids, np.int64) async for chunk in stream]
-        return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
+        parts: list[Ids] = []
+        async for chunk in self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S):
+            parts += [np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64), np.array(chunk.entity_ids, np.int64)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    async def described(self, predicate: str, among: str) -> list[TagTerm]:
+        """What the persons of a predicate have more or less often than others `among` (empty: all)."""
+        answer = await self._stub.DescribeAudience(
+            pb.DescribeAudienceRequest(
+                entity_kind=ENTITY_KIND_PERSON, predicate=predicate, base_predicate=among, limit=MOST_TERMS
+            ),
+            timeout=DESCRIBE_TIMEOUT_S,
+        )
+        audience = max(answer.audience, 1)
+        return [TagTerm(term.tag, term.audience_count / audience, term.lift, term.significant) for term in answer.terms]
 
     async def values(self, predicate: str, tags: Sequence[str], at: datetime, *, past: bool = False) -> AsyncIterator[Frame]:
         """Tag values of the persons of a predicate (empty: all), ascending, in chunks of at most 10,000.
@@ -125,6 +145,21 @@ class TagDoor:
             stream = self._stub.StreamTagValues(request, timeout=ONLINE_TIMEOUT_S)
             frames += [_frame(chunk, tags, times, at.timestamp()) async for chunk in stream]
         return joined(frames)
+
+
+def _person_tag(tag: pb.Tag) -> PersonTag:
+    return PersonTag(
+        tag.name,
+        tag.type,
+        "" if tag.from_events else tag.expression,
+        tag.from_events,
+        tag.sensitive,
+        tag.score_model,
+        tag.title,
+        tag.description,
+        tag.sensitivity,
+        tag.expression if tag.from_events else "",
+    )
 
 
 def days_before(at_s: float, moments: np.ndarray | float) -> np.ndarray:

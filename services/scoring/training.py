@@ -8,7 +8,7 @@ import grpc
 
 from chassis.db import Database
 from chassis.rpc import reason_of
-from services.scoring import artefact, fitting, store
+from services.scoring import artefact, fitting, store, usual
 from services.scoring.cutting import Wanted, read_cut
 from services.scoring.domain import TrainingRefused
 from services.scoring.everybody import Everybody
@@ -74,6 +74,7 @@ class Training:
             "operation_id": task.operation.operation_id,
             "wanted": wanted.recorded(),
             "recalibrated_from": 0,
+            **usual.of_cut(cut, specification.foretells),
         }
         model = task.operation.model
         async with self._database.transaction() as uow:

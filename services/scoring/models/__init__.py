@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from services.scoring.models import churn, dormant_wake_up, purchase_intent, repurchase
+from services.scoring.models import attributes, churn, dormant_wake_up, next_best_offer, purchase_intent, repurchase
 from services.scoring.models.specification import Specification
 
 _ALL = (
+    *attributes.SPECIFICATIONS,
     churn.SPECIFICATION,
     dormant_wake_up.SPECIFICATION,
+    next_best_offer.SPECIFICATION,
     purchase_intent.SPECIFICATION,
     repurchase.SPECIFICATION,
 )

@@ -145,7 +145,9 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
         worker = Worker(database, works, 3)
         callers = frozenset({"scoring", "operator"})
         server = rpc.Server(
-            HASHES | {"operator": HASHES["scoring"]}, {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers}, with_reflection=False
+            HASHES | {"operator": HASHES["scoring"]},
+            {Settings.rpc_service: callers, "troika.scoring.v1.ModelService": callers},
+            with_reflection=False,
         )
         add_ScoringServiceServicer_to_server(ScoringRpc(database, registry, door, TextReader(KEY), MODELS), server.aio)
         add_ModelServiceServicer_to_server(ModelRpc(database, door, registry, worker, MODELS), server.aio)
@@ -171,7 +173,17 @@ async def open_world(databases: DatabaseFactory, bus: Bus, tags: TagsPort) -> As
             )
         ]
         try:
-            yield World(database, bus, tags, scorer, worker, ScoringServiceStub(own), ModelServiceStub(own), published, f"127.0.0.1:{port}")
+            yield World(
+                database,
+                bus,
+                tags,
+                scorer,
+                worker,
+                ScoringServiceStub(own),
+                ModelServiceStub(own),
+                published,
+                f"127.0.0.1:{port}",
+            )
         finally:
             await stop(tasks)
 

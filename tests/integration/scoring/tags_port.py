@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +37,11 @@ class TagsPort(TagsServiceServicer):
     persons: dict[int, dict[str, Value]]
     tags: frozenset[str]
     expressions: dict[str, str] = field(default_factory=dict)
+    # What the catalogue says of single tags, beyond what their values show.
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
     value_calls: int = 0
+    # More predicates that it knows.
+    audiences: dict[str, Callable[[dict[str, Value]], bool]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, contacts: Contacts, rows: range, answered: range) -> TagsPort:
@@ -51,6 +57,8 @@ class TagsPort(TagsServiceServicer):
         answers = {p: tags.get("offer_answer") for p, tags in self.persons.items()}
         if predicate == "":
             return sorted(answers)
+        if predicate in self.audiences:
+            return sorted(p for p, tags in self.persons.items() if self.audiences[predicate](tags))
         if predicate == CUT:
             return sorted(p for p, a in answers.items() if a is not None)
         if predicate in (GOAL, f"({GOAL}) AND ({CUT})"):
@@ -64,13 +72,40 @@ class TagsPort(TagsServiceServicer):
         return pb.CountAudienceResponse(count=len(self.meant(request.predicate)), base=len(self.persons))
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Any) -> pb.ListTagsResponse:
-        tags = [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, from_events=True) for n in sorted(self.tags)]
+        tags = [
+            pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, from_events=True, type=self._type(n), **self.told.get(n, {}))
+            for n in sorted(self.tags)
+        ]
         tags += [pb.Tag(name=n, entity_kind=ENTITY_KIND_PERSON, expression=e) for n, e in self.expressions.items()]
         return pb.ListTagsResponse(tags=tags)
 
     async def StreamAudience(self, request: pb.StreamAudienceRequest, context: Any) -> AsyncIterator[pb.StreamAudienceResponse]:
         for ids in _chunks(self.meant(request.predicate)):
-            yield pb.StreamAudienceResponse(entity_ids=ids)
+            if request.packed:
+                yield pb.StreamAudienceResponse(packed_ids=array.array("I", ids).tobytes())
+            else:
+                yield pb.StreamAudienceResponse(entity_ids=ids)
+
+    async def DescribeAudience(self, request: pb.DescribeAudienceRequest, context: Any) -> pb.DescribeAudienceResponse:
+        inside, base = set(self.meant(request.predicate)), self.meant(request.base_predicate)
+        counts: Counter[tuple[str, str]] = Counter()
+        alike: Counter[tuple[str, str]] = Counter()
+        for person in base:
+            words = [(tag, value) for tag, value in self.persons[person].items() if isinstance(value, str)]
+            counts.update(words)
+            if person in inside:
+                alike.update(words)
+        terms = [
+            pb.AudienceTerm(
+                tag=tag, audience_count=n, lift=(n / len(inside)) / (counts[tag, word] / len(base)), significant=True
+            )
+            for (tag, word), n in alike.items()
+        ]
+        return pb.DescribeAudienceResponse(terms=terms, audience=len(inside), base=len(base))
+
+    def _type(self, tag: str) -> pb.TagType:
+        words = any(isinstance(tags.get(tag), str) for tags in self.persons.values())
+        return pb.TAG_TYPE_CATEGORY if words else pb.TAG_TYPE_NUMBER
 
     async def StreamTagValues(
         self, request: pb.StreamTagValuesRequest, context: Any
