@@ -127,6 +127,8 @@ class Evaluation:
         model = version.served.model
         card = dict(version.card) | {
             "metrics": made.metrics,
+            # What may be said of those of whom nothing may be said has moved with the base rate.
+            "usual": made.metrics["rate"],
             "operation_id": task.operation.operation_id,
             "recalibrated_from": version.served.version,
         }

@@ -91,8 +91,11 @@ def judge(champion: Floats, challenger: Floats, did: Flags) -> tuple[str, dict[s
 class Trial:
     """The work of a TRIAL operation."""
 
-    def __init__(self, database: Database, tags: TagDoor, registry: Registry) -> None:
+    def __init__(
+        self, database: Database, tags: TagDoor, registry: Registry, look_at_most_every_s: float = LOOK_AT_MOST_EVERY_S
+    ) -> None:
         self._database, self._tags, self._registry = database, tags, registry
+        self._look_at_most_every_s = look_at_most_every_s
 
     async def __call__(self, task: Task) -> None:
         """Foretells who is there, waits while it takes newcomers in, judges. Raises NotYet until the horizon is over."""
@@ -107,7 +110,7 @@ class Trial:
                 await self._foretell(task, asked)
                 await task.progress(FORETOLD)
             if datetime.now(UTC) < judged_at:
-                look_at = now + timedelta(seconds=max(asked.horizon_s / LOOKS, LOOK_AT_MOST_EVERY_S))
+                look_at = now + timedelta(seconds=max(asked.horizon_s / LOOKS, self._look_at_most_every_s))
                 raise NotYet(look_at if look_at < closed_at else judged_at)
             await self._judge(task, asked)
         except grpc.aio.AioRpcError as error:

@@ -64,6 +64,6 @@ def test_the_same_version_is_not_better_than_itself() -> None:
 
 def test_without_a_hundred_outcomes_of_each_kind_nothing_is_said() -> None:
     did = np.arange(1000) < 99
-    assert (TOO_FEW_OUTCOMES, {"persons": 1000.0, "positives": 99.0}) == judge(np.full(1000, 0.5), did * 0.5 + 0.2, did)
-    assert TOO_FEW_OUTCOMES == judge(np.full(1000, 0.5), did * 0.5 + 0.2, ~did)[0]
+    assert (TOO_FEW_OUTCOMES, {"persons": 1000.0, "positives": 99.0}) == judge(np.full(1000, 0.5), np.where(did, 0.7, 0.2), did)
+    assert TOO_FEW_OUTCOMES == judge(np.full(1000, 0.5), np.where(did, 0.7, 0.2), ~did)[0]
     assert TOO_FEW_OUTCOMES == judge(np.empty(0), np.empty(0), np.empty(0, bool))[0]
