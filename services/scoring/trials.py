@@ -2,7 +2,7 @@
 
 The test, stated before any outcome is seen: of every person, log loss of the champion minus log loss of the challenger;
 one-sided z test of the mean of these differences against zero at 5 %, once, at the end of the horizon, if at least 100 persons
-did it and 100 did not. Otherwise the verdict is that there are too few outcomes. See docs/adr/0023.
+did it and 100 did not. Otherwise the verdict is that there are too few outcomes. See docs/adr/0021.
 
 Who has done it already when she comes into the cut is not foretold, hence left out; so is who forbids personalisation.
 Newcomers are taken in during the first half of the horizon: later ones would hardly have had the time to do it. A trial
