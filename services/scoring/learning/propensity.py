@@ -1,4 +1,4 @@
-"""Will a person do it: two sizes of boosted trees and bent lines, mixed on the log-odds scale as unseen rows ask for.
+"""Will a person do it: boosted trees of several sizes and bent lines, mixed on the log-odds scale as unseen rows ask for.
 
 Everything is chosen inside the cut: rounds, penalty, weights of the mixture and, where the cut has several moments, which
 columns a learner may trust tomorrow. The sets of DATA.md were measured with it, not fitted to it.
@@ -7,7 +7,7 @@ columns a learner may trust tomorrow. The sets of DATA.md were measured with it,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -31,6 +31,9 @@ TREES: dict[Shape, tuple[int, ...]] = {
     Shape(leaves=6, persons=20, columns=0.3): (50, 100, 150, 200),
     Shape(leaves=15, persons=20, columns=0.5): (30, 60, 90, 120),
 }
+# Only so many persons fill the leaves of large trees.
+LARGE_FROM = 20_000
+LARGE_TREES: dict[Shape, tuple[int, ...]] = {Shape(leaves=63, persons=40, columns=0.3): (20, 40, 60, 80)}
 STRENGTHS = (0.001, 0.01, 0.1)
 # Boosters that are averaged in what is served.
 SEEDS = (0, 1)
@@ -42,15 +45,15 @@ Option = tuple[Shape, int] | float
 
 @dataclass(frozen=True)
 class Judged:
-    """What learners said of rows that they had not seen: margins [row, learner], the truth, and the fold of each row.
+    """What options said of rows that they had not seen: margins [row, option], the truth, and the fold of each row.
 
     `recent`: what the learners of each fold said of the last rows that they had seen, and the truth (by time only).
     """
 
+    options: tuple[Option, ...]
     margins: Floats
     labels: Labels
     fold: NDArray[np.int64]
-    rows: NDArray[np.int64]
     recent: tuple[tuple[Floats, Labels], ...] = ()
 
 
@@ -95,9 +98,9 @@ def train(cut: Cut, progress: Progress) -> Trained:
     return Trained(to_onnx(parts, mixture.weights, matrix.shape[1], metadata(encodings, calibration)), metrics)
 
 
-def options() -> list[Option]:
-    """Everything that is tried, family after family."""
-    return [(shape, rounds) for shape, tried in TREES.items() for rounds in tried] + list(STRENGTHS)
+def trees_for(rows: int) -> dict[Shape, tuple[int, ...]]:
+    """The trees that are tried on a cut of so many rows."""
+    return TREES | LARGE_TREES if rows >= LARGE_FROM else TREES
 
 
 def family(option: Option) -> object:
@@ -107,6 +110,8 @@ def family(option: Option) -> object:
 
 def judge(matrix: Matrix, encodings: tuple[Encoding, ...], labels: Labels, plan_: Plan, progress: Progress) -> Judged:
     """What every option says of the judged rows of every fold."""
+    trees = trees_for(len(matrix))
+    tried: list[Option] = [(shape, rounds) for shape, stages in trees.items() for rounds in stages]
     margins, truth, numbers, recent = [], [], [], []
     for number, (seen, unseen) in enumerate(plan_.folds):
         # By time, how the last block before the judged one was foretold tells the level at which the future begins.
@@ -114,7 +119,7 @@ def judge(matrix: Matrix, encodings: tuple[Encoding, ...], labels: Labels, plan_
         asked = np.concatenate([unseen, before]) if plan_.by_time else unseen
         said = np.column_stack(
             [
-                *(_staged(shape, tried, matrix[seen], labels[seen], matrix[asked]) for shape, tried in TREES.items()),
+                *(_staged(shape, stages, matrix[seen], labels[seen], matrix[asked]) for shape, stages in trees.items()),
                 *(line.margin(matrix[asked]) for line in fit_additive(matrix[seen], encodings, labels[seen], STRENGTHS)),
             ]
         )
@@ -124,8 +129,8 @@ def judge(matrix: Matrix, encodings: tuple[Encoding, ...], labels: Labels, plan_
         if plan_.by_time:
             recent.append((said[len(unseen) :], labels[before]))
         progress((number + 1) / len(plan_.folds))
-    rows = np.concatenate([unseen for _, unseen in plan_.folds])
-    return Judged(np.concatenate(margins), np.concatenate(truth), np.concatenate(numbers), rows, tuple(recent))
+    everything = (*tried, *STRENGTHS)
+    return Judged(everything, np.concatenate(margins), np.concatenate(truth), np.concatenate(numbers), tuple(recent))
 
 
 def _staged(shape: Shape, tried: Sequence[int], seen: Matrix, labels: Labels, asked: Matrix) -> Floats:
@@ -139,7 +144,7 @@ def mix(judged: Judged, by_time: bool) -> tuple[Mixture, Judged]:
 
     By time every fold has its own intercept: learners are chosen by how they rank, for the level moves anyway.
     """
-    tried = options()
+    tried = judged.options
     best: dict[object, int] = {}
     quality = [_quality(judged, place, by_time) for place in range(len(tried))]
     for place, option in enumerate(tried):
@@ -156,7 +161,7 @@ def mix(judged: Judged, by_time: bool) -> tuple[Mixture, Judged]:
     slope = float(weights.sum())
     mixture = Mixture(tuple(tried[place] for place in places), weights / slope, slope, float(levels[-1]))
     recent = tuple((said[:, places], labels) for said, labels in judged.recent)
-    return mixture, Judged(judged.margins[:, places], judged.labels, judged.fold, judged.rows, recent)
+    return mixture, replace(judged, options=mixture.options, margins=judged.margins[:, places], recent=recent)
 
 
 def _quality(judged: Judged, place: int, by_time: bool) -> float:
