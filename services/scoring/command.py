@@ -67,7 +67,7 @@ async def _evaluate(models: ModelServiceAsyncStub, flags: argparse.Namespace) ->
         model=flags.model, cut_predicate=flags.cut, goal_predicate=flags.goal, recalibrate=flags.recalibrate
     )
     if flags.as_of:
-        request.as_of.FromDatetime(_moment(flags.as_of))
+        request.as_of.FromDatetime(flags.as_of)
     if flags.horizon:
         request.horizon.FromTimedelta(flags.horizon)
     return await _follow(models, flags, (await models.EvaluateModel(request, timeout=TIMEOUT_S)).operation)
@@ -295,7 +295,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cut", default="", help="whom to look at; default: as in the training")
     parser.add_argument("--goal", default="", help="who of them did it; default: as in the training")
-    parser.add_argument("--as-of", type=_moments, default="", help="moment of the cut, ISO 8601; default: the present")
+    parser.add_argument("--as-of", type=_moment, help="moment of the cut, ISO 8601; default: the present")
     parser.add_argument("--horizon", type=_span, help="default: as in the training")
     parser.add_argument("--recalibrate", action="store_true", help="set the probabilities right and put that in use")
 

@@ -22,6 +22,8 @@ SCORE: Final = ""
 BINS: Final = 10
 COMMONEST: Final = 20
 SAMPLE: Final = 100_000
+# Of models with hundreds of features fewer: what is collected stays below 80 MB.
+CELLS: Final = 20_000_000
 # Below: calm. Above: it has moved (the usual reading of the population stability index).
 MOVED: Final = 0.25
 # Added to each count: a bin that nobody is in yet must not make the distance infinite.
@@ -83,7 +85,8 @@ class Sampler:
     def __init__(self, encodings: Sequence[Encoding], total: int) -> None:
         """`total`: about how many persons there are."""
         self._encodings = encodings
-        self._below = np.uint64(min(1.0, SAMPLE / max(total, 1)) * (2**64 - 2**11))
+        wanted = min(SAMPLE, CELLS // max(len(encodings), 1))
+        self._below = np.uint64(min(1.0, wanted / max(total, 1)) * (2**64 - 2**11))
         self._rows: list[Matrix] = []
         self._scores: list[Floats] = []
 

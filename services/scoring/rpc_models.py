@@ -12,7 +12,7 @@ from troika.scoring.v1.model_service_pb2_grpc import ModelServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
-from services.scoring import evaluating, health, operations, store, trials
+from services.scoring import evaluating, health, operations, store, trial_store, trials
 from services.scoring.artefact import ArtefactRefused
 from services.scoring.cutting import Wanted, check_leaks
 from services.scoring.domain import TrainingRefused
@@ -143,6 +143,7 @@ class ModelRpc(ModelServiceServicer):
         """Its worker notices at its next step."""
         async with self._database.transaction() as uow:
             await operations.cancel(uow, request.operation_id)
+            await trial_store.forget(uow, request.operation_id)
             operation = await operations.read(uow, request.operation_id)
         if operation is None:
             raise NotFound("no such operation", reason="UNKNOWN_OPERATION", field="operation_id")

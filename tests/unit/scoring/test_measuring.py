@@ -68,6 +68,17 @@ def test_bands_hold_everybody_once_and_their_rate_lies_in_the_interval() -> None
     }
 
 
+def test_a_band_means_the_same_whichever_version_put_people_into_it() -> None:
+    draws = np.random.default_rng(9)
+    signs = draws.normal(0, 1, (2, 60_000))
+    did = draws.random(60_000) < 1 / (1 + np.exp(2.5 - signs.sum(axis=0)))
+    # Each sees another sign, hence puts other people on top; what it does not see is averaged out (MacKay 1992).
+    versions = [measuring.bands(1 / (1 + np.exp((2.5 - sign) / np.sqrt(1 + np.pi / 8))), did) for sign in signs]
+    for band in "abc":
+        (low, high), (other_low, other_high) = ([f[f"band_{band}_rate_{end}"] for end in ("low", "high")] for f in versions)
+        assert max(low, other_low) < min(high, other_high)
+
+
 def test_separated_classes_and_sure_promises_give_finite_figures() -> None:
     probability = np.array([0.0] * 50 + [1.0] * 50)
     figures = measuring.measure(probability, probability > 0.5)
