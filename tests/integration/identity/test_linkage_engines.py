@@ -21,18 +21,10 @@ from services.identity.linkage.model import TooLittleToLearn
 from services.identity.linkage.profiles import customers, febrl
 from services.identity.linkage.run import Linked, PreparedFile, link
 from tests.integration.identity.test_linkage import draw_persons
+from tests.spark import configuration
 
 ROOT = Path(__file__).resolve().parents[3]
 
-
-# On so few records Spark spends its time on compiling; what it computes is the same.
-HASTY = """
-spark.sql.codegen.wholeStage false
-spark.sql.codegen.factoryMode NO_CODEGEN
-spark.sql.adaptive.enabled false
-spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-"""
 # One executor, as a process of its own: a second one would prove no more and take its time to start.
 CLUSTER = "local-cluster[1,1,1024]"
 
@@ -66,9 +58,7 @@ def linked_on(engine: str, folder: Path) -> Linked:
 def test_spark_and_duckdb_find_the_same(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configuration = tmp_path_factory.mktemp("spark")
-    (configuration / "spark-defaults.conf").write_text(HASTY)
-    monkeypatch.setenv("SPARK_CONF_DIR", str(configuration))
+    monkeypatch.setenv("SPARK_CONF_DIR", configuration(tmp_path_factory.mktemp("spark")))
     ours, theirs = linked_on("duckdb", tmp_path), linked_on("spark", tmp_path)
     assert len(ours.pairs.weight) > 60
     assert ours.pairs.left.tolist() == theirs.pairs.left.tolist()

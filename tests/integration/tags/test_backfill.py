@@ -57,7 +57,7 @@ class House:
     def __init__(self, database: Database, catalogue: Catalogue) -> None:
         self.database, self.rules = database, TagRules(catalogue)
         self.live = LiveCatalogue(database, self.rules)
-        self.resolved, self.entities, _ = consumers.consumers(self.rules)
+        self.resolved, self.entities, *_ = consumers.consumers(self.rules)
 
     async def hears(self, given: Sequence[Message]) -> None:
         for each in given:

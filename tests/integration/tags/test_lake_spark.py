@@ -19,27 +19,19 @@ from services.tags.lake.engines import Spark, audience_as_of, duckdb_engine, spa
 from services.tags.lake.keeping import Rules
 from services.tags.lake.reading import Lake
 from tests.integration.tags.lake_world import DAY, messages, written
+from tests.spark import HASTY
 from tests.unit.tags.lake.lake_worlds import BASE_US, CATALOGUE, LakeWorld, lake_worlds
 from tests.unit.tags.lake.test_lake_sql import PREDICATES, plain
 
 pytestmark = pytest.mark.skipif(
     shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="Spark needs Java 17, and there is none here"
 )
-# On so few rows Spark spends its time on compiling; what it computes is the same.
-HASTY = {
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.shuffle.partitions": "1",
-    "spark.default.parallelism": "1",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.driver.memory": "1g",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-}
+OPTIONS = {"spark.sql.shuffle.partitions": "1", "spark.default.parallelism": "1", "spark.driver.memory": "1g"}
 
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Spark]:
-    with spark_engine("local[1]", HASTY) as engine:
+    with spark_engine("local[1]", HASTY | OPTIONS) as engine:
         yield engine
 
 

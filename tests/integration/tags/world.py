@@ -19,7 +19,7 @@ from services.tags.domain.catalogue import Kind
 from services.tags.handlers import TagRules
 
 RULES = TagRules(yaml_files.load())
-RESOLVED, ENTITIES, SCORES = consumers.consumers(RULES)
+RESOLVED, ENTITIES, SCORES, *_ = consumers.consumers(RULES)
 Owner = tuple[int, int, int]  # anchor, entity, version
 
 

@@ -14,8 +14,9 @@ from services.identity.domain.kinds import NUMBERS, OPERATOR_STRENGTH, RETRACTED
 from services.identity.rebuild import repair, spark, view
 from services.identity.rebuild.stored import Stored
 from services.identity.rebuild.view import Engine, View, smallest
+from tests.spark import configuration
 
-PEOPLE, SOURCES = 700, 6
+PEOPLE, SOURCES = 300, 6
 # What people have beside their records, and how many of each at most.
 KINDS = {
     Kind.OPENID: 1,
@@ -103,9 +104,11 @@ def held(graph: Graph) -> Stored:
 
 
 @pytest.fixture(scope="module")
-def on_spark() -> Iterator[Engine]:
-    with spark.opened("local[2]") as engine:
-        yield engine
+def on_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", configuration(tmp_path_factory.mktemp("spark")))
+        with spark.opened("local[2]") as engine:
+            yield engine
 
 
 def test_spark_solves_as_memory_does(on_spark: Engine) -> None:
