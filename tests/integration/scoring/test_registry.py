@@ -112,6 +112,17 @@ async def test_an_evaluation_sees_promises_that_are_off_and_a_recalibration_mend
     assert sorted(before, key=lambda person: (before[person], person)) == sorted(after, key=lambda p: (after[p], p))
     assert np.mean(list(after.values())) > np.mean(list(before.values()))
     assert not (await health(world)).retrain
+
+    # Its process dies after the version was stored: who takes over only scores.
+    async with world.database.transaction() as uow:
+        await uow.execute("DELETE FROM score")
+        await uow.execute(
+            "UPDATE operation SET state = 'RUNNING', owner = 'dead', lease_until = now(), cursor = 0, persons_scored = 0"
+            " WHERE operation_id = :id",
+            id=mended.operation_id,
+        )
+    assert (2, len(after)) == ((taken := await world.ended(mended.operation_id)).model_version, taken.persons_scored)
+    assert after == pytest.approx(await everybody(world))
     # The mended version's own evaluation finds nothing to mend.
     again = await evaluate(world)
     assert abs(again.metrics["calibration_intercept"]) < 0.15
