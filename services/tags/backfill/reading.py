@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,7 @@ import orjson
 from services.tags.domain.catalogue import Catalogue, FromEvents, Kind, TagDefinition
 from services.tags.domain.facts import FactRules, Occurrence, Statement
 from services.tags.lake.dialects import DUCKDB
-from services.tags.lake.engines import duckdb_engine
+from services.tags.lake.engines import DuckDb
 from services.tags.lake.reading import Lake
 
 _ROWS: Final = 10_000
@@ -26,23 +26,22 @@ class Past(NamedTuple):
 
 
 def pasts(
-    lake: Lake, kind: Kind, definitions: Sequence[TagDefinition], cut: int, after_anchor: int, memory_mb: int
-) -> Generator[Past]:
+    engine: DuckDb, lake: Lake, kind: Kind, definitions: Sequence[TagDefinition], cut: int, after_anchor: int
+) -> Iterator[Past]:
     """Of messages up to `cut` all that says something of these tags, for anchors after one.
 
     Runs where it may block. Raises FileNotFoundError when files are tidied up meanwhile; begin again then, where one was.
     """
     rules = FactRules(Catalogue(definitions))
-    with duckdb_engine(memory_mb) as engine:
-        engine.read(lake)
-        reader = engine.stream(_query(kind, definitions, cut, after_anchor), _ROWS)
-        rows = (row for batch in reader for row in batch.to_pylist())
-        for anchor_id, own in groupby(rows, itemgetter("anchor_id")):
-            # A row that is there twice follows itself.
-            once = {row["event_id"]: row for row in own}.values()
-            said = [(occurrence, stated) for row in once for occurrence, stated in [_stated(rules, kind, row)] if stated]
-            if said:
-                yield Past(anchor_id, said)
+    engine.read(lake)
+    reader = engine.stream(_query(kind, definitions, cut, after_anchor), _ROWS)
+    rows = (row for batch in reader for row in batch.to_pylist())
+    for anchor_id, own in groupby(rows, itemgetter("anchor_id")):
+        # A row may be there twice: as what is late, and in its day.
+        once = {row["event_id"]: row for row in own}.values()
+        said = [(occurrence, stated) for row in once for occurrence, stated in [_stated(rules, kind, row)] if stated]
+        if said:
+            yield Past(anchor_id, said)
 
 
 def _query(kind: Kind, definitions: Sequence[TagDefinition], cut: int, after_anchor: int) -> str:

@@ -30,6 +30,7 @@ from services.tags.catalogue import stored
 from services.tags.domain.catalogue import FromEvents, Kind
 from services.tags.handlers import TagRules
 from services.tags.lake import erasing, writing
+from services.tags.lake.engines import DuckDb, duckdb_engine
 from services.tags.lake.reading import Lake
 
 log = logging.getLogger(__name__)
@@ -88,12 +89,10 @@ class Filler:
             if await erasing.is_rewriting(uow):
                 return
         if definitions:
-            read = reading.pasts(self.lake, job.kind, definitions, job.cut, job.after_anchor, self.memory_mb)
-            try:
-                while page := await asyncio.to_thread(_page, read, self.page):
+            with duckdb_engine(self.memory_mb) as engine:
+                read = reading.pasts(engine, self.lake, job.kind, definitions, job.cut, job.after_anchor)
+                while page := await next_page(engine, read, self.page):
                     job = await self._filled(job, page, opened_at)
-            finally:
-                await asyncio.to_thread(read.close)
         async with self.database.transaction() as uow:
             # Counts as a change of the catalogue: all replicas forget the cut.
             await stored.begin(uow)
@@ -127,5 +126,12 @@ async def is_passed(bus: Bus, cut: int) -> bool:
     return True
 
 
-def _page(read: Iterator[Past], size: int) -> list[Past]:
-    return list(islice(read, size))
+async def next_page(engine: DuckDb, read: Iterator[Past], size: int) -> list[Past]:
+    """The next pasts; who stops the service does not wait for the lake to be sorted."""
+    thread = asyncio.create_task(asyncio.to_thread(lambda: list(islice(read, size))))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        engine.interrupt()
+        await asyncio.gather(thread, return_exceptions=True)
+        raise

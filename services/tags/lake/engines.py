@@ -85,6 +85,10 @@ class DuckDb:
         """Runs it here, so many rows at a time."""
         return self._connection.sql(query).to_arrow_reader(rows)
 
+    def interrupt(self) -> None:
+        """Ends, from another thread, what runs here: it raises duckdb.InterruptException."""
+        self._connection.interrupt()
+
 
 class Spark:
     """A Spark session. It reads the files itself: on S3 its own s3a connector must know the bucket."""
