@@ -85,13 +85,15 @@ def ensemble(weighted: Sequence[tuple[HistGradientBoostingClassifier, float]], o
     return node
 
 
-def to_file(nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], columns: int, carried: str) -> bytes:
-    """Nodes from `features` [n, columns] to `margin` [n, 1] as one ONNX file that carries its metadata."""
+def to_file(
+    nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto], columns: int, carried: str, outputs: int = 1
+) -> bytes:
+    """Nodes from `features` [n, columns] to `margin` [n, outputs] as one ONNX file that carries its metadata."""
     graph = helper.make_graph(
         list(nodes),
         "margin",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, columns])],
-        [helper.make_tensor_value_info("margin", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("margin", TensorProto.FLOAT, [None, outputs])],
         list(constants),
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.scoring.models import attributes, churn, dormant_wake_up, next_best_offer, purchase_intent, repurchase
+from services.scoring.models import attributes, churn, dormant_wake_up, next_best_offer, purchase_intent, repurchase, uplift
 from services.scoring.models.specification import Specification
 
 _ALL = (
@@ -12,5 +12,6 @@ _ALL = (
     next_best_offer.SPECIFICATION,
     purchase_intent.SPECIFICATION,
     repurchase.SPECIFICATION,
+    uplift.SPECIFICATION,
 )
 MODELS: dict[str, Specification] = {specification.name: specification for specification in _ALL}
