@@ -87,7 +87,7 @@ def ceiling(frame: Frame, labels: Flags) -> Floats:
     scores = np.empty(len(frame))
     for seen, unseen in StratifiedKFold(5, shuffle=True, random_state=0).split(matrix, labels):
         bits = fit_bits(splittings, [column[seen] for column in codes], labels[seen])
-        trees = fit_forest(matrix[seen], labels[seen], range(2))
+        trees = fit_forest(matrix[seen], labels[seen])
         scores[unseen] = bits.margin([column[unseen] for column in codes]) + trees.margin(matrix[unseen])
     return scores
 

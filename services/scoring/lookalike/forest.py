@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,26 @@ from services.scoring.lookalike.bits import Labels
 
 Nodes = NDArray[Any]
 
-ROUNDS = 100
+# Fewer seeds than this are learnt in bags; chosen on seeds held out within the seeds of caravan_insurance (174 seeds: +0.009 of
+# the area, standard error 0.005), and no worse on bank_marketing (1,874).
+FEW_SEEDS = 500
+BAGS = 10
+# Others in a bag: for each seed, and at most.
+OTHERS = 20
+MOST_OTHERS = 6_000
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Boosters that are averaged; log-odds."""
+    """Boosters that are averaged; log-odds, with `shift` added for the others that the boosters were not shown."""
 
-    boosters: tuple[HistGradientBoostingClassifier, ...]
+    boosters: tuple[HistGradientBoostingClassifier, ...] = ()
+    shift: float = 0.0
+
+    @property
+    def trees(self) -> int:
+        """How many trees each row walks through."""
+        return sum(len(booster._predictors) for booster in self.boosters)
 
     def margin(self, matrix: Matrix) -> Floats:
         """Log-odds of rows; NaN is unknown."""
@@ -33,7 +44,7 @@ class Forest:
         with threadpool_limits(1):
             for booster in self.boosters:
                 total += booster.decision_function(matrix)
-        return total / len(self.boosters)
+        return total / len(self.boosters) + self.shift
 
     def contributions(self, matrix: Matrix) -> Floats:
         """Rows by columns: what the splits on a column moved, along each row's path. Plus a constant they sum to the margin."""
@@ -44,18 +55,37 @@ class Forest:
         return total / len(self.boosters)
 
 
-def fit_forest(matrix: Matrix, labels: Labels, seeds: Sequence[int]) -> Forest:
-    """One booster for each random state. Few tags are tried at each split: seeds are few, and tags say the same twice."""
+def fit_forest(matrix: Matrix, labels: Labels) -> Forest:
+    """Few tags are tried at each split: seeds are few, and tags say the same twice.
+
+    Where seeds are few indeed, many short boosters each see all of them and a part of the others (bagging for learning from
+    positives and unlabelled, Mordelet and Vert 2014).
+    """
+    seeds, others = np.flatnonzero(labels), np.flatnonzero(~labels)
     with threadpool_limits(1):
-        return Forest(tuple(_booster(seed).fit(matrix, labels) for seed in seeds))
+        if len(seeds) >= FEW_SEEDS:
+            # Where rows are few a booster is cheap and its chance large.
+            count = 3 if len(labels) <= 10_000 else 2 if len(labels) <= 35_000 else 1
+            return Forest(tuple(_fit(_booster(seed, 100, 12, 20), matrix, labels) for seed in range(count)))
+        random = np.random.default_rng(0)
+        used = min(len(others), OTHERS * len(seeds), MOST_OTHERS)
+        bags = (np.concatenate([seeds, random.choice(others, used, replace=False)]) for _ in range(BAGS))
+        boosters = tuple(_fit(_booster(seed, 60, 6, 10), matrix[bag], labels[bag]) for seed, bag in enumerate(bags))
+        return Forest(boosters, float(np.log(used / len(others))))
 
 
-def _booster(seed: int) -> HistGradientBoostingClassifier:
+def _fit(booster: HistGradientBoostingClassifier, matrix: Matrix, labels: Labels) -> HistGradientBoostingClassifier:
+    empty = np.isnan(matrix).all(axis=0)
+    # scikit-learn cannot bin a column without a number; one with the same number everywhere is never split.
+    return booster.fit(np.where(empty, np.float32(0), matrix) if empty.any() else matrix, labels)
+
+
+def _booster(seed: int, rounds: int, leaves: int, persons: int) -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(
         learning_rate=0.05,
-        max_iter=ROUNDS,
-        max_leaf_nodes=12,
-        min_samples_leaf=20,
+        max_iter=rounds,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=persons,
         max_features=0.2,
         l2_regularization=1.0,
         early_stopping=False,

@@ -24,8 +24,10 @@ MIN_OTHERS = 50
 # More seeds than this, or others, teach nothing more and take time: as many are drawn.
 MOST_SEEDS = 10_000
 BASE_SAMPLE = 30_000
-# Of more persons than this the trees order only about as many, those whom the bits put first.
-TREES_FOR = 150_000
+# Persons times trees: of more persons the trees order only those whom the bits put first.
+TREE_WALKS = 20_000_000
+# One hold-out of the seeds has to do for more persons than this, three for fewer.
+QUICK_FROM = 100_000
 # What a hold-out decides between: the share of the trees in the sum of both log-odds.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 HOLDOUT_ROWS = 12_000
@@ -98,7 +100,7 @@ def similarity(scores: Floats) -> Floats:
 def learn(seeds: Frame, base_sample: Frame, population: int = 0, progress: Progress = lambda share: None) -> LookalikeModel:
     """Learns from seeds and a sample of everybody (those of it who are seeds are left out).
 
-    `population`: how many will be scored, when it is known; see TREES_FOR. Refuses TOO_FEW_SEEDS, SEEDS_ARE_EVERYBODY, and
+    `population`: how many will be scored, when it is known; see TREE_WALKS. Refuses TOO_FEW_SEEDS, SEEDS_ARE_EVERYBODY, and
     NO_TAGS when nobody has a value of any tag.
     """
     others = base_sample.rows(np.flatnonzero(~np.isin(base_sample.persons, seeds.persons)))
@@ -112,16 +114,16 @@ def learn(seeds: Frame, base_sample: Frame, population: int = 0, progress: Progr
         raise TrainingRefused("NO_TAGS", "no tag tells anybody from anybody")
     codes = codes_of(splittings, frame)
     matrix = matrix_of(splittings, frame, codes, np.arange(len(frame)))
-    areas = _held_out(splittings, codes, matrix, labels, random)
+    areas = _held_out(splittings, codes, matrix, labels, 1 if population > QUICK_FROM else 3, random)
     share = max(areas, key=lambda each: areas[each])
     progress(0.5)
     bits = fit_bits(splittings, codes, labels)
-    forest = fit_forest(matrix, labels, range(_boosters(len(frame)))) if share else Forest(())
+    forest = fit_forest(matrix, labels) if share else Forest()
     progress(0.9)
     trees_from, line = -np.inf, (0.0, 0.0)
-    if share and population > TREES_FOR:
+    if share and population * forest.trees > TREE_WALKS:
         at = bits.margin(codes)[~labels]
-        trees_from = float(np.quantile(at, 1 - TREES_FOR / population))
+        trees_from = float(np.quantile(at, 1 - TREE_WALKS / (population * forest.trees)))
         below = at < trees_from
         slope, intercept = np.polyfit(at[below], forest.margin(matrix[~labels][below]), 1)
         line = float(slope), float(intercept)
@@ -166,7 +168,12 @@ def contributions_of(
 
 
 def _held_out(
-    splittings: Sequence[Splitting], codes: Sequence[Codes], matrix: Matrix, labels: Labels, random: np.random.Generator
+    splittings: Sequence[Splitting],
+    codes: Sequence[Codes],
+    matrix: Matrix,
+    labels: Labels,
+    folds: int,
+    random: np.random.Generator,
 ) -> dict[float, float]:
     """By share of the trees: the area under the recall curve of seeds that were hidden among the others."""
     rows = _some_of_each(labels, HOLDOUT_ROWS // 2, random)
@@ -174,7 +181,6 @@ def _held_out(
     others = np.concatenate(
         [others, _drawn_of(np.setdiff1d(np.flatnonzero(~labels), others), HOLDOUT_ROWS - len(rows), random)]
     )
-    folds = 3 if len(seeds) <= HOLDOUT_ROWS // 4 else 1
     areas = dict.fromkeys(SHARES, 0.0)
     hidden_by = random.permutation(len(seeds)) % 3
     for fold in range(folds):
@@ -183,7 +189,7 @@ def _held_out(
         hidden = ~seen & (np.arange(len(used)) < len(seeds))
         part_codes = [column[used] for column in codes]
         bits = fit_bits(splittings, part_codes, seen).margin(part_codes)
-        trees = fit_forest(matrix[used], seen, range(_boosters(len(used)))).margin(matrix[used])
+        trees = fit_forest(matrix[used], seen).margin(matrix[used])
         for share in SHARES:
             areas[share] += recall_area(((1 - share) * bits + share * trees)[~seen], hidden[~seen]) / folds
     return areas
@@ -194,11 +200,6 @@ def recall_area(scores: Floats, wanted: Labels) -> float:
     ordered = np.sort(scores)
     above = len(scores) - (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2
     return float(1 - above[wanted].mean() / len(scores))
-
-
-def _boosters(rows: int) -> int:
-    # Where rows are few a booster is cheap and its chance large.
-    return 3 if rows <= 10_000 else 2 if rows <= 35_000 else 1
 
 
 def _drawn(frame: Frame, most: int, random: np.random.Generator) -> Frame:

@@ -129,7 +129,7 @@ def test_a_word_that_was_never_seen_and_a_column_of_the_wrong_kind_are_unknown(
 
 def test_of_many_persons_the_trees_order_the_first_only(seeds_and_hidden: tuple, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[type-arg]
     frame, seeds, hidden = seeds_and_hidden
-    monkeypatch.setattr("services.scoring.lookalike.model.TREES_FOR", 400)
+    monkeypatch.setattr("services.scoring.lookalike.model.TREE_WALKS", 400 * 600)
     models: list[LookalikeModel] = [learn(frame.rows(np.flatnonzero(seeds)), frame, population) for population in (0, PEOPLE)]
     assert -np.inf == models[0].trees_from and models[1].share == models[0].share > 0
     bits = models[1].bits.margin([s.codes(frame.columns[s.tag]) for s in models[1].splittings])
@@ -147,6 +147,26 @@ def test_the_same_seeds_give_the_same_list(seeds_and_hidden: tuple, expansion: E
     assert np.array_equal(expansion.order[:100], again.order)
     assert np.array_equal(expansion.similarities[:100], again.similarities)
     assert np.array_equal(expansion.reasons[:100], again.reasons)
+
+
+def test_a_tag_that_hardly_anybody_has_does_no_harm() -> None:
+    frame, _ = people(500)
+    known = np.full(500, np.nan)
+    known[[100, 300]] = 1.0, 2.0
+    expansion = expand(Frame(frame.persons, {**frame.columns, "rare": Numbers(known)}), np.arange(500) < 20)
+    assert np.isfinite(expansion.similarities).all()
+
+
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_similarity_compares_with_the_base_however_many_others_were_shown(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scoring.lookalike.forest.FEW_SEEDS", few)
+    monkeypatch.setattr("services.scoring.lookalike.forest.OTHERS", 2)
+    monkeypatch.setattr("services.scoring.lookalike.model.SHARES", (1.0,))
+    frame, taste = people()
+    expansion = expand(frame, taste)
+    # Likelihood ratios against the base average to 1 over the base.
+    ratios = expansion.similarities / (1 - expansion.similarities)
+    assert ratios.mean() == pytest.approx(1.0, abs=0.35)
 
 
 def test_too_few_seeds_are_refused_with_their_number() -> None:
