@@ -21,6 +21,7 @@ BENCHES = {
     "identity": "resolving a stream, rebuilding the graph beside scipy's connected components, answering who is who",
     "linkage": "pairwise and clustered accuracy of probabilistic linkage beside Splink's demonstrations and recordlinkage",
     "scoring": "a million persons in a batch, online and one by one, and look-alikes among them",
+    "models": "what each model reaches on real outcomes, beside its baseline on the same splits",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 

@@ -34,9 +34,13 @@ UNUSUAL = 5.0
 SUBSTANTIAL = 0.1
 # With fewer others, one column that leads is no wonder.
 OTHERS = 6
+# And with fewer persons of the rarer outcome per column, the others cannot show together what they know: the usual rule
+# of thumb for models of yes and no (Harrell, "Regression Modeling Strategies", 4.4) on its careful side.
+PERSONS_PER_COLUMN = 20
 MOST_ROWS = 10_000
 BINS = 20
 FOLDS = 3
+ROUNDS = (10, 25, 60)
 
 # What customer systems call the columns that staff or the last event write: judgements first, then what is overwritten.
 JUDGEMENTS = frozenset(
@@ -192,9 +196,13 @@ def _as_good_as_all_others(
     others = [place for place, tag in enumerate(tags) if tag not in found]
     for place in sorted(others, key=lambda place: -alone[place].explained):
         everything, others = others, [other for other in others if other != place]
-        if alone[place].explained < SUBSTANTIAL or len(others) < OTHERS:
+        enough = min(labels.sum(), (1 - labels).sum()) >= PERSONS_PER_COLUMN * len(others)
+        if alone[place].explained < SUBSTANTIAL or len(others) < OTHERS or not enough:
             break
-        together, all_of_them = _explained_by(matrix[:, others], labels), _explained_by(matrix[:, everything], labels)
+        # Few persons teach trees little: all others together explain at least what the best of them does alone.
+        best = max(alone[other].explained for other in others)
+        together = max(_explained_by(matrix[:, others], labels), best)
+        all_of_them = max(_explained_by(matrix[:, everything], labels), together)
         if max(alone[place].explained, all_of_them - together) < together:
             # The next is weaker, and its others have this one among them.
             break
@@ -207,13 +215,15 @@ def _as_good_as_all_others(
 
 
 def _explained_by(matrix: Matrix, labels: NDArray[np.int64]) -> float:
+    """By trees, at the best of a few numbers of rounds."""
     fold = np.arange(len(labels)) % FOLDS
-    margin = np.empty(len(labels))
+    margins = np.empty((len(labels), len(ROUNDS)))
     for number in range(FOLDS):
         inside = fold == number
-        trees = fit_trees(matrix[~inside], labels[~inside], Shape(leaves=8, persons=20, columns=1.0), 60, seed=0)
-        margin[inside] = trees.decision_function(matrix[inside])
-    return _explained(1 / (1 + np.exp(-margin)), labels)
+        trees = fit_trees(matrix[~inside], labels[~inside], Shape(leaves=8, persons=20, columns=1.0), max(ROUNDS), seed=0)
+        stages = enumerate(trees.staged_decision_function(matrix[inside]), start=1)
+        margins[inside] = np.column_stack([margin.ravel() for rounds, margin in stages if rounds in ROUNDS])
+    return max(_explained(1 / (1 + np.exp(-margin)), labels) for margin in margins.T)
 
 
 def _by_name(tag: str) -> str:
