@@ -174,3 +174,14 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_by_its_line(
     assert reason == refusal.value.reason
     assert says in refusal.value.detail
     assert "secret" not in refusal.value.detail
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingRefused) as refusal:
+        read_file(tmp_path / "nowhere.csv")
+    assert "BAD_FILE" == refusal.value.reason
+
+
+def test_a_line_separator_inside_a_text_is_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text":"好\u2028车","sentiment":1}\r\n', "utf-8", newline="")
+    assert [LabelledText("好\u2028车", {WHOLE: 1})] == read_file(tmp_path / "a.jsonl")

@@ -33,6 +33,8 @@ def read_file(file: Path) -> list[LabelledText]:
     """Refuses a line that is not what it should be, by its number; never repeats what stands in it."""
     try:
         content = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TrainingRefused("BAD_FILE", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TrainingRefused("BAD_FILE", f"not UTF-8 at byte {error.start}") from error
     csv.field_size_limit(1 << 24)
@@ -49,7 +51,7 @@ def gathered(labels: Iterable[tuple[str, str, int]]) -> list[LabelledText]:
 
 
 def _json_lines(content: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             try:
                 yield number, orjson.loads(line)
@@ -59,8 +61,11 @@ def _json_lines(content: str) -> Iterator[tuple[int, Any]]:
 
 def _csv_lines(content: str) -> Iterator[tuple[int, Any]]:
     reader = csv.DictReader(io.StringIO(content, newline=""))
-    for line in reader:
-        yield reader.line_num, line
+    try:
+        for line in reader:
+            yield reader.line_num, line
+    except csv.Error as error:
+        raise TrainingRefused("BAD_FILE", f"line {reader.line_num + 1} is not CSV") from error
 
 
 def _label(number: int, line: Any) -> tuple[str, str, int]:
