@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
+from local.data.bank_marketing import load
 from services.scoring.frame import Column, Frame, Numbers, Words
 from services.scoring.learning.cut import Cut
 from services.scoring.learning.leaks import find_leaks
+from tests.unit.scoring.bank_frame import cut_of
 from tests.unit.scoring.made_up import cut_of_people
 
 
@@ -64,3 +70,13 @@ def test_a_judgement_is_asked_about_by_its_name_only_when_it_says_something(hone
 
 def test_a_column_of_which_nothing_is_known_is_no_leak(honest: Cut) -> None:
     assert [] == find_leaks(with_column(honest, "nothing", Numbers(np.full(len(honest.labels), np.nan))))
+
+
+def test_the_length_of_the_call_is_noticed_when_it_is_left_in_and_nothing_else_is() -> None:
+    with gzip.open(str(files("local.data.bank_marketing") / "bank-additional-dev.csv.gz"), "rt") as lines:
+        seconds = np.array([float(row["duration"]) for row in csv.DictReader(lines, delimiter=";")])
+    rows = np.random.default_rng(0).permutation(len(seconds))[:8000]
+    campaign = cut_of(load(), rows)
+    assert [] == find_leaks(campaign)
+    [found] = find_leaks(with_column(campaign, "duration", Numbers(seconds[rows])))
+    assert ("duration", 0.7) == (found.column, found.strength)
