@@ -216,7 +216,7 @@ class ModelRpc(ModelServiceServicer):
         raise FailedPrecondition("this model has not been trained yet", reason="MODEL_NOT_TRAINED", field="model")
 
     async def _refuse_sensitive(self, wanted: Wanted) -> None:
-        """Nothing sensitive is ever foretold of anybody, by whatever name and through whatever tags."""
+        """Nothing sensitive is ever foretold of anybody or learnt from, by whatever name and through whatever tags."""
         catalogue = await self._tags.catalogue(fresh=True)
         if wanted.label_tag:
             tag = catalogue.get(wanted.label_tag)
@@ -228,6 +228,7 @@ class ModelRpc(ModelServiceServicer):
             except TrainingRefused as refusal:
                 raise InvalidArgument(refusal.detail, reason="SENSITIVE_TAG", field="label_tag") from refusal
         refuse_sensitive("goal_predicate", wanted.goal_predicate, catalogue)
+        refuse_sensitive("features", " ".join(f'"{name}"' for name in wanted.features), catalogue)
 
     def _specification(self, model: str) -> Specification:
         specification = self._models.get(model)

@@ -62,7 +62,7 @@ async def test_a_training_puts_a_model_in_use_and_scores_everybody(world: World)
     model = (await world.models.GetModel(models_pb2.GetModelRequest(model=MODEL))).model
     answered = [p for p in world.tags.persons.values() if "offer_answer" in p]
     assert (2000, sum(p["offer_answer"] == "yes" for p in answered)) == (model.training_persons, model.training_positives)
-    assert {"auc", "average_precision", "ece"} == set(model.metrics)
+    assert {"auc", "auc_low", "auc_high", "average_precision", "ece"} == set(model.metrics)
     assert 64 == len(model.artefact_sha256)
 
 
