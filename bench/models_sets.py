@@ -67,17 +67,6 @@ def frame_of(columns: pd.DataFrame, categories: Collection[str] = ()) -> Frame:
     return Frame(np.arange(len(columns), dtype=np.int64), made)
 
 
-def part(frame: Frame, rows: npt.NDArray[np.int64]) -> Frame:
-    """These rows of a frame."""
-    return Frame(
-        frame.persons[rows],
-        {
-            tag: Numbers(column.values[rows]) if isinstance(column, Numbers) else Words(column.indexes[rows], column.words)
-            for tag, column in frame.columns.items()
-        },
-    )
-
-
 @dataclass(frozen=True)
 class BinarySet:
     """A set with one yes-no outcome. `frame` has every column of the file that is no name of a row and not the outcome."""
