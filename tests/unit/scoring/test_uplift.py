@@ -134,6 +134,15 @@ def test_a_push_that_was_aimed_is_no_experiment() -> None:
     assert "NOT_RANDOMISED" == caught.value.reason
 
 
+def test_a_push_of_which_time_tells_is_no_experiment_either() -> None:
+    cut = campaign(5, moved=0.2)
+    moments = np.arange(COUNT) // 2000 * 86_400_000_000
+    treated = np.random.default_rng(0).random(COUNT) < np.where(moments == 0, 0.2, 0.6)
+    with pytest.raises(TrainingRefused) as caught:
+        uplift.train(replace(cut, treated=treated, moments=moments), lambda _: None)
+    assert "NOT_RANDOMISED" == caught.value.reason
+
+
 @pytest.mark.parametrize(
     ("reason", "treated"),
     [
@@ -229,7 +238,7 @@ def test_the_first_block_is_blended_by_belief_and_those_after_by_what_was_seen()
     seen = np.full((2, len(CANDIDATES), 2), 0.1)
     seen[:, 2:, 0] = 0
     seen[:, 0, 0], seen[:, 1, 0] = 0.5, -0.5
-    assert [1.0, 0.0, 0.0, 0.0, 0.0] == uplift._weights(seen).tolist()
+    assert [1.0, 0.0, 0.0, 0.0] == uplift._weights(seen).tolist()
 
 
 def test_a_function_that_is_a_sum_knows_its_parts(given: Campaign) -> None:

@@ -8,8 +8,8 @@ PURPOSE = (
     " three more, below 500 a push does harm; 500 + 500 * effect / (|effect| + 0.02), the same in every version."
 )
 LIMITS = (
-    "Learnt from campaigns in which chance decided who was pushed, and only from those: a cut from whose tags one can tell"
-    " who was pushed is refused (NOT_RANDOMISED), and so is one that proves no effect (NO_PROVEN_EFFECT). Nobody shows her"
+    "Learnt from campaigns in which chance decided who was pushed, and only from those: a cut from whose tags or times one can"
+    " tell who was pushed is refused (NOT_RANDOMISED), and so is one that proves no effect (NO_PROVEN_EFFECT). Nobody shows her"
     " own effect, so the score of one person is a guess about people like her: most of its spread is taken back, and where"
     " `ranking_proven` is 0 persons' scores differ by less than is known. `effect_proven` 0 says that a push of everybody has"
     " no proven effect, though a push of the best may have. It holds for the push that was tried, in its season and channel."
