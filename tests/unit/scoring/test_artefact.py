@@ -97,13 +97,13 @@ def test_rounding_down_never_moves_a_float32_to_the_other_side(threshold: float)
 def test_reasons_are_what_is_lost_by_not_knowing(artefact: bytes) -> None:
     model = ServedModel("m", 1, artefact)
     row = np.array([2, 4, 0.2, np.nan, 0, 0], np.float32)
-    score, reasons = explain(model, row)
+    score, reasons = explain(model, row, {})
     assert {"x0", "x1", "x2", "x4", "x5"} == {r.tag for r in reasons}
     assert sorted(reasons, key=lambda r: -r.points) == reasons
     for reason in reasons:
         without = row.copy()
         without[int(reason.tag[1:])] = np.nan
-        assert score - explain(model, without)[0] == pytest.approx(reason.points)
+        assert score - explain(model, without, {})[0] == pytest.approx(reason.points)
 
 
 def test_a_seal_holds_for_one_model_one_version_one_key_and_these_bytes(artefact: bytes) -> None:

@@ -23,6 +23,7 @@ from services.scoring.frame import (
     joined,
     matrix_of,
 )
+from services.scoring.learning.cut import Cut
 
 AGE, JOB = Feature("age", Kind.NUMBER), Feature("job", Kind.CATEGORY)
 values = st.lists(st.none() | st.sampled_from(["student", "retired", "服务", "admin."]), min_size=1, max_size=30)
@@ -102,13 +103,18 @@ def test_encodings_of_a_cut_know_its_words_and_no_others() -> None:
 
 
 @given(values, st.integers(0, 2**32))
-def test_a_frame_survives_the_way_to_the_training_process(words: list[str | None], seed: int) -> None:
+def test_a_cut_survives_the_way_to_the_training_process(words: list[str | None], seed: int) -> None:
     random = np.random.default_rng(seed)
-    labels = random.random(len(words)) < 0.5
+    labels = random.integers(0, 3, len(words)).astype(np.int32)
+    treated = random.random(len(words)) < 0.5
     frame = Frame(np.arange(len(words)), {"job": words_column(words), "age": Numbers(random.normal(size=len(words)))})
-    module, unpacked, got = fit.unpack(fit.pack("some.module", frame, labels))
-    assert ("some.module", labels.tolist(), frame.persons.tolist()) == (module, got.tolist(), unpacked.persons.tolist())
-    job, age = unpacked.columns["job"], unpacked.columns["age"]
+    cut = Cut(frame, labels, ("a", "b", "c"), np.arange(len(words)), treated)
+    module, got, trusted = fit.unpack(fit.pack("some.module", cut, {"job"}))
+    assert ("some.module", {"job"}, cut.classes) == (module, trusted, got.classes)
+    assert got.treated is not None
+    assert (labels.tolist(), treated.tolist()) == (got.labels.tolist(), got.treated.tolist())
+    assert (frame.persons.tolist(), cut.moments.tolist()) == (got.frame.persons.tolist(), got.moments.tolist())
+    job, age = got.frame.columns["job"], got.frame.columns["age"]
     assert isinstance(job, Words) and isinstance(age, Numbers)
     assert words == decoded(job)
     assert np.array_equal(frame.columns["age"].values, age.values)  # type: ignore[union-attr]
