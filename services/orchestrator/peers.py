@@ -120,7 +120,8 @@ class Scoring:
     async def require(self, model: str, field: str) -> None:
         """Raises FailedPrecondition when no version of the model is in use."""
         with blaming(field):
-            await self._stub.GetModel(scoring_pb2.GetModelRequest(model=model))
+            # Whoever asks for scores need not be allowed to see to models; the person does not matter.
+            await self._stub.ScorePersons(scoring_pb2.ScorePersonsRequest(model=model, person_ids=[1]))
 
     async def scores(self, model: str, person_ids: Ints, field: str, chunk: int = 10_000) -> tuple[Floats, Floats]:
         """(scores, probabilities) aligned with the persons, -1 where there is none."""

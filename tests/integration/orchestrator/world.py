@@ -139,10 +139,6 @@ class Scoring(ScoringServiceServicer):
     def __init__(self, people: People) -> None:
         self._people = people
 
-    async def GetModel(self, request: Any, context: Any) -> scoring_pb2.GetModelResponse:  # noqa: N802
-        self._require(request.model)
-        return scoring_pb2.GetModelResponse(model=scoring_pb2.Model(model=request.model, version=1))
-
     async def ScorePersons(self, request: Any, context: Any) -> scoring_pb2.ScorePersonsResponse:  # noqa: N802
         self._require(request.model)
         found = dict(self._people.table.execute("SELECT id, probability FROM person").fetchall())
