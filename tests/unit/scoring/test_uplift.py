@@ -241,6 +241,22 @@ def test_the_first_block_is_blended_by_belief_and_those_after_by_what_was_seen()
     assert [1.0, 0.0, 0.0, 0.0] == uplift._weights(seen).tolist()
 
 
+def test_chance_passes_the_test_as_rarely_as_it_says() -> None:
+    random, count, rounds = np.random.default_rng(0), 300, 150
+    passed = 0
+    for _ in range(rounds):
+        pseudo, blocks = random.normal(size=count), random.permutation(count) % 5
+        estimates = np.full((count, len(CANDIDATES)), np.nan)
+        for place in range(len(CANDIDATES)):
+            columns = random.normal(size=(count, 2 * place + 1))
+            for block in range(1, 5):
+                weights = np.linalg.lstsq(columns[blocks < block], pseudo[blocks < block], rcond=None)[0]
+                estimates[blocks == block, place] = columns[blocks == block] @ weights
+        passed += uplift._evidence(pseudo, estimates, blocks).ranking_proven
+    # 2.5 % of 150 are 4, give or take 2.
+    assert passed <= 9
+
+
 def test_a_function_that_is_a_sum_knows_its_parts(given: Campaign) -> None:
     part: Function = constant_odds(given)
     both = Sum((part, part), (0.5, 1.0), 0.1)
