@@ -18,10 +18,11 @@ from chassis.errors import FailedPrecondition, InvalidArgument
 from services.scoring import consents
 from services.scoring.cutting import usable
 from services.scoring.domain import Floats, TrainingRefused, leaking_features
-from services.scoring.frame import Frame, Ids
+from services.scoring.frame import Frame, Ids, joined
 from services.scoring.lookalike import BASE_SAMPLE, MIN_SEEDS, Likeness, LookalikeModel, choose_tags, learn, similarity
+from services.scoring.lookalike.bits import split
 from services.scoring.lookalike.choosing import MOST_TAGS, TagTerm
-from services.scoring.lookalike.model import MOST_SEEDS
+from services.scoring.lookalike.model import MOST_SEEDS, check
 from services.scoring.sensitive import refuse_sensitive, sensitive_in
 from services.scoring.tag_door import PersonTag, TagDoor
 
@@ -31,6 +32,8 @@ LOOKED_AT = (1_000, 3_000)
 AT_ONCE = 2
 # So many of the list get their own reasons; those behind get what their values move on average.
 EXACTLY_EXPLAINED = 1_000
+# Of a difference between seeds and others, in standard errors: less may be chance when hundreds of values are compared.
+SURE = 3.0
 REASONS = 3
 
 
@@ -120,7 +123,8 @@ async def expand(database: Database, tags: TagDoor, asked: Asked) -> Expanded:
         said = f"{len(seeds)} seeds that may be compared, at least {MIN_SEEDS} are needed"
         raise InvalidArgument(said, reason="TOO_FEW_SEEDS", field=seed_field)
     try:
-        names = list(asked.tags) or await _chosen(tags, asked, catalogue, seeds, others, at)
+        check(len(seeds), len(others))
+        names = await _chosen(tags, asked, catalogue, seeds, others, at)
         taught = await tags.values_of(_some(seeds, MOST_SEEDS, random).tolist(), names, at)
         sample = await tags.values_of(_some(others, BASE_SAMPLE, random).tolist(), names, at)
         model = await asyncio.to_thread(learn, taught, sample, len(others))
@@ -148,23 +152,40 @@ def _check(asked: Asked, catalogue: Mapping[str, PersonTag]) -> None:
 async def _chosen(
     tags: TagDoor, asked: Asked, catalogue: Mapping[str, PersonTag], seeds: Ids, others: Ids, at: datetime
 ) -> list[str]:
-    """The tags to compare, where none were named: those that tell seeds from others best."""
-    allowed = [name for name in usable(catalogue) if not sensitive_in([f'"{name}"'], catalogue)]
-    if not asked.seed_ids:
-        never = catalogue.keys() - set(allowed)
-        terms = [term for term in await tags.described(asked.seed_predicate, asked.among) if term.tag in catalogue]
+    """The tags to compare: those that tell seeds from others best, of all, or of those that were named where they are many."""
+    if 0 < len(asked.tags) <= MOST_TAGS:
+        return list(asked.tags)
+    allowed = list(asked.tags) or [name for name in usable(catalogue) if not sensitive_in([f'"{name}"'], catalogue)]
+    if not asked.tags and not asked.seed_ids:
         # Tags that the predicate reads say again who is a seed, and nothing of who is like one.
-        if chosen := choose_tags(terms, never=never | _read_by(asked.seed_predicate, catalogue)):
+        allowed = sorted(set(allowed) - _read_by(asked.seed_predicate, catalogue))
+        terms = await tags.described(asked.seed_predicate, asked.among)
+        if chosen := choose_tags([term for term in terms if term.tag in allowed]):
             return chosen
+    if not allowed:
+        raise TrainingRefused("NO_TAGS", "there are no tags that may be compared")
     random = np.random.default_rng(0)
     taught = await tags.values_of(_some(seeds, LOOKED_AT[0], random).tolist(), allowed, at)
     sample = await tags.values_of(_some(others, LOOKED_AT[1], random).tolist(), allowed, at)
-    model = await asyncio.to_thread(learn, taught, sample)
-    terms = [
-        TagTerm(each.tag, each.seed_share, each.seed_share / max(each.base_share, 1 / LOOKED_AT[1]), each.weight > 0)
-        for each in model.likenesses
-    ]
-    return choose_tags(terms, MOST_TAGS) or list(model.tags)[:MOST_TAGS]
+    return choose_tags(_terms(taught, sample)) or allowed[:MOST_TAGS]
+
+
+def _terms(seeds: Frame, sample: Frame) -> list[TagTerm]:
+    """What an audience description would say, for seeds that no predicate describes."""
+    terms = []
+    for tag, column in joined([seeds, sample]).columns.items():
+        splitting = split(tag, column)
+        if splitting is None:
+            continue
+        inside = np.bincount(splitting.codes(seeds.columns[tag]), minlength=splitting.size)
+        outside = np.bincount(splitting.codes(sample.columns[tag]), minlength=splitting.size)
+        share, usual = inside / len(seeds), (outside + 1) / (len(sample) + splitting.size)
+        surely = share - usual > SURE * np.sqrt(usual * (1 - usual) / len(seeds))
+        terms += [
+            TagTerm(tag, float(share[code]), float(share[code] / usual[code]), bool(surely[code]))
+            for code in range(splitting.size)
+        ]
+    return terms
 
 
 def _read_by(predicate: str, catalogue: Mapping[str, PersonTag]) -> set[str]:
