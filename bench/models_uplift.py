@@ -10,7 +10,7 @@ after three earlier settings had been seen on these splits: to that extent ours 
 Parts not given out judge both better.
 
 `_low` and `_high` are the middle 95 % of single splits' figures over bootstrap samples of the judging persons, in which all
-rankings are resampled together. `qini` and `auuc` as scikit-uplift defines them, `qini_area` as DATA.md counts; `nir` and
+rankings are resampled together. `qini` and `auuc` as scikit-uplift defines them, `qini_area` unnormalised; `nir` and
 `irr` are Starbucks', when those are pushed whose effect is worth more than a push costs (0.15 of 10).
 """
 
