@@ -69,7 +69,8 @@ def silent(share: float) -> None:
 
 def cpu() -> float:
     """Seconds of computing so far: on a machine with other work the clock says more of that than of us."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def ngrams(texts: Sequence[LabelledText], seen: Sequence[int], longest: int) -> Any:
