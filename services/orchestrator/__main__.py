@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
+from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
 
 from chassis import run
@@ -13,8 +15,10 @@ from services.orchestrator import events
 from services.orchestrator.consumers import consumers
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
+from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
+from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
 
 
@@ -26,8 +30,12 @@ async def serve(settings: Settings) -> None:
         await runtime.publishes(*events.STREAMS)
         runtime.consumes(*consumers(timedelta(days=settings.goal_window_days)))
         runtime.spawn(Launcher(room).run(), "launcher")
-        rpc = OrchestratorRpc(room)
-        await runtime.serve(settings.allowed_callers(), lambda server: add_OrchestratorServiceServicer_to_server(rpc, server))
+
+        def register(server: grpc.aio.Server) -> None:
+            add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server)
+            add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
+
+        await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:

@@ -17,12 +17,17 @@ class Settings(ChassisSettings):
     tags_target: str = Field("127.0.0.1:7002", description="host:port of the gRPC door of tags.")
     scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring.")
     rpc_service = "troika.orchestrator.v1.OrchestratorService"
+    offer_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may keep the catalogue of offers, its stock and the slots' rules, as JSON list."
+    )
     frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
     frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
     # Providers accept marketing 08:00 to 22:00 at best (CONVENTIONS 6); we keep an hour's distance on both sides.
     quiet_hours: str = Field("21:00-09:00", description="Hours in which nothing is sent; empty for none.")
     # An offset, not a zone name: China has had no daylight saving since 1991, and slim images carry no zone database.
-    quiet_utc_offset_hours: float = Field(8, ge=-12, le=14, description="Offset of the quiet hours' clock from UTC.")
+    quiet_utc_offset_hours: float = Field(
+        8, ge=-12, le=14, description="Offset from UTC of the clock of the quiet hours and of times in texts."
+    )
     push_lifetime_hours: float = Field(72, gt=0, description="How long after its earliest moment a push may still be sent.")
     goal_window_days: float = Field(30, gt=0, description="How long after launch a goal event counts for a theme.")
     consent_regimes: RegimeTable = Field(
@@ -45,9 +50,19 @@ class Settings(ChassisSettings):
         QuietHours.parse(window, 0)
         return window
 
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return super().allowed_callers() | {
+            "troika.orchestrator.v1.OfferService": self.offer_callers,
+        }
+
     def quiet(self) -> QuietHours | None:
         """The quiet hours, or None when there are none."""
         return QuietHours.parse(self.quiet_hours, self.quiet_utc_offset_hours)
+
+    def clock(self) -> timedelta:
+        """How far the clock that people here look at is ahead of UTC."""
+        return timedelta(hours=self.quiet_utc_offset_hours)
 
     def frequency_window(self) -> timedelta:
         """How far back pushes count for the cap."""

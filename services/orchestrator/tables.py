@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Double,
@@ -16,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis.db import new_metadata
 
@@ -162,4 +163,55 @@ Table(
     Column("person_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Index("ix_erased_anchor_person_id", "person_id"),
+)
+
+# Offers; what a version says stands in offer_version, `stock` (all pieces, empty: no limit) is that of the present one.
+Table(
+    "offer",
+    metadata,
+    Column("offer_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text),
+    Column("version", Integer, nullable=False),
+    Column("stock", BigInteger),
+    Column("reserved", BigInteger, nullable=False),
+    Column("taken", BigInteger, nullable=False),
+    Column("created_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("retired_at", MOMENT),
+    CheckConstraint("reserved >= 0 AND taken >= 0 AND (stock IS NULL OR reserved + taken <= stock)", "ck_offer_stock"),
+    Index("ix_offer_request_id", "request_id", unique=True),
+)
+
+Table(
+    "offer_version",
+    metadata,
+    Column("offer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("definition", JSONB, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
+)
+
+# Pieces of stock by the caller's own id, which tells of nobody: 1 reserved, 2 taken, 3 released.
+Table(
+    "offer_hold",
+    metadata,
+    Column("offer_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hold_id", Text, primary_key=True),
+    Column("state", SmallInteger, nullable=False),
+    Column("expires_at", MOMENT, nullable=False),
+    Column("changed_at", MOMENT, nullable=False, server_default=func.now()),
+    Index("ix_offer_hold_expires_at", "offer_id", "expires_at", postgresql_where=text("state = 1")),
+)
+
+# What operators say of a slot.
+Table(
+    "slot_rules",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("pinned", ARRAY(BigInteger), nullable=False),
+    Column("excluded", ARRAY(BigInteger), nullable=False),
+    Column("ordered", ARRAY(BigInteger), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
 )

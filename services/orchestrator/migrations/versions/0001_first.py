@@ -42,6 +42,19 @@ STATEMENTS = (
     "CREATE TABLE erased_anchor (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))",
     "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
+    "CREATE TABLE offer (offer_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, version integer NOT NULL, stock bigint,"
+    " reserved bigint NOT NULL, taken bigint NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), retired_at timestamptz,"
+    " CONSTRAINT pk_offer PRIMARY KEY (offer_id), CONSTRAINT ck_offer_stock"
+    " CHECK (reserved >= 0 AND taken >= 0 AND (stock IS NULL OR reserved + taken <= stock)))",
+    "CREATE UNIQUE INDEX ix_offer_request_id ON offer (request_id)",
+    "CREATE TABLE offer_version (offer_id bigint, version integer, definition jsonb NOT NULL, author text NOT NULL,"
+    " stated_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_offer_version PRIMARY KEY (offer_id, version))",
+    "CREATE TABLE offer_hold (offer_id bigint, hold_id text, state smallint NOT NULL, expires_at timestamptz NOT NULL,"
+    " changed_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_offer_hold PRIMARY KEY (offer_id, hold_id))",
+    "CREATE INDEX ix_offer_hold_expires_at ON offer_hold (offer_id, expires_at) WHERE state = 1",
+    "CREATE TABLE slot_rules (slot text, version integer NOT NULL, pinned bigint[] NOT NULL, excluded bigint[] NOT NULL,"
+    " ordered bigint[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
+    " CONSTRAINT pk_slot_rules PRIMARY KEY (slot))",
 )
 
 
