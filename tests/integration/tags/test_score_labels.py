@@ -33,9 +33,9 @@ RULES = TagRules(
     Catalogue(
         [
             *yaml_files.load().definitions,
-            made("likely_age_band", type="category", score=MODEL),
+            made("guessed_band", type="category", score=MODEL),
             made("age_band_score", type="number", score=MODEL),
-            made("likely_young", type="boolean", expression="likely_age_band = '18-30'"),
+            made("likely_young", type="boolean", expression="guessed_band = '18-30'"),
         ]
     )
 )
@@ -56,12 +56,12 @@ async def test_a_class_becomes_a_tag_with_its_probability_and_goes_away_again(da
     await world.resolved(database, world.event(1, person=(1, 10, 1)))
     await told(database, (10, "18-30", 0.7, 5), (10, "31-45", 0.4, 4))
     tags = (await world.tags(database))[10]
-    assert ("18-30", 700.0, True) == (tags["likely_age_band"], tags["age_band_score"], tags["likely_young"])
+    assert ("18-30", 700.0, True) == (tags["guessed_band"], tags["age_band_score"], tags["likely_young"])
     async with database.read() as uow:
         found = await loading.load(uow, RULES, Kind.PERSON, 10)
     assert found
     lines = {line.definition.name: line for line in found.tags}
-    assert (f"score:{MODEL}", 0.7) == (lines["likely_age_band"].source, lines["likely_age_band"].confidence)
+    assert (f"score:{MODEL}", 0.7) == (lines["guessed_band"].source, lines["guessed_band"].confidence)
     assert 1.0 == lines["age_band_score"].confidence
     lake = Lake(storage.opened(f"{tmp_path}/lake"))
     message = Message("m", "s", world.batch(world.event(1, person=(1, 10, 1))).SerializeToString(), {}, 1)
@@ -69,19 +69,19 @@ async def test_a_class_becomes_a_tag_with_its_probability_and_goes_away_again(da
     asked = AsOf(database, lake, RULES.catalogue, 512)
 
     async def then(second: int) -> list[str]:
-        rows = (await asked.tags(Kind.PERSON, second * 1_000_000, ["likely_age_band"])).to_pylist()
-        return [row["likely_age_band"] for row in rows if row["entity_id"] == 10]
+        rows = (await asked.tags(Kind.PERSON, second * 1_000_000, ["guessed_band"])).to_pylist()
+        return [row["guessed_band"] for row in rows if row["entity_id"] == 10]
 
     assert ["18-30"] == await then(int(time.time()))
 
     # She has forbidden it: no class, and what is said of everybody.
     await told(database, (10, "", 0.25, 6))
     tags = (await world.tags(database))[10]
-    assert {"likely_age_band", "likely_young"}.isdisjoint(tags) and 250.0 == tags["age_band_score"]
+    assert {"guessed_band", "likely_young"}.isdisjoint(tags) and 250.0 == tags["age_band_score"]
     assert [] == [row for row in await then(int(time.time())) if row]
     # What comes late, and a merge, bring nothing back.
     await told(database, (10, "18-30", 0.7, 5))
     await world.resolved(database, world.event(2, person=(2, 10, 1)))
-    assert {"likely_age_band", "likely_young"}.isdisjoint((await world.tags(database))[10])
+    assert {"guessed_band", "likely_young"}.isdisjoint((await world.tags(database))[10])
     await told(database, (10, "31-45", 0.5, 7))
-    assert "31-45" == (await world.tags(database))[10]["likely_age_band"]
+    assert "31-45" == (await world.tags(database))[10]["guessed_band"]
