@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
 
 from services.scoring.domain import Floats
 from services.scoring.frame import Column, Frame, Kind, Numbers
@@ -119,6 +118,9 @@ def fit_bits(splittings: Sequence[Splitting], codes: Sequence[Codes], labels: La
     places = np.column_stack([column.astype(np.int32) + start for column, start in zip(codes, starts, strict=False)])
     ones = np.ones(rows * tags, np.float32)
     matrix = csr_matrix((ones, places.ravel(), np.arange(0, rows * tags + 1, tags)), shape=(rows, int(starts[-1])))
+    # Not before somebody asks: the doors that this runs behind start without scikit-learn.
+    from sklearn.linear_model import LogisticRegression
+
     fitted = LogisticRegression(C=LEEWAY, max_iter=200, tol=1e-3).fit(matrix, labels)
     weights = np.split(fitted.coef_[0].astype(np.float64), starts[1:-1])
     return BitWeights(tuple(weights), float(fitted.intercept_[0]))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
 from services.scoring.domain import Floats
 from services.scoring.frame import Matrix
 from services.scoring.lookalike.bits import Labels
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 Nodes = NDArray[Any]
 
@@ -81,6 +83,9 @@ def _fit(booster: HistGradientBoostingClassifier, matrix: Matrix, labels: Labels
 
 
 def _booster(seed: int, rounds: int, leaves: int, persons: int) -> HistGradientBoostingClassifier:
+    # Not before somebody asks: the doors that this runs behind start without scikit-learn.
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(
         learning_rate=0.05,
         max_iter=rounds,
