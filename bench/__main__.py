@@ -22,6 +22,7 @@ BENCHES = {
     "linkage": "pairwise and clustered accuracy of probabilistic linkage beside Splink's demonstrations and recordlinkage",
     "scoring": "a million persons in a batch, online and one by one, and look-alikes among them",
     "models": "what each model reaches on real outcomes, beside its baseline on the same splits",
+    "experiments": "two campaigns with a known answer, errors of those who peek at results, assignments a second",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 

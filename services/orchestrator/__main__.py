@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc
+from troika.orchestrator.v1.experiment_service_pb2_grpc import add_ExperimentServiceServicer_to_server
 from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
 
@@ -13,11 +14,15 @@ from chassis import run
 from chassis.run import Runtime
 from services.orchestrator import events
 from services.orchestrator.consumers import consumers
+from services.orchestrator.experiments import command as experiment_command
+from services.orchestrator.experiments.handlers import Laboratory
+from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
 from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
+from services.orchestrator.rpc_experiments import ExperimentRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
 
@@ -30,17 +35,20 @@ async def serve(settings: Settings) -> None:
         await runtime.publishes(*events.STREAMS)
         runtime.consumes(*consumers(timedelta(days=settings.goal_window_days)))
         runtime.spawn(Launcher(room).run(), "launcher")
+        experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
+        experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))
 
         def register(server: grpc.aio.Server) -> None:
             add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server)
             add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
+            add_ExperimentServiceServicer_to_server(experiments, server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:
     """Entry point."""
-    run.main("orchestrator", Settings, Path(__file__).parent / "migrations", serve)
+    run.main("orchestrator", Settings, Path(__file__).parent / "migrations", serve, experiment_command.VERBS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from chassis.consents import ALL_CHANNELS, MESSAGES
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.themes import Goal, Theme
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
+from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
 from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
@@ -66,13 +67,14 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
 
 
 async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window: timedelta, /) -> None:
-    """Remembers the first goal event of each anchor in each theme under way."""
+    """Remembers the first goal event of each anchor in each theme under way, and what experiments measure."""
+    collector = await Collector.of(uow)
     themes = await ThemeStore(uow).launched_since(datetime.now(UTC) - goal_window - LATE)
     by_event: dict[str, list[Theme]] = {}
     for theme in themes:
         by_event.setdefault(theme.draft.goal.event, []).append(theme)
     # Most batches hold no goal event at all; looking for the bare name is a hundred times cheaper than parsing.
-    names = [name.encode() for name in by_event]
+    names = [name.encode() for name in {*by_event, *collector.events}]
     reached: dict[tuple[int, int], GoalReached] = {}
     for message in messages:
         if not any(name in message.data for name in names):
@@ -80,15 +82,15 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window:
         if (batch := _parse(uow, RESOLVED, message, identity_pb2.ResolvedBatch)) is None:
             continue
         for event in batch.events:
-            for theme in by_event.get(event.name, ()):
-                try:
-                    goal = _goal(theme, event, goal_window)
-                except (orjson.JSONDecodeError, OverflowError, ValueError):
-                    alone = identity_pb2.ResolvedBatch(events=[event])
-                    uow.dead_letter(RESOLVED, EVENTS_RESOLVED, alone.SerializeToString(), "INVALID_EVENT")
-                    break
-                if goal and (goal[:2] not in reached or goal[4] < reached[goal[:2]][4]):
-                    reached[goal[:2]] = goal
+            try:
+                for goal in filter(None, [_goal(theme, event, goal_window) for theme in by_event.get(event.name, ())]):
+                    reached[goal[:2]] = min(reached.get(goal[:2], goal), goal, key=lambda g: g[4])
+                if event.name in collector.events:
+                    collector.take(_happened(event))
+            except (orjson.JSONDecodeError, OverflowError, ValueError):
+                alone = identity_pb2.ResolvedBatch(events=[event])
+                uow.dead_letter(RESOLVED, EVENTS_RESOLVED, alone.SerializeToString(), "INVALID_EVENT")
+    await collector.keep(uow)
     if reached:
         erasures = ErasureStore(uow)
         await erasures.hold_off()
@@ -102,13 +104,26 @@ def _goal(theme: Theme, event: identity_pb2.ResolvedEvent, window: timedelta) ->
     owner, at = event.person, _moment(event.occurred_at_us)
     if not owner.entity_id or theme.launched_at is None or not theme.launched_at <= at <= theme.launched_at + window:
         return None
-    properties = orjson.loads(event.properties_json or b"{}")
-    if not isinstance(properties, dict):
-        raise ValueError("properties are no object")
+    properties = _properties(event)
     # The answer to another theme's push is that theme's success.
     if properties.get("theme", theme.name) != theme.name or not _meets(theme.draft.goal, properties):
         return None
     return theme.theme_id, owner.anchor_id, owner.entity_id, owner.version, at
+
+
+def _happened(event: identity_pb2.ResolvedEvent) -> Happened:
+    """What an experiment may measure."""
+    owner, at = event.person, _moment(event.occurred_at_us)
+    if owner.entity_id and len(event.event_id) != 16:
+        raise ValueError("an event without an id cannot be counted once")
+    return Happened(event.event_id, event.name, owner.anchor_id, owner.entity_id, owner.version, at, _properties(event))
+
+
+def _properties(event: identity_pb2.ResolvedEvent) -> dict[str, Any]:
+    properties = orjson.loads(event.properties_json or b"{}")
+    if not isinstance(properties, dict):
+        raise ValueError("properties are no object")
+    return properties
 
 
 def _meets(goal: Goal, properties: dict[str, Any]) -> bool:

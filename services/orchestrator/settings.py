@@ -18,7 +18,8 @@ class Settings(ChassisSettings):
     scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring.")
     rpc_service = "troika.orchestrator.v1.OrchestratorService"
     offer_callers: frozenset[str] = Field(
-        frozenset({"operator"}), description="Who may keep the catalogue of offers, its stock and the slots' rules, as JSON list."
+        frozenset({"operator"}),
+        description="Who may keep the catalogue of offers, its stock and the slots' rules, as JSON list.",
     )
     frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
     frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
@@ -44,6 +45,19 @@ class Settings(ChassisSettings):
         frozenset({"lead_score"}), description="Tags written by scoring, as JSON list; never suggested as audience terms."
     )
 
+    experiment_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may call the orchestrator's ExperimentService, as JSON list."
+    )
+    global_holdout_share: float = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="Share of persons in no experiment and without marketing, to measure it all.",
+    )
+    # A new word begins anew with other people; do so once a year or so, that nobody is left out for ever.
+    global_holdout_salt: str = Field("first", min_length=1, description="Any word; another one draws other people.")
+    eligibility_age_s: float = Field(10, ge=0, description="For how long an experiment's eligible persons are remembered.")
+
     @field_validator("quiet_hours")
     @classmethod
     def _window(cls, window: str) -> str:
@@ -53,6 +67,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.orchestrator.v1.ExperimentService": self.experiment_callers,
             "troika.orchestrator.v1.OfferService": self.offer_callers,
         }
 

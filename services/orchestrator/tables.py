@@ -132,6 +132,8 @@ Table(
     Column("withdrawn_us", BigInteger, nullable=False),
     Column("given_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
+    # For those who ask about some persons; planners read it all.
+    Index("ix_consent_personalisation", "person_id", postgresql_where=text("purpose = 'personalisation'")),
 )
 
 # Owners of the anchors that ever moved; others still belong to whom they were first seen with.
@@ -141,6 +143,7 @@ Table(
     Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
     Column("person_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Index("ix_anchor_owner_person_id", "person_id"),
 )
 
 # Persons that went into others; `survivor_id` empty once they came apart again.
@@ -152,6 +155,7 @@ Table(
     Column("op_id", BigInteger, nullable=False),
     Column("changed_at", MOMENT, nullable=False, server_default=func.now()),
     Index("ix_person_alias_changed_at", "changed_at"),
+    Index("ix_person_alias_survivor_id", "survivor_id", postgresql_where=text("survivor_id IS NOT NULL")),
 )
 
 # Anchors of erased persons, numbers only: what comes late must not bring them back. `version` is the last that is known to
@@ -163,6 +167,62 @@ Table(
     Column("person_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Index("ix_erased_anchor_person_id", "person_id"),
+)
+
+# A layer's salt draws its persons into buckets; its row is locked while ranges of buckets are given out.
+Table(
+    "experiment_layer",
+    metadata,
+    Column("layer", Text, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+)
+
+# `definition` stands still once started; layer and buckets stand beside it for the check that ranges do not meet.
+Table(
+    "experiment",
+    metadata,
+    Column("experiment_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Text),
+    Column("layer", Text, nullable=False),
+    Column("bucket_from", Integer, nullable=False),
+    Column("bucket_to", Integer, nullable=False),
+    Column("definition", JSONB, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("stop_reason", Text, nullable=False),
+    Column("created_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("started_at", MOMENT),
+    Column("stopped_at", MOMENT),
+    Index("ix_experiment_request_id", "request_id", unique=True),
+    Index("ix_experiment_not_over", "layer", postgresql_where=text("state < 3")),
+)
+
+# The first exposure of each person as it was then; who became whom is asked when results are. `segments`: a list of words.
+Table(
+    "exposure",
+    metadata,
+    Column("experiment_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("variant", SmallInteger, nullable=False),
+    Column("covariate", Double),
+    Column("segments", JSONB, nullable=False),
+    Column("exposed_at", MOMENT, nullable=False),
+)
+
+# Events that a metric (by its position) measures, of everybody: who belongs to whom may change after they happened.
+Table(
+    "experiment_event",
+    metadata,
+    Column("experiment_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("metric", SmallInteger, primary_key=True, autoincrement=False),
+    Column("event_id", LargeBinary, primary_key=True),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("occurred_at", MOMENT, nullable=False),
+    Column("amount", Double, nullable=False),
+    Index("ix_experiment_event_anchor_id", "anchor_id"),
 )
 
 # Offers; what a version says stands in offer_version, `stock` (all pieces, empty: no limit) is that of the present one.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.orchestrator.domain.hashing import units
 from services.orchestrator.domain.themes import MARKETING
 
 CHANNELS = ("app", "wechat", "dealer")
@@ -141,13 +142,7 @@ def _rank_within(groups: NDArray[np.int32]) -> Ints:
 
 def in_holdout(person_id: Ints, salt: bytes, share: float) -> Flags:
     """True for about `share` of people: a hash of theme and person, so the same person is always on the same side."""
-    mixed = person_id.astype(np.uint64) ^ np.uint64(int.from_bytes(salt[:8], "big"))
-    # splitmix64 (Steele, Lea & Flood 2014): full avalanche, one vectorised pass; arithmetic wraps on purpose.
-    mixed = (mixed + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    unit = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return unit < share
+    return units(person_id, salt) < share
 
 
 def delivery_id(salt: bytes, person_id: int) -> str:

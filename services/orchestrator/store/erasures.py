@@ -4,6 +4,7 @@ Of a decision stays what the theme's report counts: outcome, channel, band of th
 far the push came, whether the goal was reached. Without it the rates of a finished experiment would change, and with them its
 verdict. The row stands under a number below 0 that means nobody, its push under a new random id, its moments as days; place,
 dealer, channels, probability and the score itself are gone. A push that was not handed over is dropped (outcome "erased").
+Exposures to experiments and the events they measure are deleted: an experiment counts on without the person.
 """
 
 from __future__ import annotations
@@ -120,7 +121,13 @@ class ErasureStore:
             " OR survivor_id = ANY(CAST(:persons AS bigint[]))",
             persons=persons,
         )
-        for table in ("consent", "anchor_owner"):
+        # By experiment, because exposures are found by experiment and person.
+        await self._uow.execute(
+            "DELETE FROM exposure x USING experiment e, unnest(CAST(:persons AS bigint[])) AS gone"
+            " WHERE x.experiment_id = e.experiment_id AND x.person_id = gone",
+            persons=persons,
+        )
+        for table in ("consent", "anchor_owner", "experiment_event"):
             await self._uow.execute(
                 f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",  # noqa: S608
                 anchors=anchors,

@@ -39,6 +39,7 @@ class People:
     has_model: bool = True
     broken: bool = False
     poison: str = ""
+    secret: frozenset[str] = frozenset()
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,9 +85,15 @@ class Tags(TagsServiceServicer):
         self._people = people
 
     async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:  # noqa: N802
-        names = [*WORDS, "has_app", "has_wechat"]
+        types = dict.fromkeys(WORDS, tags_pb2.TAG_TYPE_CATEGORY)
+        types |= dict.fromkeys(("has_app", "has_wechat"), tags_pb2.TAG_TYPE_BOOLEAN) | {"probability": tags_pb2.TAG_TYPE_NUMBER}
         return tags_pb2.ListTagsResponse(
-            tags=[tags_pb2.Tag(name=n, entity_kind=1, expression=EXPRESSIONS.get(n, "")) for n in names]
+            tags=[
+                tags_pb2.Tag(
+                    name=n, entity_kind=1, type=kind, expression=EXPRESSIONS.get(n, ""), sensitive=n in self._people.secret
+                )
+                for n, kind in types.items()
+            ]
         )
 
     async def CountAudience(self, request: Any, context: Any) -> tags_pb2.CountAudienceResponse:  # noqa: N802
@@ -99,7 +106,8 @@ class Tags(TagsServiceServicer):
             yield tags_pb2.StreamAudienceResponse(entity_ids=ids[start : start + self._people.chunk])
 
     async def StreamTagValues(self, request: Any, context: Any) -> AsyncIterator[tags_pb2.StreamTagValuesResponse]:  # noqa: N802
-        rows = self._people.select(f"id, {', '.join(request.tags)}", request.predicate)
+        among = f"id IN ({', '.join(map(str, request.entity_ids))})" if request.entity_ids else request.predicate
+        rows = self._people.select(f"id, {', '.join(request.tags)}", among)
         for start in range(0, len(rows), self._people.chunk):
             await asyncio.sleep(self._people.pause_s)
             ids, *columns = zip(*rows[start : start + self._people.chunk], strict=True)

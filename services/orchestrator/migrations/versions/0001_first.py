@@ -34,14 +34,30 @@ STATEMENTS = (
     "CREATE TABLE consent (anchor_id bigint, purpose text, channel text, separate boolean, person_id bigint NOT NULL,"
     " withdrawn_us bigint NOT NULL, given_us bigint NOT NULL, expires_us bigint NOT NULL,"
     " CONSTRAINT pk_consent PRIMARY KEY (anchor_id, purpose, channel, separate))",
+    "CREATE INDEX ix_consent_personalisation ON consent (person_id) WHERE purpose = 'personalisation'",
     "CREATE TABLE anchor_owner (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))",
+    "CREATE INDEX ix_anchor_owner_person_id ON anchor_owner (person_id)",
     "CREATE TABLE person_alias (person_id bigint, survivor_id bigint, op_id bigint NOT NULL,"
     " changed_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_person_alias PRIMARY KEY (person_id))",
     "CREATE INDEX ix_person_alias_changed_at ON person_alias (changed_at)",
+    "CREATE INDEX ix_person_alias_survivor_id ON person_alias (survivor_id) WHERE survivor_id IS NOT NULL",
     "CREATE TABLE erased_anchor (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))",
     "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
+    "CREATE TABLE experiment_layer (layer text, salt bytea NOT NULL, CONSTRAINT pk_experiment_layer PRIMARY KEY (layer))",
+    "CREATE TABLE experiment (experiment_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, layer text NOT NULL,"
+    " bucket_from integer NOT NULL, bucket_to integer NOT NULL, definition jsonb NOT NULL, state smallint NOT NULL,"
+    " version integer NOT NULL, salt bytea NOT NULL, stop_reason text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),"
+    " started_at timestamptz, stopped_at timestamptz, CONSTRAINT pk_experiment PRIMARY KEY (experiment_id))",
+    "CREATE UNIQUE INDEX ix_experiment_request_id ON experiment (request_id)",
+    "CREATE INDEX ix_experiment_not_over ON experiment (layer) WHERE state < 3",
+    "CREATE TABLE exposure (experiment_id bigint, person_id bigint, variant smallint NOT NULL, covariate double precision,"
+    " segments jsonb NOT NULL, exposed_at timestamptz NOT NULL, CONSTRAINT pk_exposure PRIMARY KEY (experiment_id, person_id))",
+    "CREATE TABLE experiment_event (experiment_id bigint, metric smallint, event_id bytea, anchor_id bigint NOT NULL,"
+    " person_id bigint NOT NULL, version bigint NOT NULL, occurred_at timestamptz NOT NULL, amount double precision NOT NULL,"
+    " CONSTRAINT pk_experiment_event PRIMARY KEY (experiment_id, metric, event_id))",
+    "CREATE INDEX ix_experiment_event_anchor_id ON experiment_event (anchor_id)",
     "CREATE TABLE offer (offer_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, version integer NOT NULL, stock bigint,"
     " reserved bigint NOT NULL, taken bigint NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), retired_at timestamptz,"
     " CONSTRAINT pk_offer PRIMARY KEY (offer_id), CONSTRAINT ck_offer_stock"

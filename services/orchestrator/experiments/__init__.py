@@ -1,0 +1,1 @@
+"""Experiments: who is in which, what came of it, and how sure that is."""
