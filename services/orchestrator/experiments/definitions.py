@@ -99,11 +99,6 @@ class Definition:
         """Tags that are read when a person is exposed: the covariate first, if there is one."""
         return (*((self.covariate_tag,) if self.covariate_tag else ()), *self.segment_tags)
 
-    @property
-    def longest_window(self) -> timedelta:
-        """How long after the last exposure events still count."""
-        return max(metric.window for metric in self.metrics)
-
 
 @dataclass(frozen=True)
 class Experiment:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -18,9 +19,12 @@ from troika.orchestrator.v1.experiment_service_pb2_grpc import (
 )
 
 from chassis import rpc
+from chassis.db import UnitOfWork
 from chassis.rpc import reason_of
 from chassis.testing import DatabaseFactory
+from services.orchestrator.experiments.definitions import ExperimentId
 from services.orchestrator.experiments.handlers import Laboratory
+from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.rpc_experiments import ExperimentRpc
 from tests.integration.orchestrator.conftest import House, open_house
@@ -458,25 +462,39 @@ async def test_power_is_previewed(lab: Lab) -> None:
     assert "baseline" == (await refused(lab.call.PreviewPower(nonsense)))[2]
 
 
-def plan_of(rows: Iterable[Any]) -> str:
-    return "\n".join(row[0] for row in rows)
+class Explaining:
+    """A unit of work that has every statement explained instead of run."""
+
+    def __init__(self, uow: UnitOfWork) -> None:
+        self._uow, self.plan = uow, ""
+
+    async def rows(self, statement: str, **parameters: Any) -> list[Any]:
+        self.plan = "\n".join(row[0] for row in await self._uow.rows("EXPLAIN " + statement, **parameters))
+        return []
 
 
-async def test_who_switched_personalisation_off_is_found_by_index(lab: Lab) -> None:
+async def test_questions_of_an_assignment_are_answered_by_index(lab: Lab) -> None:
     async with lab.house.transaction() as uow:
         await uow.execute(
             "INSERT INTO consent SELECT n, purpose, 'all', false, n, 1, -1, 9223372036854775807"
             " FROM generate_series(1, 20000) n, unnest(ARRAY['personalisation', 'marketing']) purpose"
         )
         await uow.execute("INSERT INTO anchor_owner SELECT n, n + 1, 2 FROM generate_series(1, 20000, 2) n")
-        for table in ("consent", "anchor_owner"):
-            await uow.execute(f"ANALYZE {table}")
-        plan = plan_of(
-            await uow.rows(
-                "EXPLAIN SELECT anchor_id FROM consent WHERE purpose = 'personalisation'"
-                " AND person_id = ANY(CAST(ARRAY[5, 6] AS bigint[])) UNION"
-                " SELECT anchor_id FROM anchor_owner WHERE person_id = ANY(CAST(ARRAY[5, 6] AS bigint[]))"
-            )
+        await uow.execute("INSERT INTO person_alias SELECT n, n + 1, 2 FROM generate_series(1, 200000, 2) n")
+        await uow.execute(
+            "INSERT INTO exposure SELECT e, n, 0, NULL, '[]', now() FROM generate_series(1, 3) e, generate_series(1, 20000) n"
         )
-    assert "ix_consent_personalisation" in plan and "ix_anchor_owner_person_id" in plan
-    assert "Seq Scan" not in plan
+        for table in ("consent", "anchor_owner", "person_alias", "exposure"):
+            await uow.execute(f"ANALYZE {table}")
+        explaining, plans = Explaining(uow), []
+        store = ExperimentStore(explaining)  # type: ignore[arg-type]
+        for question in (
+            store.present([5, 6]),
+            store.exposed(ExperimentId(2), [5, 6]),
+            store.without_personalisation([5, 6], datetime.now(UTC)),
+        ):
+            await question
+            plans.append(explaining.plan)
+    assert [] == [plan for plan in plans if "Seq Scan" in plan]
+    assert "ix_person_alias_survivor_id" in plans[1] and "pk_exposure" in plans[1]
+    assert "ix_consent_personalisation" in plans[2] and "ix_anchor_owner_person_id" in plans[2]

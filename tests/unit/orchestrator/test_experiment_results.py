@@ -25,7 +25,7 @@ from services.orchestrator.experiments.analysing import (
     measure,
 )
 from services.orchestrator.experiments.collecting import measured
-from services.orchestrator.experiments.definitions import Definition, Kind, Metric, Role, Variant, check
+from services.orchestrator.experiments.definitions import Kind, Metric, Role, Variant, check
 from services.orchestrator.experiments.estimating import Sample
 from services.orchestrator.experiments.files import Question, analyse
 from tests.unit.orchestrator.test_experiment_statistics import definition, metric
@@ -257,9 +257,3 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, data: bytes) -> None
     with pytest.raises(InvalidArgument) as refused:
         analyse(file, Question("group", "bought"))
     assert "UNREADABLE_FILE" == refused.value.reason
-
-
-def test_definitions_and_metrics_are_plain_values() -> None:
-    stated: Definition = definition()
-    assert 0 == stated.primary
-    assert 24.0 == stated.longest_window.total_seconds() / 3600
