@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -403,6 +404,65 @@ async def test_merged_persons_count_once_with_the_first_exposure_and_parted_ones
     assert {"old": (len(control), 1), "short": (len(other), 2)} == totals(parted)
     assert ["old", "short"] == await lab.assign(name, [first, second])
     assert apart.sample_ratio == parted.sample_ratio
+
+
+async def test_whatever_merges_and_parts_results_are_those_of_who_is_who_now(lab: Lab) -> None:
+    chance, persons = random.Random(5), list(range(1, 61))
+    name = await lab.started(metrics=[ORDERED, SPENT])
+    variant = dict(zip(persons, await lab.assign(name, persons), strict=True))
+    # Nobody is exposed at the same moment, some not at all.
+    async with lab.house.transaction() as uow:
+        await uow.execute("UPDATE exposure x SET exposed_at = now() - interval '48 hours' + x.person_id * interval '1 minute'")
+        await uow.execute("DELETE FROM exposure WHERE person_id % 5 = 0")
+    # Of each person two anchors; what happens, happens before, in or after the windows.
+    events = [
+        (chance.choice(persons), chance.choice([0, 1000]), chance.uniform(-3, 26), chance.randint(1, 99)) for _ in range(300)
+    ]
+    await lab.happen(
+        *(lab.event(p, hours=h, anchor=10_000 + p + side, properties={"price": price}) for p, side, h, price in events)
+    )
+
+    def expected(leader: dict[int, int]) -> dict[str, tuple[int, int, int]]:
+        counted = {"old": [0, 0, 0], "short": [0, 0, 0]}
+        for human in set(leader.values()):
+            first = min((p for p in persons if leader[p] == human and p % 5), default=None)
+            if first is None:
+                continue
+            start = first / 60
+            spent = [price for p, _, h, price in events if leader[p] == human and start <= h < start + 24]
+            for place, more in enumerate((1, bool(spent), sum(spent))):
+                counted[variant[first]][place] += more
+        return {name: (n, did, total) for name, (n, did, total) in counted.items()}
+
+    async def found() -> dict[str, tuple[int, int, int]]:
+        results = await lab.results(name)
+        shares, sums = totals(results), totals(results, 1)
+        return {each: (shares[each][0], int(shares[each][1]), int(sums[each][1])) for each in shares}
+
+    leader, merges = {p: p for p in persons}, []
+    apart = expected(leader)
+    assert apart == await found()
+    for op in range(1, 41):
+        if merges and chance.random() < 0.4:
+            # Taken apart in the reverse order, so that who they were stays simple.
+            survivor, other, others = merges.pop()
+            leader |= dict.fromkeys(others, other)
+            change = merged(survivor, other, op, "split")
+        else:
+            survivor, other = chance.sample(sorted(set(leader.values())), 2)
+            others = [p for p in persons if leader[p] == other]
+            merges.append((survivor, other, others))
+            leader |= dict.fromkeys(others, survivor)
+            change = merged(survivor, other, op)
+        owner = leader[others[0]]
+        moves = [moved(10_000 + p + side, owner, op + 1) for p in others for side in (0, 1000)]
+        await lab.changed(cluster_changes=[change], anchor_moves=moves)
+        if op % 4 == 0:
+            assert expected(leader) == await found()
+    for op, (survivor, other, others) in enumerate(reversed(merges), start=41):
+        moves = [moved(10_000 + p + side, other, op + 1) for p in others for side in (0, 1000)]
+        await lab.changed(cluster_changes=[merged(survivor, other, op, "split")], anchor_moves=moves)
+    assert apart == await found()
 
 
 async def test_whoever_went_into_somebody_is_assigned_as_that_one(lab: Lab) -> None:

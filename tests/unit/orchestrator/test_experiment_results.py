@@ -249,6 +249,26 @@ def test_a_file_that_cannot_be_is_refused_by_column(
     assert (reason, field) == (refused.value.reason, refused.value.field)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--outcome", "sold"], "UNKNOWN_COLUMN: table.csv has no column sold"),
+        (["--outcome", "bought", "--weights", "blue"], "INVALID_WEIGHTS: "),
+        (["--outcome", "bought", "--weights", "blue=0", "control=1"], "INVALID_WEIGHTS: "),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(
+    tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(write(tmp_path, *people(20)))
+    monkeypatch.setattr("sys.argv", ["troika", "experiment", "analyse", file, "--variant", "group", *more])
+    with pytest.raises(SystemExit) as done:
+        main()
+    heard = capsys.readouterr()
+    assert (2, "", 1) == (done.value.code, heard.out, heard.err.count("\n"))
+    assert heard.err.startswith(said)
+
+
 @pytest.mark.parametrize("data", [b"\x1f\x8bnot gzip", b""])
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "table.csv.gz"
