@@ -31,8 +31,6 @@ MODEL: Final = "feedback_text"
 MAX_TEXTS: Final = 500
 # What a model of vehicles may be called.
 MAX_NAME: Final = 200
-# Texts read before others get a turn.
-_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,7 @@ class TextReader:
         if found is None:
             raise FailedPrecondition("no text model has been trained yet", reason="MODEL_NOT_TRAINED")
         version, model = found
-        readings: list[Reading] = []
-        for start in range(0, len(texts), _AT_ONCE):
-            readings += await asyncio.to_thread(model.classify, texts[start : start + _AT_ONCE])
-        return version, readings
+        return version, await asyncio.to_thread(model.classify, texts)
 
 
 def written(events: Sequence[ResolvedEvent], properties: Collection[str]) -> Iterator[Written]:
