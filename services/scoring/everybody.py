@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 from chassis.db import Database
 from chassis.errors import Unavailable
 from services.scoring import health
+from services.scoring.artefact import ServedModel
 from services.scoring.distributions import Sampler
-from services.scoring.frame import matrix_of
+from services.scoring.frame import Ids, Matrix, matrix_of
 from services.scoring.handlers import keep, predict
+from services.scoring.readings import Readings
 from services.scoring.registry import Registry, Version
 from services.scoring.tag_door import TagDoor
 from services.scoring.working import Task
+
+# Chunks that are predicted, in threads, while one is written.
+_AHEAD = 1
 
 
 class Everybody:
@@ -45,22 +53,40 @@ class Everybody:
         after, scored = (before.cursor, before.persons_scored) if before.version == model.version else (0, 0)
         # Who goes on where another process stopped has not seen the whole base.
         sampler = Sampler(model.encodings, total) if after == 0 else None
-        async for chunk in self._tags.values("", model.tags, at):
-            if not len(chunk) or chunk.persons[-1] <= after:
-                continue
-            matrix = matrix_of(model.encodings, chunk)
-            said = await predict(model, matrix)
-            if sampler is not None:
-                sampler.see(chunk.persons, matrix, said.scores)
-            scored += len(chunk)
-            progress = done + (1 - done) * min(1.0, scored / max(total, 1))
-            async with self._database.transaction() as uow:
-                await task.tell(
-                    uow, progress=progress, version=model.version, persons_scored=scored, cursor=int(chunk.persons[-1])
-                )
-                await keep(uow, version, chunk.persons, said, at)
+        async with aclosing(self._predicted(model, at, after)) as chunks:
+            async for persons, matrix, said in chunks:
+                if sampler is not None:
+                    sampler.see(persons, matrix, said.scores)
+                scored += len(persons)
+                progress = done + (1 - done) * min(1.0, scored / max(total, 1))
+                async with self._database.transaction() as uow:
+                    await task.tell(
+                        uow, progress=progress, version=model.version, persons_scored=scored, cursor=int(persons[-1])
+                    )
+                    await keep(uow, version, persons, said, at)
         if sampler is not None:
             await self._picture(task, version, sampler, at)
+
+    async def _predicted(
+        self, model: ServedModel, at: datetime, after: int
+    ) -> AsyncGenerator[tuple[Ids, Matrix, Readings], None]:
+        """Everybody behind a person in chunks, each with what the model says; the next is predicted while one is written."""
+        begun: deque[tuple[Ids, Matrix, asyncio.Task[Readings]]] = deque()
+        try:
+            async for chunk in self._tags.values("", model.tags, at):
+                if not len(chunk) or chunk.persons[-1] <= after:
+                    continue
+                matrix = matrix_of(model.encodings, chunk)
+                begun.append((chunk.persons, matrix, asyncio.create_task(predict(model, matrix))))
+                if len(begun) > _AHEAD:
+                    persons, earlier, said = begun.popleft()
+                    yield persons, earlier, await said
+            while begun:
+                persons, earlier, said = begun.popleft()
+                yield persons, earlier, await said
+        finally:
+            for _, _, said in begun:
+                said.cancel()
 
     async def _picture(self, task: Task, version: Version, sampler: Sampler, at: datetime) -> None:
         """Keeps how features and scores are spread."""
