@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import uvloop
 from troika.identity.v1 import events_pb2 as identity
 
 from chassis import run
@@ -98,3 +100,15 @@ async def _handle(database: Database, consumer: Consumer, given: Sequence[Messag
                 await consumer.handle(uow, batch)
 
     await asyncio.gather(*(lane() for _ in range(consumer.lanes)))
+
+
+async def _main(dsn: str, count: int) -> None:
+    database = Database(dsn, "tags")
+    try:
+        sys.stdout.buffer.write(orjson.dumps(await measure(database, count)))
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(sys.argv[1], int(sys.argv[2])))
