@@ -210,8 +210,10 @@ async def _online(bus: Bus, base: Base, seconds: float) -> dict[str, Any]:
             await asyncio.sleep(max(0.0, begin + (number + 1) / MESSAGES_PER_S - time.perf_counter()))
         await asyncio.sleep(3)
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        # nats-py waits by asyncio.wait_for, which in Python 3.11 may swallow a cancellation.
+        while not following.done():
+            following.cancel()
+            await asyncio.wait({following}, timeout=1)
     cuts = statistics.quantiles(taken, n=100)
     return {
         "online_p50_ms": round(1000 * cuts[49]),
