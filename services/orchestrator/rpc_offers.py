@@ -15,6 +15,7 @@ from troika.orchestrator.v1.offer_service_pb2_grpc import OfferServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
+from chassis.moments import moment
 from services.orchestrator.offers.arranging import Rules
 from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.offers.definitions import Definition, Offer, OfferId, Variant, id_of, name_of, render
@@ -48,8 +49,8 @@ class OfferRpc(OfferServiceServicer):
         """See the contract."""
         offer, versions = await self._catalogue.get(id_of(request.name), request.version)
         answer = pb.GetOfferResponse(offer=_offer(offer))
-        for version, author, moment in versions:
-            answer.versions.add(version=version, author=author, create_time=_timestamp(moment))
+        for version, author, made_at in versions:
+            answer.versions.add(version=version, author=author, create_time=_timestamp(made_at))
         return answer
 
     async def ListOffers(self, request: pb.ListOffersRequest, context: Context) -> pb.ListOffersResponse:
@@ -100,7 +101,7 @@ class OfferRpc(OfferServiceServicer):
 
     async def PreviewSlot(self, request: pb.PreviewSlotRequest, context: Context) -> pb.PreviewSlotResponse:
         """See the contract."""
-        at = _moment(request.time, "time") if request.HasField("time") else datetime.now(UTC)
+        at = moment(request.time, "time") if request.HasField("time") else datetime.now(UTC)
         arranged = await self._catalogue.arrange(request.slot, at, request.channel, request.language, request.words)
         return pb.PreviewSlotResponse(
             places=[pb.SlotPlace(offer=p.offer.name, why=p.why, shared_words=p.words) for p in arranged.places],
@@ -114,8 +115,8 @@ def _definition(offer: pb.CatalogueOffer) -> Definition:
         offer.kind,
         offer.purpose,
         tuple(offer.content_tags),
-        _moment(offer.valid_from, "offer.valid_from"),
-        _moment(offer.valid_to, "offer.valid_to") if offer.HasField("valid_to") else None,
+        moment(offer.valid_from, "offer.valid_from"),
+        moment(offer.valid_to, "offer.valid_to") if offer.HasField("valid_to") else None,
         offer.audience,
         offer.stock if offer.HasField("stock") else None,
         tuple(Variant(v.channel, v.language, v.title, v.body) for v in offer.variants),
@@ -164,14 +165,7 @@ def _value(given: pb.VariableValue, field: str) -> Value:
         case "word":
             return given.word
         case _:
-            return _moment(given.time, field)
-
-
-def _moment(stamp: Timestamp, field: str) -> datetime:
-    try:
-        return stamp.ToDatetime(UTC)
-    except ValueError as error:  # nanos that are none
-        raise InvalidArgument("not a moment", field=field) from error
+            return moment(given.time, field)
 
 
 def _timestamp(moment: datetime) -> Timestamp:

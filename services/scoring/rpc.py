@@ -12,6 +12,7 @@ from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceServicer
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
+from chassis.moments import moment
 from services.scoring import consents, expanding, offers, ranking, reasons, store, texts
 from services.scoring.artefact import CLASS, ServedModel
 from services.scoring.frame import Matrix, matrix_of
@@ -136,7 +137,7 @@ class ScoringRpc(ScoringServiceServicer):
 
     async def ListOpinions(self, request: pb.ListOpinionsRequest, context: Any) -> pb.ListOpinionsResponse:  # noqa: N802
         """From the counts."""
-        since = request.since.ToDatetime(UTC).date() if request.HasField("since") else None
+        since = moment(request.since, "since").date() if request.HasField("since") else None
         async with self._database.read() as uow:
             rows = await texts.opinions(uow, request.vehicle_model, since)
         return pb.ListOpinionsResponse(opinions=[pb.OpinionCount(**row._mapping) for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from troika.scoring.v1.model_service_pb2_grpc import ModelServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from chassis.moments import moment, seconds
 from services.scoring import evaluating, health, operations, store, trial_store, trials
 from services.scoring.artefact import ArtefactRefused
 from services.scoring.cutting import Wanted, check_leaks
@@ -28,6 +29,7 @@ from services.scoring.working import Worker
 _STATES = {state: pb.OperationState.Value(f"OPERATION_STATE_{state.value}") for state in State}
 _KINDS = {kind: pb.OperationKind.Value(f"OPERATION_KIND_{kind.value}") for kind in Kind}
 MAX_VERSIONS = 100
+MAX_HORIZON_S = 10 * 366 * 86_400
 MAX_TRIAL_S = 2 * 366 * 86_400
 
 
@@ -69,8 +71,8 @@ class ModelRpc(ModelServiceServicer):
         asked = evaluating.Asked(
             cut_predicate=request.cut_predicate,
             goal_predicate=request.goal_predicate,
-            as_of_s=request.as_of.ToMicroseconds() / 1e6 if request.HasField("as_of") else 0.0,
-            horizon_s=request.horizon.ToTimedelta().total_seconds(),
+            as_of_s=moment(request.as_of, "as_of").timestamp() if request.HasField("as_of") else 0.0,
+            horizon_s=seconds(request.horizon, "horizon"),
             recalibrate=request.recalibrate,
         )
         _check_evaluation(stored, asked)
@@ -85,7 +87,7 @@ class ModelRpc(ModelServiceServicer):
             raise InvalidArgument("this version is the one in use", reason="VERSION_IN_USE", field="version")
         if evaluating.foretells(champion.card) is not Foretells.PROBABILITY:
             raise InvalidArgument("trials are for models of probabilities", reason="NOT_FOR_THIS_MODEL", field="model")
-        horizon_s = request.horizon.ToTimedelta().total_seconds()
+        horizon_s = seconds(request.horizon, "horizon")
         if not 0 < horizon_s <= MAX_TRIAL_S:
             raise InvalidArgument("between now and two years", reason="OUT_OF_RANGE", field="horizon")
         await self._count(cut_predicate=request.cut_predicate, goal_predicate=request.goal_predicate)
@@ -244,8 +246,8 @@ def _wanted(request: pb.TrainModelRequest) -> Wanted:
         label_tag=request.label_tag,
         treated_predicate=request.treated_predicate,
         features=tuple(request.features),
-        as_of_s=tuple(moment.ToMicroseconds() / 1e6 for moment in request.as_of),
-        horizon_s=request.horizon.ToTimedelta().total_seconds(),
+        as_of_s=tuple(moment(each, f"as_of[{place}]").timestamp() for place, each in enumerate(request.as_of)),
+        horizon_s=seconds(request.horizon, "horizon"),
         trusted_features=tuple(request.trusted_features),
         keep_only=request.keep_only,
     )
@@ -273,13 +275,21 @@ def _check(specification: Specification, wanted: Wanted) -> None:
             )
         if wanted.horizon_s:
             raise InvalidArgument("a horizon needs moments of the past in as_of", reason="REQUIRED", field="as_of")
-    elif wanted.horizon_s <= 0:
+    else:
+        _check_known(wanted.as_of_s, wanted.horizon_s)
+
+
+def _check_known(cuts_s: Sequence[float], horizon_s: float) -> None:
+    """What is asked of moments of the past must be known by now."""
+    if horizon_s <= 0:
         raise InvalidArgument("say how long after as_of the outcome is looked at", reason="REQUIRED", field="horizon")
-    now = datetime.now(UTC).timestamp()
-    for moment in wanted.as_of_s:
-        if moment + wanted.horizon_s > now:
-            known = datetime.fromtimestamp(moment, UTC) + timedelta(seconds=wanted.horizon_s)
-            raise InvalidArgument(f"this outcome will be known on {known:%Y-%m-%d}", reason="FUTURE_LABELS", field="as_of")
+    if horizon_s > MAX_HORIZON_S:
+        raise InvalidArgument("ten years at most", reason="OUT_OF_RANGE", field="horizon")
+    known = datetime.now(UTC) - timedelta(seconds=horizon_s)
+    if max(cuts_s) > known.timestamp():
+        raise InvalidArgument(
+            f"a cut of after {known:%Y-%m-%d} has outcomes that are to come", reason="FUTURE_LABELS", field="as_of"
+        )
 
 
 def _check_evaluation(stored: StoredModel, asked: evaluating.Asked) -> None:
@@ -293,12 +303,7 @@ def _check_evaluation(stored: StoredModel, asked: evaluating.Asked) -> None:
         if asked.horizon_s:
             raise InvalidArgument("a horizon needs a moment of the past in as_of", reason="REQUIRED", field="as_of")
         return
-    horizon_s = asked.horizon_s or trained.horizon_s
-    if horizon_s <= 0:
-        raise InvalidArgument("say how long after as_of the outcome is looked at", reason="REQUIRED", field="horizon")
-    if asked.as_of_s + horizon_s > datetime.now(UTC).timestamp():
-        known = datetime.fromtimestamp(asked.as_of_s, UTC) + timedelta(seconds=horizon_s)
-        raise InvalidArgument(f"this outcome will be known on {known:%Y-%m-%d}", reason="FUTURE_LABELS", field="as_of")
+    _check_known([asked.as_of_s], asked.horizon_s or trained.horizon_s)
 
 
 def _plain(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from troika.tags.v1.audience_service_pb2_grpc import AudienceServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from chassis.moments import moment
 from services.tags import answers
 from services.tags.audiences import naming, store
 from services.tags.audiences.around import Reach, stand
@@ -158,10 +159,7 @@ class AudienceRpc(AudienceServiceServicer):
     async def ListAudienceSizes(self, request: pb.ListAudienceSizesRequest, context: Context) -> pb.ListAudienceSizesResponse:
         """As sampled; see audiences/telling.py."""
         named = await naming.known(self._database, request.name)
-        try:
-            since = request.since.ToDatetime(UTC) if request.HasField("since") else datetime.now(UTC) - timedelta(days=90)
-        except (ValueError, OverflowError):
-            raise InvalidArgument("no such moment", field="since") from None
+        since = moment(request.since, "since") if request.HasField("since") else datetime.now(UTC) - timedelta(days=90)
         answer = pb.ListAudienceSizesResponse()
         for at, members, base, version in await store.sizes(self._database, named.audience_id, since, MOST_SIZES):
             answer.sizes.add(count=members, base=base, version=version).at.FromDatetime(at)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from troika.tags.v1.sharing_service_pb2_grpc import SharingServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from chassis.moments import moment
 from services.tags.domain.catalogue import Catalogue
 from services.tags.domain.ledger import paths
 from services.tags.domain.sharing import Form, Share, Terms
@@ -64,10 +65,7 @@ class SharingRpc(SharingServiceServicer):
             )
         form = Form(request.form)
         definitions, _ = terms.check(self._catalogue, request.tags, request.predicate, form)
-        try:
-            expires_at = request.expires_at.ToDatetime(UTC)
-        except (ValueError, OverflowError):
-            raise InvalidArgument("no such moment", reason="INVALID_TIME", field="expires_at") from None
+        expires_at = moment(request.expires_at, "expires_at")
         return Terms(
             request.recipient,
             request.purpose,
