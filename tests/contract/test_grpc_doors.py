@@ -90,7 +90,7 @@ async def test_rubbish_gets_a_typed_answer(channels: dict[str, grpc.aio.Channel]
     requests: list[Message] = []
 
     # Hypothesis drives synchronous functions; it chooses here, the calls run below in the test's own loop.
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def choose(data: st.DataObject) -> None:
         requests.append(data.draw(messages(described(service, method).input_type)))
