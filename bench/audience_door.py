@@ -7,34 +7,28 @@ long those take from being accepted until they are visible is `visible_p99_ms`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
-import psutil
 from troika.identity.v1 import events_pb2 as identity
 
 from bench.audience_base import PERSON, TAGS, Base, catalogue_text, name
 from bench.audience_load import TOKEN
 from bench.metrics import Histogram, scrape
 from bench.progress import say
+from bench.service import ROOT, cpu, family, running
 from chassis.bus import Bus, Stream
 from chassis.outbox import Outgoing
 from chassis.testing import DatabaseFactory
-from local.embedded import free_port
-from local.processes import Child
 from services.tags import events
 from services.tags.handlers import Changes, EntityChange
 from services.tags.index.snapshots import Snapshots
 
-ROOT = Path(__file__).resolve().parent.parent
 CHANGES_PER_S, MESSAGES_PER_S, EVENTS_PER_S = 2_000, 50, 200
 _RESOLVED = Stream("EVENTS_RESOLVED", ("troika.events.resolved.v1",))
 _VISIBLE = "troika_visible_seconds"
@@ -57,14 +51,19 @@ async def measure(base: Base, dsn: str, nats_url: str, folder: Path, seconds: fl
         catalogue.write_text(catalogue_text())
         address, _ = await DatabaseFactory(dsn, ROOT / "services").address("tags")
         say("booting")
-        async with _process(address, nats_url, folder, catalogue) as (target, http, child, boot_s):
-            service = psutil.Process(child)
-            rss = sum(process.memory_info().rss for process in _family(service)) / 2**20
-            figures |= {"boot_s": round(boot_s, 2), "rss_mb": round(rss), "rss_mb_per_million": round(rss / base.persons * 1e6)}
+        settings = {"CATALOGUE": str(catalogue), "INDEX_FOLDER": str(folder / "index"), "INDEX_SNAPSHOT_S": "86400"}
+        tokens = {"tags": f"of tags {TOKEN}", "operator": TOKEN}
+        async with running("tags", address, nats_url, folder, settings, tokens) as service:
+            rss = sum(process.memory_info().rss for process in family(service.pid)) / 2**20
+            figures |= {
+                "boot_s": round(service.boot_s, 2),
+                "rss_mb": round(rss),
+                "rss_mb_per_million": round(rss / base.persons * 1e6),
+            }
             say("asking")
-            spent, begin = _cpu(service), time.perf_counter()
-            figures |= await _under_change(bus, base.persons, target, http, seconds)
-            figures["service_cores"] = round((_cpu(service) - spent) / (time.perf_counter() - begin), 2)
+            spent, begin = cpu(service.pid), time.perf_counter()
+            figures |= await _under_change(bus, base.persons, service.target, service.http, seconds)
+            figures["service_cores"] = round((cpu(service.pid) - spent) / (time.perf_counter() - begin), 2)
         return figures
     finally:
         await bus.close()
@@ -139,48 +138,3 @@ async def _happen(bus: Bus, persons: int) -> None:
         await bus.publish_all([Outgoing.now(_RESOLVED.subjects[0], batch.SerializeToString())])
         number += 1
         await asyncio.sleep(max(0.0, begin + number / 20 - time.perf_counter()))
-
-
-@asynccontextmanager
-async def _process(dsn: str, nats_url: str, folder: Path, catalogue: Path) -> AsyncIterator[tuple[str, str, int, float]]:
-    """A running tags service: gRPC and HTTP addresses, its process id, seconds from start to ready."""
-    grpc_port, http_port = free_port(), free_port()
-    own = {
-        "POSTGRES_DSN": dsn,
-        "NATS_URL": nats_url,
-        "GRPC_PORT": str(grpc_port),
-        "HTTP_PORT": str(http_port),
-        "CALLER_TOKEN": TOKEN,
-        "CALLER_TOKEN_SHA256": orjson.dumps({"operator": hashlib.sha256(TOKEN.encode()).hexdigest()}).decode(),
-        "CATALOGUE": str(catalogue),
-        "INDEX_FOLDER": str(folder / "index"),
-        "INDEX_SNAPSHOT_S": "86400",
-    }
-    argv = [sys.executable, "-m", "services.tags", "serve"]
-    child = Child("tags", argv, folder / "tags.log", {f"TROIKA_{key}": value for key, value in own.items()}, ROOT)
-    begin = time.perf_counter()
-    child.start()
-    try:
-        async with asyncio.timeout(900), httpx.AsyncClient(trust_env=False) as client:
-            while not await _ready(client, f"http://127.0.0.1:{http_port}/readyz"):
-                await asyncio.sleep(0.05)
-        boot_s = time.perf_counter() - begin
-        yield f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}", child.pid, boot_s
-    finally:
-        await child.stop()
-
-
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    return [process, *process.children(recursive=True)]
-
-
-def _cpu(process: psutil.Process) -> float:
-    """CPU seconds so far."""
-    return sum(sum(each.cpu_times()[:2]) for each in _family(process))
-
-
-async def _ready(client: httpx.AsyncClient, url: str) -> bool:
-    try:
-        return (await client.get(url)).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -63,11 +63,15 @@ class Tags:
 
     async def expressions(self) -> Mapping[str, str]:
         """The definition of every tag of persons."""
-        found: dict[str, str] = {}
+        return {name: tag.expression for name, tag in (await self.catalogue()).items()}
+
+    async def catalogue(self) -> Mapping[str, tags_pb2.Tag]:
+        """Every tag of persons, by name."""
+        found: dict[str, tags_pb2.Tag] = {}
         token = ""
         while True:
             page = await self._stub.ListTags(tags_pb2.ListTagsRequest(page_size=PAGE, page_token=token))
-            found |= {tag.name: tag.expression for tag in page.tags if tag.entity_kind == ENTITY_KIND_PERSON}
+            found |= {tag.name: tag for tag in page.tags if tag.entity_kind == ENTITY_KIND_PERSON}
             if not (token := page.next_page_token):
                 return found
 
@@ -90,9 +94,10 @@ class Tags:
         """The persons a predicate holds for, ascending."""
         chunks = [np.empty(0, np.int64)]
         with blaming(field):
-            request = tags_pb2.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate)
+            request = tags_pb2.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, packed=True)
             async for chunk in self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S):
-                chunks.append(np.array(chunk.entity_ids, np.int64))
+                packed = np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64)
+                chunks.append(packed if len(packed) else np.array(chunk.entity_ids, np.int64))
         return np.concatenate(chunks)
 
     async def reach(self, predicate: str, field: str) -> AsyncIterator[Reach]:

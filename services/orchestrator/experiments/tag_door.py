@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -15,7 +15,7 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
 from chassis.errors import InvalidArgument
 from services.orchestrator.experiments.definitions import Definition
-from services.orchestrator.peers import PAGE, STREAM_TIMEOUT_S, blaming
+from services.orchestrator.peers import STREAM_TIMEOUT_S, Tags, blaming
 
 Ints = NDArray[np.int64]
 MOST_CACHED = 200
@@ -27,7 +27,7 @@ class ExperimentTags:
     """Questions to tags. Who is eligible is read whole and kept for `keep_s`: tags answers a predicate for all persons only."""
 
     def __init__(self, channel: grpc.aio.Channel, keep_s: float) -> None:
-        self._stub = TagsServiceStub(channel)
+        self._stub, self._tags = TagsServiceStub(channel), Tags(channel)
         self._keep_s = keep_s
         self._eligible: dict[str, tuple[float, Ints]] = {}
         self._reading = asyncio.Lock()
@@ -35,25 +35,14 @@ class ExperimentTags:
     async def check(self, stated: Definition) -> None:
         """Raises InvalidArgument, naming the field, when tags does not understand the predicate or a tag cannot serve."""
         if stated.eligibility:
-            with blaming("experiment.eligibility"):
-                request = pb.CountAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=stated.eligibility)
-                await self._stub.CountAudience(request)
+            await self._tags.count(stated.eligibility, "experiment.eligibility")
         if not stated.tags:
             return
-        catalogue = await self._catalogue()
+        catalogue = await self._tags.catalogue()
         if stated.covariate_tag:
             _usable(catalogue, stated.covariate_tag, NUMBERS, "experiment.covariate_tag")
         for number, tag in enumerate(stated.segment_tags):
             _usable(catalogue, tag, WORDS, f"experiment.segment_tags[{number}]")
-
-    async def _catalogue(self) -> dict[str, pb.Tag]:
-        found: dict[str, pb.Tag] = {}
-        token = ""
-        while True:
-            page = await self._stub.ListTags(pb.ListTagsRequest(page_size=PAGE, page_token=token))
-            found |= {tag.name: tag for tag in page.tags if tag.entity_kind == ENTITY_KIND_PERSON}
-            if not (token := page.next_page_token):
-                return found
 
     async def eligible(self, predicate: str, persons: Ints) -> NDArray[np.bool_]:
         """For whom of some persons the predicate held at most `keep_s` seconds ago; empty holds for everybody."""
@@ -65,20 +54,11 @@ class ExperimentTags:
             async with self._reading:
                 known = self._eligible.get(predicate)
                 if known is None or time.monotonic() - known[0] > self._keep_s:
-                    known = (time.monotonic(), await self._read(predicate))
+                    known = (time.monotonic(), await self._tags.person_ids(predicate, "experiment.eligibility"))
                     if len(self._eligible) >= MOST_CACHED:
                         self._eligible.pop(min(self._eligible, key=lambda each: self._eligible[each][0]))
                     self._eligible[predicate] = known
         return np.isin(persons, known[1])
-
-    async def _read(self, predicate: str) -> Ints:
-        chunks = [np.empty(0, np.int64)]
-        with blaming("experiment.eligibility"):
-            request = pb.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, packed=True)
-            async for chunk in self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S):
-                packed = np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64)
-                chunks.append(packed if len(packed) else np.array(chunk.entity_ids, np.int64))
-        return np.concatenate(chunks)
 
     async def at_exposure(self, stated: Definition, persons: Ints) -> tuple[list[float | None], list[list[str]]]:
         """(covariate, values of the segment tags) of each person; None and "" where there is none."""
@@ -103,7 +83,7 @@ class ExperimentTags:
         return covariates, segments
 
 
-def _usable(catalogue: dict[str, pb.Tag], name: str, types: Sequence[int], field: str) -> None:
+def _usable(catalogue: Mapping[str, pb.Tag], name: str, types: Sequence[int], field: str) -> None:
     tag = catalogue.get(name)
     if tag is None:
         raise InvalidArgument(f"no such tag: {name}", reason="UNKNOWN_TAG", field=field)

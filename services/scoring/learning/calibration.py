@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from services.scoring.artefact import Calibration
-from services.scoring.domain import Floats, TrainingRefused
+from services.scoring.domain import Floats
 
 Labels = NDArray[np.bool_] | NDArray[np.int32]
 
@@ -21,16 +20,6 @@ PRIOR_SLOPE, PRIOR_INTERCEPT = 0.3, 1.0
 LEAST_SLOPE = 0.05
 # How fast a half-life that once fitted better is forgotten (alpha of the paper).
 MODEL_FORGETTING = 0.99
-
-
-def fit_calibration(margins: Floats, labels: Labels) -> Calibration:
-    """Platt's two numbers; refuses margins that do not rise with the answer."""
-    # C so large that it does not regularise.
-    line = LogisticRegression(C=1e9).fit(margins[:, None], labels)
-    slope = float(line.coef_[0, 0])
-    if slope <= 0:
-        raise TrainingRefused("NO_SIGNAL", "what was learnt does not rise with the outcome on rows that it had not seen")
-    return Calibration(slope, float(line.intercept_[0]))
 
 
 def matched_intercept(slope: float, margins: Floats, rate: float) -> float:

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 
-from services.scoring.artefact import CLASS, METADATA_KEY, Calibration, metadata, softmax
+from services.scoring.artefact import CLASS, Calibration, metadata, softmax
 from services.scoring.domain import MIN_OF_EACH_CLASS, Floats, TrainingRefused
-from services.scoring.frame import Matrix, features_of, fit_encodings, matrix_of
-from services.scoring.learning import trees
+from services.scoring.frame import features_of, fit_encodings, matrix_of
 from services.scoring.learning.cut import Cut, Labels, Progress, Trained
 from services.scoring.learning.metrics import Z95, auc_with_error, expected_calibration_error
-from services.scoring.learning.trees import Shape, fit_trees
+from services.scoring.learning.trees import Shape, fit_trees, sum_of_trees, to_file
 from services.scoring.learning.validation import FOLDS, Fold, plan
 
 OTHER = "other"
@@ -197,44 +193,15 @@ def _mean(name: str, values: Floats) -> dict[str, float]:
 
 def to_onnx(boosters: list[HistGradientBoostingClassifier], levels: Floats, carried: str) -> bytes:
     """One node with one output for each class: the mean of the boosters' margins plus the levels."""
-    attributes: dict[str, list[Any]] = {name: [] for name in trees._NODE_ATTRIBUTES}
-    number = 0
-    for booster in boosters:
-        for stage in booster._predictors:
-            for place, tree in enumerate(stage):
-                before = len(attributes["target_ids"])
-                trees._add_tree(attributes, number, tree.nodes, len(boosters))
-                # Of two classes scikit-learn has one margin, that of the second.
-                target = place if len(stage) > 1 else 1
-                attributes["target_ids"][before:] = [target] * (len(attributes["target_ids"]) - before)
-                number += 1
+    weighted = [
+        # Of two classes scikit-learn has one margin, that of the second.
+        (tree.nodes, 1 / len(boosters), place if len(stage) > 1 else 1)
+        for booster in boosters
+        for stage in booster._predictors
+        for place, tree in enumerate(stage)
+    ]
     base = np.mean([_both(booster._baseline_prediction.reshape(1, -1))[0] for booster in boosters], axis=0) + levels
     # onnxruntime forgets the base of an output without trees, the first of two; shares do not mind what is added to all.
     base -= base[0]
-    node = helper.make_node(
-        "TreeEnsembleRegressor",
-        ["features"],
-        ["margin"],
-        domain="ai.onnx.ml",
-        n_targets=len(levels),
-        aggregate_function="SUM",
-        post_transform="NONE",
-        base_values=base.tolist(),
-    )
-    node.attribute.extend(helper.make_attribute(name, values) for name, values in attributes.items())
-    graph = helper.make_graph(
-        [node],
-        "classes",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, int(boosters[0].n_features_in_)])],
-        [helper.make_tensor_value_info("margin", TensorProto.FLOAT, [None, len(levels)])],
-    )
-    opsets = [helper.make_opsetid(domain, version) for domain, version in trees._OPSETS]
-    model = helper.make_model(graph, opset_imports=opsets, producer_name="troika", ir_version=trees._IR_VERSION)
-    helper.set_model_props(model, {METADATA_KEY: carried})
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def margins_of(boosters: list[HistGradientBoostingClassifier], matrix: Matrix) -> Floats:
-    """The mean of the boosters' margins by scikit-learn, what the file must repeat."""
-    return np.asarray(np.mean([_both(booster.decision_function(matrix)) for booster in boosters], axis=0))
+    node = sum_of_trees(weighted, base.tolist(), "margin")
+    return to_file([node], [], int(boosters[0].n_features_in_), carried, len(levels))

@@ -66,20 +66,27 @@ def to_onnx(boosters: Sequence[HistGradientBoostingClassifier], carried: str) ->
 
 def ensemble(weighted: Sequence[tuple[HistGradientBoostingClassifier, float]], output: str) -> onnx.NodeProto:
     """One node from `features` to the weighted sum of the boosters' margins, [n, 1]; weights are not zero."""
-    attributes: dict[str, list[Any]] = {name: [] for name in _NODE_ATTRIBUTES}
-    trees = [(stage[0], weight) for booster, weight in weighted for stage in booster._predictors]
-    for number, (tree, weight) in enumerate(trees):
-        _add_tree(attributes, number, tree.nodes, 1 / weight)
+    trees = [(stage[0].nodes, weight, 0) for booster, weight in weighted for stage in booster._predictors]
     base = sum(float(booster._baseline_prediction[0, 0]) * weight for booster, weight in weighted)
+    return sum_of_trees(trees, [base], output)
+
+
+def sum_of_trees(
+    weighted: Sequence[tuple[np.ndarray[Any, Any], float, int]], bases: Sequence[float], output: str
+) -> onnx.NodeProto:
+    """One node from `features` to [n, len(bases)]: trees are (nodes, weight, which output they add to)."""
+    attributes: dict[str, list[Any]] = {name: [] for name in _NODE_ATTRIBUTES}
+    for number, (nodes, weight, target) in enumerate(weighted):
+        _add_tree(attributes, number, nodes, weight, target)
     node = helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
         [output],
         domain="ai.onnx.ml",
-        n_targets=1,
+        n_targets=len(bases),
         aggregate_function="SUM",
         post_transform="NONE",
-        base_values=[base],
+        base_values=list(bases),
     )
     node.attribute.extend(helper.make_attribute(name, values) for name, values in attributes.items())
     return node
@@ -119,7 +126,7 @@ _NODE_ATTRIBUTES = (
 )
 
 
-def _add_tree(attributes: dict[str, list[Any]], number: int, nodes: np.ndarray[Any, Any], share: float) -> None:
+def _add_tree(attributes: dict[str, list[Any]], number: int, nodes: np.ndarray[Any, Any], weight: float, target: int) -> None:
     count = len(nodes)
     leaf = nodes["is_leaf"].astype(bool)
     if nodes["is_categorical"].any():
@@ -135,8 +142,8 @@ def _add_tree(attributes: dict[str, list[Any]], number: int, nodes: np.ndarray[A
     leaves = np.flatnonzero(leaf)
     attributes["target_treeids"] += [number] * len(leaves)
     attributes["target_nodeids"] += leaves.tolist()
-    attributes["target_ids"] += [0] * len(leaves)
-    attributes["target_weights"] += (nodes["value"][leaves] / share).tolist()
+    attributes["target_ids"] += [target] * len(leaves)
+    attributes["target_weights"] += (nodes["value"][leaves] * weight).tolist()
 
 
 def floor32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import orjson
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from troika.identity.v1.events_pb2 import AnchorOwner, ResolvedBatch, ResolvedEvent
 from troika.scoring.v1 import scoring_service_pb2 as pb
 from troika.scoring.v1.events_pb2 import TextRead, TextsRead
@@ -123,6 +125,28 @@ async def test_the_door_reads_texts_and_refuses_what_is_too_long_or_has_no_model
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await world.stub.ClassifyText(pb.ClassifyTextRequest(texts=["好"] * 70 + ["好" * 10_001]))
     assert (grpc.StatusCode.INVALID_ARGUMENT, "TEXT_TOO_LONG", "texts[70]") == refusal(caught.value)
+
+
+async def test_opinions_are_listed_by_model_of_vehicle_and_since_when(world: World) -> None:
+    async with world.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO opinion (vehicle_model, topic, sentiment, day, texts) VALUES ('X1', 'a', 1, '2026-01-01', 3),"
+            " ('X1', 'a', -1, '2026-02-01', 2), ('X5', 'b', 0, '2026-02-01', 9)"
+        )
+
+    async def listed(**asked: Any) -> list[tuple[str, str, int, int, int]]:
+        answer = await world.stub.ListOpinions(pb.ListOpinionsRequest(**asked))
+        return [(o.vehicle_model, o.topic, o.positive, o.neutral, o.negative) for o in answer.opinions]
+
+    assert [("X5", "b", 0, 9, 0), ("X1", "a", 3, 0, 2)] == await listed()
+    assert [("X1", "a", 3, 0, 2)] == await listed(vehicle_model="X1")
+    since = Timestamp()
+    since.FromJsonString("2026-01-15T00:00:00Z")
+    assert [("X1", "a", 0, 0, 2)] == await listed(vehicle_model="X1", since=since)
+    since.nanos = -1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await listed(since=since)
+    assert (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TIME", "since") == refusal(caught.value)
 
 
 async def test_a_text_model_with_a_false_seal_is_not_opened(room: Room, fitted_text: bytes) -> None:

@@ -8,25 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scoring.artefact import Calibration
-from services.scoring.domain import TrainingRefused
-from services.scoring.learning.calibration import Recalibration, fit_calibration, matched_intercept, recalibrated
+from services.scoring.learning.calibration import Recalibration, matched_intercept, recalibrated
 from services.scoring.learning.metrics import expected_calibration_error
-
-
-def test_calibration_finds_the_line_between_margin_and_answer() -> None:
-    random = np.random.default_rng(0)
-    margin = random.normal(size=50_000)
-    truth = Calibration(0.7, -2.0)
-    found = fit_calibration(margin, random.random(len(margin)) < truth.probability(margin))
-    assert (truth.slope, truth.intercept) == (pytest.approx(found.slope, abs=0.05), pytest.approx(found.intercept, abs=0.05))
-    assert (np.diff(found.probability(np.linspace(-5, 5, 1000))) > 0).all()
-
-
-def test_margins_that_fall_with_the_answer_are_no_signal() -> None:
-    margin = np.linspace(-1, 1, 1000)
-    with pytest.raises(TrainingRefused) as caught:
-        fit_calibration(margin, margin < 0)
-    assert "NO_SIGNAL" == caught.value.reason
 
 
 @given(st.floats(0.2, 3), st.floats(0.01, 0.99))

@@ -9,7 +9,7 @@ from services.scoring.artefact import CLASS, Calibration, ServedModel, metadata
 from services.scoring.domain import TrainingRefused
 from services.scoring.frame import Frame, Numbers, Words, features_of, fit_encodings, matrix_of
 from services.scoring.learning.cut import Cut, Trained
-from services.scoring.learning.multiclass import fit_levels, margins_of, to_onnx, train, without_rare
+from services.scoring.learning.multiclass import fit_levels, to_onnx, train, without_rare
 from services.scoring.learning.trees import Shape, fit_trees
 
 CLASSES = ("single", "couple", "family")
@@ -65,7 +65,9 @@ def test_served_probabilities_are_those_of_scikit_learn(count: int) -> None:
     encodings = fit_encodings(features_of(frame), frame)
     matrix = matrix_of(encodings, frame)
     boosters = [fit_trees(matrix, labels, Shape(6, 20, 0.5), 20, seed) for seed in (0, 1)]
-    margins = margins_of(boosters, matrix)
+    said = [booster.decision_function(matrix) for booster in boosters]
+    # Of two classes scikit-learn has one margin, that of the second.
+    margins = np.mean([np.column_stack([np.zeros(len(m)), m]) if m.ndim == 1 else m for m in said], axis=0)
     fitted = fit_levels(margins, labels)
     carried = metadata(encodings, Calibration(fitted.temperature, 0.0), CLASS, CLASSES[:count])
     served = ServedModel("stage", 1, to_onnx(boosters, fitted.levels / fitted.temperature, carried)).probabilities(matrix)
