@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
+from troika.orchestrator.v1 import offer_service_pb2 as offers
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.scoring.v1 import model_service_pb2 as models
 from troika.touchpoints.v1.events_pb2 import DeliveryState
@@ -29,6 +32,7 @@ ELIGIBLE = "is_new_lead AND reachable"
 # They follow from having been asked, or from the model that ranks afterwards.
 EXCLUDED = ("offer_answer", "is_new_lead", "last_seen_at", "lead_score", "score_band", "pushes_delivered")
 CONTACTS_SHARE, CALLS_SHARE, HOLDOUT_SHARE, CALL_SCORE = 0.65, 0.10, 0.10, 800.0
+LANGUAGE = "zh-CN"
 # MADE: what one contact costs, in fen.
 UNIT_COST_FEN = {"app": 5, "wechat": 8, "dealer": 2000}
 
@@ -59,12 +63,31 @@ async def suggest(operator: Operator) -> pb.SuggestAudienceResponse:
 
 
 async def create(operator: Operator, audience: str, new_leads: int) -> str:
-    """A theme with a limited budget; returns its name."""
+    """A theme with a limited budget and the catalogue's offer for it; returns its name."""
+    offer = offers.CatalogueOffer(
+        title="Test drive",
+        kind="activity",
+        purpose="service",
+        content_tags=["test_drive"],
+        valid_from=Timestamp(seconds=int(time.time()) - 60),
+        variants=[
+            offers.OfferVariant(channel=channel, language=LANGUAGE, title="试驾邀请", body="邀您到店试驾，专属顾问全程陪同")
+            for channel in UNIT_COST_FEN
+        ],
+    )
+    made = await operator.ask(operator.offers.CreateOffer, offers.CreateOfferRequest(offer=offer, request_id="demo"))
     theme = pb.Theme(
         title="Summer test drive",
         audience=audience,
-        goal=pb.Goal(event="Offer Answered", property="answer", value="yes"),
-        offer=pb.Offer(name="test_drive", title="试驾邀请", body="邀您到店试驾，专属顾问全程陪同", purpose="service"),
+        words="A test drive this summer for those who look for their next car",
+        goal=pb.Goal(event="Offer Answered", property="answer", value="yes", window_days=30),
+        offers=[made.offer.name],
+        language=LANGUAGE,
+        purpose="service",
+        bands=[
+            pb.ScoreBand(from_score=0, channels=["app", "wechat", "dealer"]),
+            pb.ScoreBand(from_score=CALL_SCORE, channels=["dealer", "app", "wechat"]),
+        ],
         budget=pb.Budget(
             max_contacts=round(CONTACTS_SHARE * new_leads),
             max_calls=round(CALLS_SHARE * new_leads),
@@ -72,7 +95,6 @@ async def create(operator: Operator, audience: str, new_leads: int) -> str:
         ),
         holdout_share=HOLDOUT_SHARE,
         model=MODEL,
-        call_score=CALL_SCORE,
     )
     request = pb.CreateThemeRequest(theme=theme, request_id="demo")
     return (await operator.ask(operator.orchestrator.CreateTheme, request)).theme.name
@@ -88,10 +110,12 @@ async def launch(screen: Screen, operator: Operator, theme: str) -> None:
     with screen.step("Launch: decide for everybody"):
         await operator.ask(operator.orchestrator.LaunchTheme, pb.LaunchThemeRequest(name=theme))
 
-        async def state() -> pb.ThemeState.ValueType:
-            return (await operator.ask(operator.orchestrator.GetTheme, pb.GetThemeRequest(name=theme))).theme.state
+        async def look() -> pb.Theme:
+            return (await operator.ask(operator.orchestrator.GetTheme, pb.GetThemeRequest(name=theme))).theme
 
-        await until(state, lambda seen: seen == pb.THEME_STATE_RUNNING, STUCK_S)
+        launched = await until(look, lambda seen: not seen.launching, STUCK_S)
+        if launched.launch_failure:
+            raise NeverCameError(f"the launch was given up: {launched.launch_failure}")
 
 
 @dataclass(frozen=True)

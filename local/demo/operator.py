@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.orchestrator.v1.offer_service_pb2_grpc import OfferServiceStub
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from troika.scoring.v1.model_service_pb2_grpc import ModelServiceStub
 from troika.scoring.v1.scoring_service_pb2_grpc import ScoringServiceStub
@@ -41,6 +42,7 @@ class Operator:
         self.scoring = ScoringServiceStub(scoring)
         self.models = ModelServiceStub(scoring)
         self.orchestrator = OrchestratorServiceStub(orchestrator)
+        self.offers = OfferServiceStub(orchestrator)
         self.touchpoints = TouchpointsServiceStub(touchpoints)
 
     async def __aenter__(self) -> Operator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -33,7 +32,7 @@ async def serve(settings: Settings) -> None:
         tags, scoring = Tags(runtime.client(settings.tags_target)), Scoring(runtime.client(settings.scoring_target))
         room = Room(runtime.database, tags, scoring, settings)
         await runtime.publishes(*events.STREAMS)
-        runtime.consumes(*consumers(timedelta(days=settings.goal_window_days)))
+        runtime.consumes(*consumers())
         runtime.spawn(Launcher(room).run(), "launcher")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
         experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))

@@ -14,13 +14,14 @@ from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 from chassis.bus import Consumer, Message
 from chassis.consents import ALL_CHANNELS, MESSAGES
 from chassis.db import UnitOfWork
-from services.orchestrator.domain.themes import Goal, Theme
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
 from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
-from services.orchestrator.store.themes import ThemeStore
+from services.orchestrator.themes.definitions import Goal
+from services.orchestrator.themes.states import Theme
+from services.orchestrator.themes.store import ThemeStore
 
 DELIVERIES = "orchestrator-deliveries"
 RESOLVED = "orchestrator-resolved"
@@ -30,15 +31,11 @@ LATE = timedelta(days=7)
 CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", ALL_CHANNELS})
 
 
-def consumers(goal_window: timedelta) -> list[Consumer]:
+def consumers() -> list[Consumer]:
     """All consumers of this service."""
-
-    async def resolved(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
-        await reach_goals(uow, messages, goal_window)
-
     return [
         Consumer(DELIVERIES, DELIVERIES_UPDATED, update_deliveries),
-        Consumer(RESOLVED, EVENTS_RESOLVED, resolved, batch=64),
+        Consumer(RESOLVED, EVENTS_RESOLVED, reach_goals, batch=64),
         Consumer(ENTITIES, ENTITIES_CHANGED, follow_entities),
     ]
 
@@ -66,13 +63,13 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
 
 
-async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window: timedelta, /) -> None:
+async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
     """Remembers the first goal event of each anchor in each theme under way, and what experiments measure."""
     collector = await Collector.of(uow)
-    themes = await ThemeStore(uow).launched_since(datetime.now(UTC) - goal_window - LATE)
+    themes = await ThemeStore(uow).counting(datetime.now(UTC) - LATE)
     by_event: dict[str, list[Theme]] = {}
     for theme in themes:
-        by_event.setdefault(theme.draft.goal.event, []).append(theme)
+        by_event.setdefault(theme.definition.goal.event, []).append(theme)
     # Most batches hold no goal event at all; looking for the bare name is a hundred times cheaper than parsing.
     names = [name.encode() for name in {*by_event, *collector.events}]
     reached: dict[tuple[int, int], GoalReached] = {}
@@ -83,7 +80,7 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window:
             continue
         for event in batch.events:
             try:
-                for goal in filter(None, [_goal(theme, event, goal_window) for theme in by_event.get(event.name, ())]):
+                for goal in filter(None, [_goal(theme, event) for theme in by_event.get(event.name, ())]):
                     reached[goal[:2]] = min(reached.get(goal[:2], goal), goal, key=lambda g: g[4])
                 if event.name in collector.events:
                     collector.take(_happened(event))
@@ -99,14 +96,15 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], goal_window:
         await ProjectionStore(uow).reach_goals(living)
 
 
-def _goal(theme: Theme, event: identity_pb2.ResolvedEvent, window: timedelta) -> GoalReached | None:
+def _goal(theme: Theme, event: identity_pb2.ResolvedEvent) -> GoalReached | None:
     """The goal that an event is for a theme, None when it is none."""
     owner, at = event.person, _moment(event.occurred_at_us)
+    window = timedelta(days=theme.definition.goal.window_days)
     if not owner.entity_id or theme.launched_at is None or not theme.launched_at <= at <= theme.launched_at + window:
         return None
     properties = _properties(event)
     # The answer to another theme's push is that theme's success.
-    if properties.get("theme", theme.name) != theme.name or not _meets(theme.draft.goal, properties):
+    if properties.get("theme", theme.name) != theme.name or not _meets(theme.definition.goal, properties):
         return None
     return theme.theme_id, owner.anchor_id, owner.entity_id, owner.version, at
 

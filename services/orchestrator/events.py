@@ -9,7 +9,8 @@ from datetime import datetime
 from troika.orchestrator.v1 import events_pb2
 
 from chassis.bus import Stream
-from services.orchestrator.domain.themes import Offer, PersonId
+from services.orchestrator.domain.themes import PersonId
+from services.orchestrator.themes.words import Words
 
 DELIVERIES_REQUESTED = "troika.deliveries.requested.v1"
 STREAMS = (Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)),)
@@ -31,6 +32,7 @@ class Push:
     theme: str
     person_id: PersonId
     channel: str
+    words: Words
     score: float
     rank: int
     reasons: tuple[str, ...]
@@ -41,11 +43,11 @@ class Push:
     expires_at: datetime
 
 
-def deliveries_requested(pushes: Sequence[Push], offer: Offer) -> Iterator[bytes]:
+def deliveries_requested(pushes: Sequence[Push]) -> Iterator[bytes]:
     """Bus payloads of at most MAX_REQUESTS pushes and about MAX_BYTES each."""
     batch, size = events_pb2.DeliveriesRequested(), 0
     for push in pushes:
-        request = _request(push, offer)
+        request = _request(push)
         length = request.ByteSize() + 8
         if batch.requests and (len(batch.requests) == MAX_REQUESTS or size + length > MAX_BYTES):
             yield batch.SerializeToString()
@@ -56,16 +58,16 @@ def deliveries_requested(pushes: Sequence[Push], offer: Offer) -> Iterator[bytes
         yield batch.SerializeToString()
 
 
-def _request(push: Push, offer: Offer) -> events_pb2.DeliveryRequest:
+def _request(push: Push) -> events_pb2.DeliveryRequest:
     return events_pb2.DeliveryRequest(
         delivery_id=push.delivery_id,
         theme=push.theme,
         person_id=push.person_id,
         channel=push.channel,
-        offer=offer.name,
-        title=offer.title,
-        body=offer.body,
-        purpose=offer.purpose,
+        offer=push.words.offer,
+        title=push.words.title,
+        body=push.words.body,
+        purpose=push.words.purpose,
         score=push.score,
         rank=push.rank,
         reasons=push.reasons,

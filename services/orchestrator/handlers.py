@@ -11,19 +11,18 @@ import numpy as np
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
-from chassis.telemetry import trace_headers
 from services.orchestrator import planning
 from services.orchestrator.domain import suggesting
 from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
 from services.orchestrator.domain.explaining import Decision, explain
 from services.orchestrator.domain.reporting import Report, fold
 from services.orchestrator.domain.suggesting import Term
-from services.orchestrator.domain.themes import PersonId, Theme, ThemeDraft, ThemeId, ThemeState, name_of
+from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.settings import Settings
 from services.orchestrator.store.decisions import DecisionStore
-from services.orchestrator.store.launches import LaunchStore
-from services.orchestrator.store.themes import ThemeStore
+from services.orchestrator.themes.states import found
+from services.orchestrator.themes.store import ThemeStore
 
 
 @dataclass(frozen=True)
@@ -34,29 +33,6 @@ class Room:
     tags: Tags
     scoring: Scoring
     settings: Settings
-
-
-async def create_theme(room: Room, draft: ThemeDraft, request_id: str) -> Theme:
-    """Makes a theme whose audience tags understands; the same request gives the same theme."""
-    if request_id:
-        async with room.database.read() as uow:
-            if made := await ThemeStore(uow).by_request(request_id):
-                return made
-    await room.tags.count(draft.audience, "theme.audience")
-    async with room.database.transaction() as uow:
-        return await ThemeStore(uow).add(draft, request_id)
-
-
-async def get_theme(room: Room, theme_id: ThemeId) -> Theme:
-    """One theme; raises NotFound."""
-    async with room.database.read() as uow:
-        return _found(await ThemeStore(uow).get(theme_id), theme_id)
-
-
-async def list_themes(room: Room, before: int, size: int) -> list[Theme]:
-    """Up to `size` themes with ids below `before`, newest first."""
-    async with room.database.read() as uow:
-        return await ThemeStore(uow).page(before, size)
 
 
 @dataclass(frozen=True)
@@ -120,8 +96,9 @@ class Preview:
 
 async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
     """Decides as a launch would, and keeps nothing."""
-    theme = await get_theme(room, theme_id)
-    audience = await planning.gather(room.tags, room.scoring, theme.draft)
+    async with room.database.read() as uow:
+        theme = found(await ThemeStore(uow).get(theme_id), theme_id)
+    audience = await planning.gather(room.tags, room.scoring, theme.definition)
     settings = room.settings
     async with room.database.read() as uow:
         decided = await planning.decide_for(
@@ -137,7 +114,7 @@ async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
     pushed = plan.outcome == PUSH
     by_channel = {name: int((pushed & (plan.channel == code)).sum()) for code, name in enumerate(CHANNELS)}
     by_outcome = np.bincount(plan.outcome, minlength=len(OUTCOMES)).tolist()
-    costs = theme.draft.budget.unit_cost_fen
+    costs = theme.definition.budget.unit_cost_fen
     return Preview(
         len(audience.person_id),
         by_outcome[PUSH] + by_outcome[HOLDOUT],
@@ -149,49 +126,28 @@ async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
     )
 
 
-async def launch_theme(room: Room, theme_id: ThemeId) -> Theme:
-    """Queues a launch for the worker; a theme launched already stays as it is. Raises what would surely stop it."""
-    theme = await get_theme(room, theme_id)
-    if theme.state is not ThemeState.DRAFT:
-        return theme
-    await room.tags.count(theme.draft.audience, "theme.audience")
-    await room.scoring.require(theme.draft.model, "theme.model")
-    async with room.database.transaction() as uow:
-        themes = ThemeStore(uow)
-        if (theme := _found(await themes.lock(theme_id), theme_id)).state is ThemeState.DRAFT:
-            await themes.set_state(theme_id, ThemeState.LAUNCHING)
-            await LaunchStore(uow).queue(theme_id, room.settings.frequency_cap, trace_headers().get("traceparent", ""))
-        return _found(await themes.get(theme_id), theme_id)
-
-
 async def theme_report(room: Room, theme_id: ThemeId) -> Report:
     """What came of a theme so far."""
     async with room.database.read() as uow:
-        theme = _found(await ThemeStore(uow).get(theme_id), theme_id)
-        return fold(await DecisionStore(uow).cells(theme_id), theme.draft.budget.unit_cost_fen)
+        theme = found(await ThemeStore(uow).in_force(theme_id), theme_id)
+        return fold(await DecisionStore(uow).cells(theme_id), theme.definition.budget.unit_cost_fen)
 
 
 async def list_decisions(room: Room, theme_id: ThemeId, after: int, size: int) -> list[Decision]:
     """Up to `size` decisions about persons with ids above `after`, ascending."""
     async with room.database.read() as uow:
-        _found(await ThemeStore(uow).get(theme_id), theme_id)
+        found(await ThemeStore(uow).in_force(theme_id), theme_id)
         return await DecisionStore(uow).page(theme_id, after, size)
 
 
 async def explain_decision(room: Room, theme_id: ThemeId, person_id: PersonId) -> tuple[Decision, list[str]]:
     """A decision and the rules behind it; raises FailedPrecondition before launch, NotFound for people outside."""
     async with room.database.read() as uow:
-        theme = _found(await ThemeStore(uow).get(theme_id), theme_id)
+        theme = found(await ThemeStore(uow).in_force(theme_id), theme_id)
         stored = await DecisionStore(uow).get(theme_id, person_id)
-    if stored is None and theme.state is not ThemeState.RUNNING:
+    if stored is None and (theme.launched_at is None or theme.launching):
         raise FailedPrecondition(f"{theme.name} has not decided yet", reason="THEME_NOT_LAUNCHED", field="name")
     if stored is None:
         raise NotFound(f"{theme.name} had no decision to make about this person", reason="NO_DECISION", field="person_id")
     decision, frequency_cap = stored
-    return decision, explain(decision, theme.draft, frequency_cap)
-
-
-def _found(theme: Theme | None, theme_id: ThemeId) -> Theme:
-    if theme is None:
-        raise NotFound(f"there is no {name_of(theme_id)}", reason="THEME_NOT_FOUND", field="name")
-    return theme
+    return decision, explain(decision, theme.definition, frequency_cap)

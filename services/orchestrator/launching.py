@@ -11,18 +11,23 @@ import logging
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from chassis import telemetry
 from chassis.errors import TroikaError, Unavailable, is_operational
 from services.orchestrator import planning
 from services.orchestrator.domain.deciding import CHANNELS, DEALER, fallbacks
 from services.orchestrator.domain.merging import superfluous
-from services.orchestrator.domain.themes import PersonId, Theme, ThemeState
+from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.events import DELIVERIES_REQUESTED, MAX_REQUESTS, Push, deliveries_requested
 from services.orchestrator.handlers import Room
 from services.orchestrator.store.erasures import ErasureStore
 from services.orchestrator.store.launches import Claim, LaunchStore
-from services.orchestrator.store.themes import ThemeStore
+from services.orchestrator.themes.definitions import ThemeDefinition
+from services.orchestrator.themes.handlers import offers_of
+from services.orchestrator.themes.states import Theme, ThemeState
+from services.orchestrator.themes.store import ThemeStore
+from services.orchestrator.themes.words import reading_alike, words_of
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +96,7 @@ class Launcher:
 
     async def _launch(self, claim: Claim) -> None:
         async with self._room.database.read() as uow:
-            theme = await ThemeStore(uow).get(claim.theme_id)
+            theme = await ThemeStore(uow).deciding(claim.theme_id)
         if theme is None:
             raise LeaseLost
         if not claim.planned and not await self._plan(claim, theme):
@@ -104,7 +109,7 @@ class Launcher:
         """Decides for everybody and stores it; False when the theme can never be planned as it is."""
         room = self._room
         try:
-            audience = await planning.gather(room.tags, room.scoring, theme.draft)
+            audience = await planning.gather(room.tags, room.scoring, theme.definition)
         except TroikaError as error:
             if isinstance(error, Unavailable):
                 raise
@@ -138,7 +143,7 @@ class Launcher:
         async with self._room.database.transaction() as uow:
             if await LaunchStore(uow).hold(claim) is None:
                 raise LeaseLost
-            await ThemeStore(uow).set_state(theme.theme_id, ThemeState.DRAFT, reason)
+            await ThemeStore(uow).set_state(theme.theme_id, ThemeState.APPROVED, reason)
             await LaunchStore(uow).forget(theme.theme_id)
 
     async def _hand_over(self, claim: Claim, theme: Theme) -> bool:
@@ -155,22 +160,23 @@ class Launcher:
             rows = await launches.hand_over(theme.theme_id, MAX_REQUESTS, now)
             if not rows:
                 await launches.finish(theme.theme_id)
-                await ThemeStore(uow).set_state(theme.theme_id, ThemeState.RUNNING)
                 return False
             quiet = settings.quiet()
             earliest = quiet.earliest(now) if quiet else now
             expires = earliest + timedelta(hours=settings.push_lifetime_hours)
-            purpose = theme.draft.offer.purpose
+            stated = theme.definition
+            words = words_of(stated, await offers_of(uow, theme), settings.clock())
             pushes = [
                 Push(
                     row.delivery_id,
                     theme.name,
                     PersonId(row.person_id),
                     row.channel,
+                    words[row.channel],
                     row.score,
                     row.call_rank,
                     _reasons(row.score, row.call_rank, row.channel),
-                    tuple(fallbacks(CHANNELS.index(row.channel), row.channels, row.opted_out, purpose)),
+                    _fallbacks(stated, row, reading_alike(words, row.channel)),
                     row.dealer_code if row.channel == CHANNELS[DEALER] else "",
                     row.decided_at,
                     earliest if earliest > now else None,
@@ -178,9 +184,15 @@ class Launcher:
                 )
                 for row in rows
             ]
-            for payload in deliveries_requested(pushes, theme.draft.offer):
+            for payload in deliveries_requested(pushes):
                 uow.publish(DELIVERIES_REQUESTED, payload)
         return True
+
+
+def _fallbacks(stated: ThemeDefinition, row: Any, alike: frozenset[str]) -> tuple[str, ...]:
+    """Further channels of the person's band that may carry the very same words."""
+    preferred = [CHANNELS.index(channel) for channel in stated.band(row.score).channels if channel in alike]
+    return tuple(fallbacks(CHANNELS.index(row.channel), preferred, row.channels, row.opted_out, stated.purpose))
 
 
 def _reasons(score: float, call_rank: int, channel: str) -> tuple[str, ...]:

@@ -26,10 +26,11 @@ from services.orchestrator.domain.deciding import (
     decide,
     delivery_id,
 )
-from services.orchestrator.domain.themes import Theme, ThemeDraft
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.store.projections import ProjectionStore
+from services.orchestrator.themes.definitions import ThemeDefinition
+from services.orchestrator.themes.states import Theme
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -46,12 +47,14 @@ class Audience:
     dealer_code: NDArray[np.str_]
 
 
-async def gather(tags: Tags, scoring: Scoring, draft: ThemeDraft) -> Audience:
+async def gather(tags: Tags, scoring: Scoring, stated: ThemeDefinition) -> Audience:
     """Streams the audience with scores in chunks. No transaction may be open: this takes as long as the peers take."""
     persons, scores, probabilities = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
     channels, dealers = [np.empty(0, np.uint8)], [np.empty(0, np.str_)]
-    async for chunk in tags.reach(draft.audience, "theme.audience"):
-        score, probability = await scoring.scores(draft.model, chunk.person_id, "theme.model")
+    async for chunk in tags.reach(stated.audience, "theme.audience"):
+        score = probability = np.zeros(len(chunk.person_id))
+        if stated.model:
+            score, probability = await scoring.scores(stated.model, chunk.person_id, "theme.model")
         persons.append(chunk.person_id)
         scores.append(score)
         probabilities.append(probability)
@@ -90,7 +93,7 @@ async def decide_for(
 ) -> Decided:
     """Decides for an audience with the consents and earlier pushes that this transaction sees."""
     projections = ProjectionStore(uow)
-    forbidden = await ConsentStore(uow).forbidden(theme.draft.offer.purpose, CHANNEL_BITS, regimes, now)
+    forbidden = await ConsentStore(uow).forbidden(theme.definition.purpose, CHANNEL_BITS, regimes, now)
     opted_out = _lookup(audience.person_id, (forbidden.persons, forbidden.masks), forbidden.others)
     recent = _lookup(audience.person_id, await projections.pushed_since(now - window), 0)
     _, dealer = np.unique(audience.dealer_code, return_inverse=True)
@@ -103,13 +106,13 @@ async def decide_for(
         opted_out.astype(np.uint8),
         recent.astype(np.int32),
     )
-    draft = theme.draft
+    stated = theme.definition
     rules = Rules(
-        draft.budget.max_contacts,
-        draft.budget.max_calls,
-        draft.call_score,
-        draft.offer.purpose,
-        draft.holdout_share,
+        stated.budget.max_contacts,
+        stated.budget.max_calls,
+        tuple((band.from_score, tuple(map(CHANNELS.index, band.channels))) for band in stated.bands),
+        stated.purpose,
+        stated.holdout_share,
         frequency_cap,
         theme.salt,
     )

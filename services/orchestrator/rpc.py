@@ -10,13 +10,14 @@ from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceServicer
 
 from chassis import paging
-from chassis.errors import InvalidArgument
 from services.orchestrator import handlers
 from services.orchestrator.domain.explaining import Decision
 from services.orchestrator.domain.reporting import BAND_WIDTH, Rate
 from services.orchestrator.domain.statistics import Interval
-from services.orchestrator.domain.themes import Budget, Goal, Offer, PersonId, Theme, ThemeDraft, id_of
+from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.handlers import Room
+from services.orchestrator.themes import handlers as theme_handlers
+from services.orchestrator.themes.door import caller, definition, told
 
 Context = grpc.aio.ServicerContext[Any, Any]
 THEMES_PAGE, THEMES_MOST = 50, 500
@@ -31,21 +32,21 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:  # noqa: N802
         """See the contract."""
-        theme = await handlers.create_theme(self._room, _draft(request.theme), request.request_id)
-        return pb.CreateThemeResponse(theme=_theme(theme))
+        theme = await theme_handlers.create_theme(self._room, definition(request.theme), request.request_id, caller(context))
+        return pb.CreateThemeResponse(theme=told(theme))
 
     async def GetTheme(self, request: pb.GetThemeRequest, context: Context) -> pb.GetThemeResponse:  # noqa: N802
         """See the contract."""
-        return pb.GetThemeResponse(theme=_theme(await handlers.get_theme(self._room, id_of(request.name))))
+        return pb.GetThemeResponse(theme=told(await theme_handlers.get_theme(self._room, id_of(request.name))))
 
     async def ListThemes(self, request: pb.ListThemesRequest, context: Context) -> pb.ListThemesResponse:  # noqa: N802
         """See the contract."""
         size = paging.size(request.page_size, THEMES_PAGE, THEMES_MOST)
         (before,) = paging.read("themes", request.page_token, (paging.BIGINT_MAX,))
-        themes = await handlers.list_themes(self._room, before, size + 1)
+        themes = await theme_handlers.list_themes(self._room, before, size + 1)
         more = len(themes) > size
         return pb.ListThemesResponse(
-            themes=[_theme(theme) for theme in themes[:size]],
+            themes=[told(theme) for theme in themes[:size]],
             next_page_token=paging.token("themes", themes[size - 1].theme_id) if more else "",
         )
 
@@ -85,7 +86,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def LaunchTheme(self, request: pb.LaunchThemeRequest, context: Context) -> pb.LaunchThemeResponse:  # noqa: N802
         """See the contract."""
-        return pb.LaunchThemeResponse(theme=_theme(await handlers.launch_theme(self._room, id_of(request.name))))
+        return pb.LaunchThemeResponse(theme=told(await theme_handlers.launch_theme(self._room, id_of(request.name))))
 
     async def GetThemeReport(  # noqa: N802
         self, request: pb.GetThemeReportRequest, context: Context
@@ -133,44 +134,6 @@ class OrchestratorRpc(OrchestratorServiceServicer):
         """See the contract."""
         decision, reasons = await handlers.explain_decision(self._room, id_of(request.name), PersonId(request.person_id))
         return pb.ExplainDecisionResponse(decision=_decision(decision), reasons=reasons)
-
-
-def _draft(theme: pb.Theme) -> ThemeDraft:
-    for name, text in (("title", theme.title), ("audience", theme.audience)):
-        if not text.strip():
-            raise InvalidArgument(f"{name} is blank", field=f"theme.{name}")
-    return ThemeDraft(
-        theme.title,
-        theme.audience,
-        Goal(theme.goal.event, theme.goal.property, theme.goal.value),
-        Offer(theme.offer.name, theme.offer.title, theme.offer.body, theme.offer.purpose),
-        Budget(theme.budget.max_contacts, theme.budget.max_calls, dict(theme.budget.unit_cost_fen)),
-        theme.holdout_share,
-        theme.model,
-        theme.call_score,
-    )
-
-
-def _theme(theme: Theme) -> pb.Theme:
-    draft = theme.draft
-    return pb.Theme(
-        name=theme.name,
-        title=draft.title,
-        audience=draft.audience,
-        goal=pb.Goal(event=draft.goal.event, property=draft.goal.field, value=draft.goal.value),
-        offer=pb.Offer(name=draft.offer.name, title=draft.offer.title, body=draft.offer.body, purpose=draft.offer.purpose),
-        budget=pb.Budget(
-            max_contacts=draft.budget.max_contacts,
-            max_calls=draft.budget.max_calls,
-            unit_cost_fen=draft.budget.unit_cost_fen,
-        ),
-        holdout_share=draft.holdout_share,
-        model=draft.model,
-        call_score=draft.call_score,
-        state=pb.ThemeState.ValueType(theme.state.value),
-        create_time=_timestamp(theme.created_at),
-        launch_failure=theme.launch_failure,
-    )
 
 
 def _decision(decision: Decision) -> pb.Decision:

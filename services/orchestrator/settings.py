@@ -30,7 +30,6 @@ class Settings(ChassisSettings):
         8, ge=-12, le=14, description="Offset from UTC of the clock of the quiet hours and of times in texts."
     )
     push_lifetime_hours: float = Field(72, gt=0, description="How long after its earliest moment a push may still be sent.")
-    goal_window_days: float = Field(30, gt=0, description="How long after launch a goal event counts for a theme.")
     consent_regimes: RegimeTable = Field(
         dict(DEFAULT_REGIMES),
         description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"

@@ -20,38 +20,40 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis.db import new_metadata
+from services.orchestrator.journeys import tables as journey_tables
+from services.orchestrator.leads import tables as lead_tables
 
 metadata = new_metadata("orchestrator")
 
 MOMENT = DateTime(timezone=True)
 
+# What a version says stands in theme_version; `version` is the latest, `approved_version` the one that decides.
 Table(
     "theme",
     metadata,
     Column("theme_id", BigInteger, Identity(always=True), primary_key=True),
     Column("request_id", Text),
-    Column("title", Text, nullable=False),
-    Column("audience", Text, nullable=False),
-    Column("goal_event", Text, nullable=False),
-    Column("goal_field", Text, nullable=False),
-    Column("goal_value", Text, nullable=False),
-    Column("offer_name", Text, nullable=False),
-    Column("offer_title", Text, nullable=False),
-    Column("offer_body", Text, nullable=False),
-    Column("purpose", Text, nullable=False),
-    Column("max_contacts", BigInteger, nullable=False),
-    Column("max_calls", BigInteger, nullable=False),
-    Column("unit_cost_fen", JSONB, nullable=False),
-    Column("holdout_share", Double, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("call_score", Double, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("approved_version", Integer),
+    Column("owner", Text, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("salt", LargeBinary, nullable=False),
     Column("launch_failure", Text, nullable=False),
     Column("created_at", MOMENT, nullable=False, server_default=func.now()),
     Column("launched_at", MOMENT),
     Index("ix_theme_request_id", "request_id", unique=True),
-    Index("ix_theme_launched", "state", postgresql_where=text("state > 1")),
+)
+
+# `offer_versions` aligned with the definition's offers; empty until somebody was asked to approve them.
+Table(
+    "theme_version",
+    metadata,
+    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("definition", JSONB, nullable=False),
+    Column("offer_versions", ARRAY(Integer), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
 )
 
 # One row per launch under way or done; `worker` and `lease_until` say who is at it.
@@ -275,3 +277,7 @@ Table(
     Column("author", Text, nullable=False),
     Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
 )
+
+lead_tables.add_tables(metadata)
+
+journey_tables.add_tables(metadata)

@@ -116,8 +116,11 @@ async def test_every_service_is_ready_after_all_that(suite: Suite, service: str)
 THEME = {
     "title": "Test drives",
     "audience": "age > 30",
-    "goal": {"event": "Offer Answered"},
-    "offer": {"name": "n", "title": "t", "purpose": "service"},
+    "goal": {"event": "Offer Answered", "window_days": 30},
+    "offers": ["offers/1"],
+    "language": "en",
+    "purpose": "service",
+    "bands": [{"channels": ["app"]}],
     "budget": {"max_contacts": 1},
     "model": "purchase_intent",
 }

@@ -7,6 +7,7 @@ Rules in the order they are asked: consent, frequency cap, score, channel, budge
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
 Codes = NDArray[np.int8]
 Flags = NDArray[np.bool_]
+Bands = tuple[tuple[float, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Rules:
-    """What bounds a decision. `salt`: 16 bytes of the theme."""
+    """What bounds a decision. `bands`: (score from which on, channels in order of preference), ascending from 0.
+
+    `salt`: 16 bytes of the theme.
+    """
 
     max_contacts: int
     max_calls: int
-    call_score: float
+    bands: Bands
     purpose: str
     holdout_share: float
     frequency_cap: int
@@ -98,7 +103,7 @@ def decide(people: Candidates, rules: Rules) -> Plan:
 
     mask = allowed[order]
     held = in_holdout(people.person_id[order], rules.salt, rules.holdout_share)
-    to_channel = _channels(mask, people.score[order] >= rules.call_score, held, rules.max_calls)
+    to_channel = _channels(mask, people.score[order], rules.bands, held, rules.max_calls)
     contactable = to_channel != NO_CHANNEL_CODE
     place = np.cumsum(contactable)
     chosen = contactable & (place <= rules.max_contacts)
@@ -115,18 +120,22 @@ def decide(people: Candidates, rules: Rules) -> Plan:
     return Plan(outcome, channel, position, call_rank)
 
 
-def _channels(mask: Bits, worth_a_call: Flags, held: Flags, max_calls: int) -> Codes:
-    """The channel each would get, in ranked order: calls go to the best first, and to those who have nothing else."""
-    may_call = (mask & DEALER_BIT) != 0
-    digital = (mask & (APP_BIT | WECHAT_BIT)) != 0
-    wants_call = may_call & (worth_a_call | ~digital)
+def _channels(mask: Bits, score: Floats, bands: Bands, held: Flags, max_calls: int) -> Codes:
+    """The channel each would get, in ranked order: the first of their band that is open, calls while there are any."""
+    band = np.searchsorted(np.array([from_score for from_score, _ in bands]), score, side="right") - 1
+    first = np.full(len(mask), NO_CHANNEL_CODE, np.int8)
+    uncalled = first.copy()
+    for number, (_, preferred) in enumerate(bands):
+        # From the last to the first, so that the first open one stays.
+        for channel in reversed(preferred):
+            open_ = (band == number) & (mask >> np.uint8(channel) & 1 != 0)
+            first[open_] = channel
+            if channel != DEALER:
+                uncalled[open_] = channel
+    wants_call = first == DEALER
     spends = wants_call & ~held
     calls_before = np.cumsum(spends) - spends
-    return np.select(
-        [wants_call & (calls_before < max_calls), (mask & APP_BIT) != 0, (mask & WECHAT_BIT) != 0],
-        [DEALER, APP, WECHAT],
-        NO_CHANNEL_CODE,
-    ).astype(np.int8)
+    return np.where(wants_call & (calls_before >= max_calls), uncalled, first)
 
 
 def _rank_within(groups: NDArray[np.int32]) -> Ints:
@@ -150,7 +159,7 @@ def delivery_id(salt: bytes, person_id: int) -> str:
     return hashlib.blake2b(person_id.to_bytes(8, "big"), key=salt, digest_size=16).hexdigest()
 
 
-def fallbacks(channel: int, channels: int, opted_out: int, purpose: str) -> list[str]:
+def fallbacks(channel: int, preferred: Sequence[int], channels: int, opted_out: int, purpose: str) -> list[str]:
     """Further channels to try when the person has no address on the first one; never a call, calls are budgeted."""
     allowed = int(usable(np.array([channels], np.uint8), purpose)[0]) & ~opted_out
-    return [CHANNELS[code] for code in (APP, WECHAT) if code != channel and allowed >> code & 1]
+    return [CHANNELS[code] for code in preferred if code not in (channel, DEALER) and allowed >> code & 1]

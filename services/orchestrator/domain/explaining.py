@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.orchestrator.domain.deciding import ALL_BITS, CHANNELS, DEALER_BIT, WECHAT_BIT
-from services.orchestrator.domain.themes import MARKETING, PersonId, ThemeDraft
+from services.orchestrator.domain.themes import MARKETING, PersonId
+from services.orchestrator.themes.definitions import ThemeDefinition
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Decision:
     dealer_code: str
 
 
-def explain(decision: Decision, theme: ThemeDraft, frequency_cap: int) -> list[str]:
+def explain(decision: Decision, theme: ThemeDefinition, frequency_cap: int) -> list[str]:
     """The rules that were asked, in order, each with what it saw; ends with the rule that decided."""
     rules = {
         "opted_out": _consent(decision),
@@ -59,20 +60,23 @@ def _consent(decision: Decision) -> str:
     return f"consent: closes {_names(decision.opted_out)}"
 
 
-def _score(decision: Decision, theme: ThemeDraft) -> str:
+def _score(decision: Decision, theme: ThemeDefinition) -> str:
+    if not theme.model:
+        return "score: none is asked for"
     if decision.score < 0:
         return f"score: none from {theme.model}"
     return f"score: {decision.score:.0f} from {theme.model}, probability {decision.probability:.4f}"
 
 
-def _channel(decision: Decision, theme: ThemeDraft) -> str:
+def _channel(decision: Decision, theme: ThemeDefinition) -> str:
     usable = decision.channels & ~decision.opted_out
     notes = []
-    if theme.offer.purpose == MARKETING and usable & WECHAT_BIT:
+    if theme.purpose == MARKETING and usable & WECHAT_BIT:
         usable &= ~WECHAT_BIT
         notes.append("WeChat carries no marketing")
     if usable & DEALER_BIT:
-        worth = "reached" if decision.score >= theme.call_score else "not reached"
-        notes.append(f"call score {theme.call_score:g} {worth}, at most {theme.budget.max_calls} calls")
+        notes.append(f"at most {theme.budget.max_calls} calls")
+    band = theme.band(decision.score)
+    notes.append(f"from score {band.from_score:g} on: {', '.join(band.channels) or 'nobody'}")
     taken = f"{decision.channel}, " if decision.channel else ""
     return "; ".join([f"channel: {taken}open are {_names(usable)}", *notes])

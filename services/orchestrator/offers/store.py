@@ -78,6 +78,17 @@ class OfferStore:
         )
         return _first(rows)
 
+    async def at(self, offers: Sequence[OfferId], versions: Sequence[int] = ()) -> list[Offer]:
+        """Offers in the order given, each in its version, the present one where none is given; unknown ones are left out."""
+        rows = await self._uow.rows(
+            _SELECT + " JOIN unnest(CAST(:ids AS bigint[]), CAST(:versions AS int[])) WITH ORDINALITY"
+            " AS a (offer_id, version, n) ON a.offer_id = o.offer_id"
+            " WHERE v.version = COALESCE(NULLIF(a.version, 0), o.version) ORDER BY a.n",
+            ids=list(offers),
+            versions=list(versions) or [0] * len(offers),
+        )
+        return [_offer(row) for row in rows]
+
     async def versions(self, offer_id: OfferId) -> list[tuple[int, str, datetime]]:
         """(number, author, moment) of all versions, oldest first."""
         rows = await self._uow.rows(

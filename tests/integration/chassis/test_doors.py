@@ -105,14 +105,17 @@ def test_text_with_a_nul_is_refused_wherever_it_stands() -> None:
     theme = orchestrator.Theme(
         title="t",
         audience="x",
-        goal=orchestrator.Goal(event="e"),
-        offer=orchestrator.Offer(name="n\0", title="t", purpose="service"),
+        goal=orchestrator.Goal(event="e\0", window_days=1),
+        offers=["offers/1"],
+        language="en",
+        purpose="service",
+        bands=[orchestrator.ScoreBand(channels=["app"])],
         budget=orchestrator.Budget(max_contacts=1),
         model="m",
     )
     with pytest.raises(InvalidArgument) as caught:
         rpc.validate(orchestrator.CreateThemeRequest(theme=theme))
-    assert ("NUL_CHARACTER", "theme.offer.name") == (caught.value.reason, caught.value.field)
+    assert ("NUL_CHARACTER", "theme.goal.event") == (caught.value.reason, caught.value.field)
 
 
 async def test_a_bug_shows_nothing_of_itself(address: str) -> None:

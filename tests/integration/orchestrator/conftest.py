@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +24,8 @@ from chassis.testing import DatabaseFactory
 from services.orchestrator.consumers import consumers
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
+from services.orchestrator.offers.catalogue import Catalogue
+from services.orchestrator.offers.definitions import Definition, Variant
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
 from services.orchestrator.settings import Settings
@@ -42,9 +44,22 @@ class House:
     def database(self) -> Database:
         return self.room.database
 
+    async def stated(self, **changes: Any) -> pb.Theme:
+        """What a theme states, with an offer of its purpose in the catalogue."""
+        stated = theme(**changes)
+        if not stated.offers:
+            stated.offers.append(await self.offer(stated.purpose))
+        return stated
+
+    async def offer(self, purpose: str, **changes: Any) -> str:
+        """An offer's name; one per purpose unless something is changed."""
+        catalogue = Catalogue(self.database, self.room.tags)
+        made = await catalogue.create(offer(purpose, **changes), "" if changes else purpose, "operator")
+        return made.name
+
     async def make(self, **changes: Any) -> str:
         """A new theme's name; budgets and shares may be changed."""
-        answer = await self.call.CreateTheme(pb.CreateThemeRequest(theme=theme(**changes)))
+        answer = await self.call.CreateTheme(pb.CreateThemeRequest(theme=await self.stated(**changes)))
         return str(answer.theme.name)
 
     async def launch(self, **changes: Any) -> str:
@@ -74,7 +89,7 @@ class House:
 
     async def hear(self, subject: str, *batches: Proto | bytes) -> None:
         """Gives messages to whoever consumes the subject, in one transaction, as the bus does."""
-        [consumer] = [c for c in consumers(timedelta(days=30)) if c.subject == subject]
+        [consumer] = [c for c in consumers() if c.subject == subject]
         data = [b if isinstance(b, bytes) else b.SerializeToString() for b in batches]
         async with self.database.transaction() as uow:
             await consumer.handle(uow, [Message(str(i), subject, d, {}, i + 1) for i, d in enumerate(data)])
@@ -87,16 +102,38 @@ class House:
         return self.database.transaction()
 
 
+def offer(purpose: str, **changes: Any) -> Definition:
+    """A check-up without end for everybody, in words that fit each channel that may carry the purpose."""
+    channels = ("app", "dealer", *(("wechat",) if purpose == "service" else ()))
+    stated = Definition(
+        title="Check-up",
+        kind="service",
+        purpose=purpose,
+        content_tags=(),
+        valid_from=datetime.now(UTC) - timedelta(days=1),
+        valid_to=None,
+        audience="",
+        stock=None,
+        variants=tuple(Variant(channel, "en", "Free check-up", "Come by") for channel in channels),
+    )
+    return replace(stated, **changes)
+
+
 def theme(**changes: Any) -> pb.Theme:
+    digital = ["app", "wechat"] if changes.get("purpose") != "marketing" else ["app"]
     stated: dict[str, Any] = {
         "title": "Spring service",
         "audience": "offer_answer IS NULL",
-        "goal": pb.Goal(event="Offer Answered", property="answer", value="yes"),
-        "offer": pb.Offer(name="Check-up", title="Free check-up", body="Come by", purpose="service"),
+        "goal": pb.Goal(event="Offer Answered", property="answer", value="yes", window_days=30),
+        "language": "en",
+        "purpose": "service",
+        "bands": [
+            pb.ScoreBand(from_score=0, channels=[*digital, "dealer"]),
+            pb.ScoreBand(from_score=800, channels=["dealer", *digital]),
+        ],
         "budget": pb.Budget(max_contacts=300, max_calls=40, unit_cost_fen={"app": 1, "wechat": 2, "dealer": 500}),
         "holdout_share": 0.1,
         "model": MODEL,
-        "call_score": 800,
     }
     return pb.Theme(**(stated | changes))
 

@@ -118,8 +118,7 @@ async def test_nobody_is_planned_who_has_not_agreed_where_agreement_is_needed(da
         changes += [said(person, "marketing", "app", given=True, ends=now - timedelta(hours=1)) for person in range(100, 200)]
         changes += [said(person, "marketing", "all", given=False) for person in range(50, 60)]
         await house.hear(ENTITIES, identity_pb2.EntitiesChanged(consent_changes=changes))
-        advert = pb.Offer(name="X5", title="X5", body="Come by", purpose="marketing")
-        name = await house.launch(budget=EVERYBODY, holdout_share=0.0, offer=advert)
+        name = await house.launch(budget=EVERYBODY, holdout_share=0.0, purpose="marketing")
         pushed = {push.person_id for push in await house.pushes()}
         assert pushed
         assert pushed <= set(range(1, 100)) - set(range(50, 60))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import timedelta
 
 import pytest
 from troika.identity.v1 import events_pb2 as identity_pb2
@@ -168,7 +167,7 @@ async def test_an_erasure_waits_for_goals_under_way(house: House, campaign: tupl
     person = pushed[7]
     async with house.transaction() as uow:
         data = identity_pb2.ResolvedBatch(events=[event(person)]).SerializeToString()
-        await reach_goals(uow, [Message("1", EVENTS, data, {}, 1)], timedelta(days=30))
+        await reach_goals(uow, [Message("1", EVENTS, data, {}, 1)])
         erasing = asyncio.create_task(house.hear(ENTITIES, erasure(person)))
         await asyncio.sleep(0.2)
         assert not erasing.done()

@@ -17,9 +17,9 @@ from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from chassis import telemetry
 from chassis.testing import DatabaseFactory
 from services.orchestrator.domain.themes import id_of
-from services.orchestrator.handlers import get_theme
 from services.orchestrator.launching import Launcher, LeaseLost
 from services.orchestrator.store.launches import LaunchStore
+from services.orchestrator.themes.handlers import get_theme
 from tests.integration.orchestrator.conftest import House, open_house
 from tests.integration.orchestrator.world import People
 
@@ -39,7 +39,8 @@ async def test_a_launch_does_what_the_preview_said(house: House) -> None:
     passed = {k: v for k, v in report.decisions.items() if k not in ("push", "holdout")}
     assert preview.passed_over == passed
     assert preview.audience == sum(report.decisions.values()) == 500
-    assert pb.THEME_STATE_RUNNING == (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.state
+    theme = (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme
+    assert (pb.THEME_STATE_RUNNING, False) == (theme.state, theme.launching)
 
 
 async def test_launching_again_pushes_nobody_again(house: House) -> None:
@@ -62,7 +63,7 @@ async def test_every_push_says_all_that_touchpoints_needs(house: House) -> None:
         assert list(range(1, len(mine) + 1)) == mine
     for push in pushes:
         assert (push.delivery_id, push.channel) == (decided[push.person_id].delivery_id, decided[push.person_id].channel)
-        assert ("Check-up", "Free check-up", "service", name) == (push.offer, push.title, push.purpose, push.theme)
+        assert ("offers/1", "Free check-up", "service", name) == (push.offer, push.title, push.purpose, push.theme)
         assert push.expires_at_us > push.decided_at_us > 0 == push.not_before_us
         assert push.channel not in push.fallback_channels and "dealer" not in push.fallback_channels
         assert (push.rank > 0) == (push.channel == "dealer") == bool(push.dealer_code)
@@ -148,7 +149,7 @@ async def test_a_launch_that_can_never_be_planned_gives_the_theme_back_with_the_
     house.people.broken = True
     assert await Launcher(house.room).work_once()
     theme = (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme
-    assert (pb.THEME_STATE_DRAFT, "UNKNOWN_TAG") == (theme.state, theme.launch_failure)
+    assert (pb.THEME_STATE_APPROVED, "UNKNOWN_TAG") == (theme.state, theme.launch_failure)
     house.people.broken = False
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     assert await Launcher(house.room).work_once()
@@ -165,8 +166,8 @@ async def test_a_launch_that_fails_in_an_unknown_way_does_not_hold_up_the_next(h
     with pytest.raises(grpc.aio.AioRpcError):
         await launcher.work_once()
     assert await launcher.work_once()
-    states = [(await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.state for name in (bad, good)]
-    assert [pb.THEME_STATE_LAUNCHING, pb.THEME_STATE_RUNNING] == states
+    launching = [(await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.launching for name in (bad, good)]
+    assert [True, False] == launching
 
 
 async def test_nobody_gets_more_pushes_than_the_cap_over_all_themes(databases: DatabaseFactory) -> None:

@@ -6,15 +6,22 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from troika.orchestrator.v1 import offer_service_pb2 as offer_pb
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 
 from chassis.rpc import reason_of
 from tests.integration.orchestrator.conftest import House, theme
 from tests.integration.orchestrator.world import MODEL
 
+LATER = Timestamp(seconds=4_000_000_000)
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def band(from_score: float, *channels: str) -> pb.ScoreBand:
+    return pb.ScoreBand(from_score=from_score, channels=channels)
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, str, str]:
@@ -25,20 +32,29 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str, str]:
 
 
 async def test_a_theme_is_stored_as_stated(house: House) -> None:
-    stated = theme()
+    stated = await house.stated(
+        words="Cars rest in winter",
+        values={"model": offer_pb.VariableValue(word="X5"), "price": offer_pb.VariableValue(number=99.5)},
+        schedule=pb.Schedule(ends_at=Timestamp(seconds=4_000_000_000)),
+        exclusion=pb.Exclusion(group="service", cool_down_days=7),
+        waves=pb.Waves(shares=[0.25, 1], target_rate=0.1, least_pushes=50),
+        priority=700,
+    )
+    stated.budget.max_cost_fen, stated.budget.pacing = 10_000, pb.PACING_EVEN
     made = (await house.call.CreateTheme(pb.CreateThemeRequest(theme=stated))).theme
     assert made == (await house.call.GetTheme(pb.GetThemeRequest(name=made.name))).theme
     assert pb.THEME_STATE_DRAFT == made.state
-    for given_by_service in ("name", "state", "create_time"):
-        made.ClearField(given_by_service)
+    assert ("operator", "operator", 1) == (made.owner, made.author, made.version)
+    for told in ("name", "state", "create_time", "update_time", "owner", "author", "version"):
+        made.ClearField(told)
     assert stated == made
 
 
 async def test_the_same_request_makes_one_theme(house: House) -> None:
-    request = pb.CreateThemeRequest(theme=theme(), request_id="mine")
+    request = pb.CreateThemeRequest(theme=await house.stated(), request_id="mine")
     first, again = await house.call.CreateTheme(request), await house.call.CreateTheme(request)
     assert first == again
-    other = await house.call.CreateTheme(pb.CreateThemeRequest(theme=theme()))
+    other = await house.call.CreateTheme(pb.CreateThemeRequest(theme=await house.stated()))
     assert first.theme.name != other.theme.name
     assert 2 == len((await house.call.ListThemes(pb.ListThemesRequest())).themes)
 
@@ -53,15 +69,35 @@ async def test_the_same_request_makes_one_theme(house: House) -> None:
         ({"holdout_share": 0.6}, "theme.holdout_share"),
         ({"holdout_share": float("nan")}, "theme.holdout_share"),
         ({"model": "Robert'); DROP TABLE"}, "theme.model"),
-        ({"call_score": 1001}, "theme.call_score"),
+        ({"model": ""}, "theme.model"),
+        ({"bands": []}, "theme.bands"),
+        ({"bands": [band(0)]}, "theme.bands"),
+        ({"bands": [band(1, "app")]}, "theme.bands[0].from_score"),
+        ({"bands": [band(0, "app"), band(1001, "app")]}, "theme.bands[1].from_score"),
+        ({"bands": [band(0, "app"), band(500), band(500, "app")]}, "theme.bands[2].from_score"),
+        ({"bands": [band(0, "telegram")]}, "theme.bands[0].channels[0]"),
+        ({"bands": [band(0, "app"), band(5, "app", "wechat")], "purpose": "marketing"}, "theme.bands[1].channels[1]"),
+        ({"offers": ["offers/4711"]}, "theme.offers[0]"),
+        ({"offers": ["offers/1"], "purpose": "marketing"}, "theme.offers[0]"),
+        ({"offers": ["X5"]}, "theme.offers[0]"),
+        ({"language": "English"}, "theme.language"),
+        ({"values": {"model": offer_pb.VariableValue()}}, "theme.values[model].value"),
+        ({"schedule": pb.Schedule(starts_at=LATER, ends_at=LATER)}, "theme.schedule.ends_at"),
+        ({"budget": pb.Budget(max_contacts=1, pacing=pb.PACING_EVEN)}, "theme.schedule.ends_at"),
+        ({"priority": 1001}, "theme.priority"),
+        ({"exclusion": pb.Exclusion()}, "theme.exclusion.group"),
+        ({"waves": pb.Waves(target_rate=0.1, least_pushes=1)}, "theme.waves"),
+        ({"waves": pb.Waves(shares=[0.5, 0.2], target_rate=0.1, least_pushes=1)}, "theme.waves.shares"),
+        ({"waves": pb.Waves(from_scores=[5, 9], target_rate=0.1, least_pushes=1)}, "theme.waves.from_scores"),
         ({"budget": pb.Budget(max_contacts=0)}, "theme.budget.max_contacts"),
         ({"budget": None}, "theme.budget"),
-        ({"goal": pb.Goal(event="")}, "theme.goal.event"),
-        ({"offer": pb.Offer(name="a", title="b", purpose="spam")}, "theme.offer.purpose"),
+        ({"goal": pb.Goal(event="", window_days=1)}, "theme.goal.event"),
+        ({"goal": pb.Goal(event="e")}, "theme.goal.window_days"),
+        ({"purpose": "spam", "offers": ["offers/1"]}, "theme.purpose"),
     ],
 )
 async def test_a_theme_that_cannot_be_is_refused_by_field(house: House, changes: dict[str, Any], field: str) -> None:
-    code, _, found = await refusal(house.call.CreateTheme(pb.CreateThemeRequest(theme=theme(**changes))))
+    code, _, found = await refusal(house.call.CreateTheme(pb.CreateThemeRequest(theme=await house.stated(**changes))))
     assert (INVALID, field) == (code, found)
 
 
@@ -168,15 +204,16 @@ texts = st.text(st.characters(codec="utf-8"), max_size=30)
 numbers = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=True)
 themes = st.builds(
-    lambda title, audience, event, purpose, contacts, calls, share, model, score: pb.Theme(
+    lambda title, audience, event, purpose, contacts, calls, share, model, score: theme(
         title=title,
         audience=audience,
-        goal=pb.Goal(event=event),
-        offer=pb.Offer(name=title, title=title, purpose=purpose),
+        goal=pb.Goal(event=event, window_days=contacts % 2**31),
+        purpose=purpose,
+        offers=["offers/1"],
         budget=pb.Budget(max_contacts=contacts, max_calls=calls),
         holdout_share=share,
         model=model,
-        call_score=score,
+        bands=[pb.ScoreBand(from_score=score, channels=["app"])],
     ),
     texts,
     st.one_of(texts, st.just("job = 'student'")),

@@ -36,7 +36,8 @@ from services.orchestrator.domain.deciding import (
 )
 
 SALT = bytes(range(16))
-ANYBODY = Rules(10**9, 10**9, 800.0, "service", 0.0, 3, SALT)
+CALLS_FROM_800 = ((0.0, (APP, WECHAT, DEALER)), (800.0, (DEALER, APP, WECHAT)))
+ANYBODY = Rules(10**9, 10**9, CALLS_FROM_800, "service", 0.0, 3, SALT)
 
 
 def score(probability: float) -> float:
@@ -71,11 +72,18 @@ def crowds(draw: st.DrawFn) -> Candidates:
     return people(*rows)
 
 
+@st.composite
+def bands(draw: st.DrawFn) -> tuple[tuple[float, tuple[int, ...]], ...]:
+    limits = [0.0, *sorted(draw(st.sets(st.sampled_from([0.5, 500.0, 800.0, 1000.0]), max_size=3)))]
+    orders = st.lists(st.sampled_from([APP, WECHAT, DEALER]), unique=True).map(tuple)
+    return tuple((limit, draw(orders)) for limit in limits)
+
+
 rules = st.builds(
     Rules,
     max_contacts=st.integers(1, 8),
     max_calls=st.integers(0, 3),
-    call_score=st.sampled_from([0.0, 500.0, 800.0, 1000.0]),
+    bands=bands(),
     purpose=st.sampled_from(["marketing", "service"]),
     holdout_share=st.sampled_from([0.0, 0.1, 0.5]),
     frequency_cap=st.integers(1, 4),
@@ -175,6 +183,16 @@ def test_each_rule_decides_its_own_case(
     assert (outcome, channel) == (plan.outcome[0], plan.channel[0])
 
 
+@given(crowds(), rules)
+@settings(max_examples=120)
+def test_everybody_gets_the_first_channel_of_their_band_that_is_open(crowd: Candidates, given: Rules) -> None:
+    given = replace(given, max_calls=10**6)
+    plan = decide(crowd, given)
+    for at in np.flatnonzero(plan.outcome == PUSH):
+        preferred = [order for limit, order in given.bands if limit <= crowd.score[at]][-1]
+        assert next(channel for channel in preferred if allowed(crowd, at, given) >> channel & 1) == plan.channel[at]
+
+
 def test_budgets_are_used_up_to_the_last_contact() -> None:
     crowd = people(*((person, 0.5, APP_BIT | DEALER_BIT, 0, 0, 0) for person in range(1, 101)))
     plan = decide(crowd, replace(ANYBODY, max_contacts=30, max_calls=7, holdout_share=0.2))
@@ -207,10 +225,13 @@ def test_delivery_ids_are_stable_unlike_and_tell_nothing() -> None:
 
 
 def test_fallbacks_are_open_channels_other_than_the_first_and_never_a_call() -> None:
-    assert ["wechat"] == fallbacks(APP, ALL_BITS, 0, "service")
-    assert [] == fallbacks(APP, ALL_BITS, 0, "marketing")
-    assert [] == fallbacks(APP, ALL_BITS, WECHAT_BIT, "service")
-    assert ["app", "wechat"] == fallbacks(DEALER, ALL_BITS, 0, "service")
+    order = (DEALER, APP, WECHAT)
+    assert ["wechat"] == fallbacks(APP, order, ALL_BITS, 0, "service")
+    assert [] == fallbacks(APP, order, ALL_BITS, 0, "marketing")
+    assert [] == fallbacks(APP, order, ALL_BITS, WECHAT_BIT, "service")
+    assert [] == fallbacks(APP, (APP,), ALL_BITS, 0, "service")
+    assert ["app", "wechat"] == fallbacks(DEALER, order, ALL_BITS, 0, "service")
+    assert ["wechat", "app"] == fallbacks(DEALER, order[::-1], ALL_BITS, 0, "service")
     assert ("app", "wechat", "dealer") == CHANNELS
 
 

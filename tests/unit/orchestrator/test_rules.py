@@ -16,7 +16,9 @@ from services.orchestrator.domain.merging import superfluous
 from services.orchestrator.domain.quiet_hours import QuietHours
 from services.orchestrator.domain.reporting import Cell, fold
 from services.orchestrator.domain.suggesting import Term, combine, cover, leaking, significant, words
-from services.orchestrator.domain.themes import Budget, Goal, Offer, PersonId, ThemeDraft
+from services.orchestrator.domain.themes import PersonId
+from services.orchestrator.offers.definitions import OfferId
+from services.orchestrator.themes.definitions import Band, Budget, Goal, Pacing, Schedule, ThemeDefinition
 
 CHINA = 8.0
 moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
@@ -143,8 +145,23 @@ def test_after_dropping_no_human_waits_for_a_second_push(aliases: list[tuple[int
         assert len(waiting) <= (0 if len(planned) > len(waiting) else 1)
 
 
-DRAFT = ThemeDraft(
-    "t", "a", Goal("e", "", ""), Offer("o", "t", "b", "marketing"), Budget(10, 2, {"app": 3, "dealer": 500}), 0.1, "m", 800
+STATED = ThemeDefinition(
+    title="t",
+    words="",
+    audience="a",
+    goal=Goal("e", "", "", 30, 0),
+    offers=(OfferId(1),),
+    language="en",
+    values=(),
+    purpose="marketing",
+    bands=(Band(0, ("app", "dealer")), Band(800, ("dealer",))),
+    model="m",
+    budget=Budget(10, 2, None, {"app": 3, "dealer": 500}, Pacing.ASAP),
+    schedule=Schedule(None, None),
+    priority=500,
+    holdout_share=0.1,
+    exclusion=None,
+    waves=None,
 )
 PUSHED = Decision(
     PersonId(7), "push", "app", 612.3, 0.1161, "ab", datetime.now(UTC), 3, 0, ALL_BITS, 0, 1, "D001"
@@ -156,19 +173,19 @@ def test_an_explanation_names_the_rules_in_order_and_stops_at_the_one_that_decid
         "consent: closes none",
         "frequency: 1 of at most 3 pushes lately",
         "score: 612 from m, probability 0.1161",
-        "channel: app, open are app, dealer; WeChat carries no marketing; call score 800 not reached, at most 2 calls",
+        "channel: app, open are app, dealer; WeChat carries no marketing; at most 2 calls; from score 0 on: app, dealer",
         "budget: place 3 of at most 10",
         "holdout: not kept out, share 0.1",
-    ] == explain(PUSHED, DRAFT, 3)
+    ] == explain(PUSHED, STATED, 3)
     assert ["consent: closes everything"] == explain(
-        replace(PUSHED, outcome="opted_out", channel="", opted_out=ALL_BITS), DRAFT, 3
+        replace(PUSHED, outcome="opted_out", channel="", opted_out=ALL_BITS), STATED, 3
     )
-    assert "score: none from m" == explain(replace(PUSHED, outcome="no_score", channel="", score=-1), DRAFT, 3)[-1]
+    assert "score: none from m" == explain(replace(PUSHED, outcome="no_score", channel="", score=-1), STATED, 3)[-1]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_outcome_has_an_explanation(outcome: str) -> None:
-    assert explain(replace(PUSHED, outcome=outcome), DRAFT, 3)
+    assert explain(replace(PUSHED, outcome=outcome), STATED, 3)
 
 
 def test_a_report_counts_everybody_chosen_and_charges_what_was_accepted() -> None:

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from troika.orchestrator.v1 import offer_service_pb2 as _offer_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,24 +31,60 @@ class _ThemeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThemeState
     THEME_STATE_UNSPECIFIED: _ThemeState.ValueType  # 0
     """Not stated."""
     THEME_STATE_DRAFT: _ThemeState.ValueType  # 1
-    """May be changed."""
-    THEME_STATE_LAUNCHING: _ThemeState.ValueType  # 2
-    """Decisions are being made."""
-    THEME_STATE_RUNNING: _ThemeState.ValueType  # 3
-    """All decisions are made, pushes and feedback run."""
+    """Nothing is approved, nobody is asked to."""
+    THEME_STATE_IN_REVIEW: _ThemeState.ValueType  # 2
+    """Nothing is approved, a second person is asked to."""
+    THEME_STATE_APPROVED: _ThemeState.ValueType  # 3
+    """May be launched."""
+    THEME_STATE_RUNNING: _ThemeState.ValueType  # 4
+    """Decides, pushes, listens."""
+    THEME_STATE_PAUSED: _ThemeState.ValueType  # 5
+    """Decides nothing and hands nothing over until it is resumed."""
+    THEME_STATE_FINISHED: _ThemeState.ValueType  # 6
+    """Over for good."""
 
 class ThemeState(_ThemeState, metaclass=_ThemeStateEnumTypeWrapper):
-    """Where a theme stands."""
+    """Where a theme stands. A version that is prepared while another one is approved does not change it."""
 
 THEME_STATE_UNSPECIFIED: ThemeState.ValueType  # 0
 """Not stated."""
 THEME_STATE_DRAFT: ThemeState.ValueType  # 1
-"""May be changed."""
-THEME_STATE_LAUNCHING: ThemeState.ValueType  # 2
-"""Decisions are being made."""
-THEME_STATE_RUNNING: ThemeState.ValueType  # 3
-"""All decisions are made, pushes and feedback run."""
+"""Nothing is approved, nobody is asked to."""
+THEME_STATE_IN_REVIEW: ThemeState.ValueType  # 2
+"""Nothing is approved, a second person is asked to."""
+THEME_STATE_APPROVED: ThemeState.ValueType  # 3
+"""May be launched."""
+THEME_STATE_RUNNING: ThemeState.ValueType  # 4
+"""Decides, pushes, listens."""
+THEME_STATE_PAUSED: ThemeState.ValueType  # 5
+"""Decides nothing and hands nothing over until it is resumed."""
+THEME_STATE_FINISHED: ThemeState.ValueType  # 6
+"""Over for good."""
 Global___ThemeState: _TypeAlias = ThemeState  # noqa: Y015
+
+class _Pacing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PacingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pacing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PACING_UNSPECIFIED: _Pacing.ValueType  # 0
+    """As soon as possible."""
+    PACING_ASAP: _Pacing.ValueType  # 1
+    """As soon as possible."""
+    PACING_EVEN: _Pacing.ValueType  # 2
+    """Evenly until the schedule's end."""
+
+class Pacing(_Pacing, metaclass=_PacingEnumTypeWrapper):
+    """How a budget is spread over time."""
+
+PACING_UNSPECIFIED: Pacing.ValueType  # 0
+"""As soon as possible."""
+PACING_ASAP: Pacing.ValueType  # 1
+"""As soon as possible."""
+PACING_EVEN: Pacing.ValueType  # 2
+"""Evenly until the schedule's end."""
+Global___Pacing: _TypeAlias = Pacing  # noqa: Y015
 
 @_typing.final
 class Theme(_message.Message):
@@ -55,71 +92,168 @@ class Theme(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _offer_service_pb2.VariableValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _offer_service_pb2.VariableValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     GOAL_FIELD_NUMBER: _builtins.int
-    OFFER_FIELD_NUMBER: _builtins.int
-    BUDGET_FIELD_NUMBER: _builtins.int
-    HOLDOUT_SHARE_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    BANDS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CALL_SCORE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    HOLDOUT_SHARE_FIELD_NUMBER: _builtins.int
+    EXCLUSION_FIELD_NUMBER: _builtins.int
+    WAVES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    APPROVED_VERSION_FIELD_NUMBER: _builtins.int
+    LAUNCHING_FIELD_NUMBER: _builtins.int
     LAUNCH_FAILURE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LAUNCH_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Given by the service: "themes/12"."""
+    version: _builtins.int
+    """Given by the service: 1 for the first. To update, the version that the change was made upon."""
     title: _builtins.str
     """What people call it."""
+    words: _builtins.str
+    """Its purpose in people's own words; may be empty."""
     audience: _builtins.str
     """Whom it is for, a SQL predicate over tags of persons."""
+    language: _builtins.str
+    """BCP 47 language that the offers are told in, for example "zh-CN"."""
+    purpose: _builtins.str
+    """"marketing" or "service"."""
+    model: _builtins.str
+    """The score model that ranks people, for example "purchase_intent"; a service theme may go without, for everybody alike."""
+    priority: _builtins.int
+    """Who comes first when a person may not get two pushes, 1000 before 0; not given: 500."""
     holdout_share: _builtins.float
     """Share of the chosen people kept out to measure the effect, from 0 to 0.5."""
-    model: _builtins.str
-    """The score model that ranks people, for example "purchase_intent"."""
-    call_score: _builtins.float
-    """From this score on a dealer calls; others get app or WeChat."""
+    owner: _builtins.str
+    """Given by the service: the caller that made the theme."""
+    author: _builtins.str
+    """Given by the service: the caller that made this version."""
     state: Global___ThemeState.ValueType
     """Given by the service."""
+    approved_version: _builtins.int
+    """Given by the service: the approved version that decides, or will; 0 while there is none."""
+    launching: _builtins.bool
+    """Given by the service: true while the decisions of its launch are being made and handed over."""
     launch_failure: _builtins.str
-    """Given by the service: why the last launch was given up and the theme is a draft again, an UPPER_SNAKE reason; empty otherwise."""
+    """Given by the service: why the last launch was given up, an UPPER_SNAKE reason; empty otherwise."""
     @_builtins.property
     def goal(self) -> Global___Goal:
         """The event that counts as success."""
 
     @_builtins.property
-    def offer(self) -> Global___Offer:
-        """What is offered."""
+    def offers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Offers of the catalogue, "offers/12", in order of preference; their purpose is the theme's."""
+
+    @_builtins.property
+    def values(self) -> _containers.MessageMap[_builtins.str, _offer_service_pb2.VariableValue]:
+        """What the variables of the offers' words are filled with, by name; the same for everybody."""
+
+    @_builtins.property
+    def bands(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreBand]:
+        """Through which channels, by score: the first from 0, ascending."""
 
     @_builtins.property
     def budget(self) -> Global___Budget:
         """How much may be spent."""
 
     @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """When it runs; not given: from its launch on, without end."""
+
+    @_builtins.property
+    def exclusion(self) -> Global___Exclusion:
+        """Themes that must not reach the same person; not given: none."""
+
+    @_builtins.property
+    def waves(self) -> Global___Waves:
+        """Layers that open one after the other; not given: everybody at once."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Given by the service."""
+        """Given by the service: when its first version was made."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Given by the service: when this version was made."""
+
+    @_builtins.property
+    def launch_time(self) -> _timestamp_pb2.Timestamp:
+        """Given by the service: when it was launched."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
         title: _builtins.str = ...,
+        words: _builtins.str = ...,
         audience: _builtins.str = ...,
         goal: Global___Goal | None = ...,
-        offer: Global___Offer | None = ...,
-        budget: Global___Budget | None = ...,
-        holdout_share: _builtins.float = ...,
+        offers: _abc.Iterable[_builtins.str] | None = ...,
+        language: _builtins.str = ...,
+        values: _abc.Mapping[_builtins.str, _offer_service_pb2.VariableValue] | None = ...,
+        purpose: _builtins.str = ...,
+        bands: _abc.Iterable[Global___ScoreBand] | None = ...,
         model: _builtins.str = ...,
-        call_score: _builtins.float = ...,
+        budget: Global___Budget | None = ...,
+        schedule: Global___Schedule | None = ...,
+        priority: _builtins.int | None = ...,
+        holdout_share: _builtins.float = ...,
+        exclusion: Global___Exclusion | None = ...,
+        waves: Global___Waves | None = ...,
+        owner: _builtins.str = ...,
+        author: _builtins.str = ...,
         state: Global___ThemeState.ValueType = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
+        approved_version: _builtins.int = ...,
+        launching: _builtins.bool = ...,
         launch_failure: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        launch_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "goal", b"goal", "offer", b"offer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "goal", b"goal", "launch_time", b"launch_time", "priority", b"priority", "schedule", b"schedule", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "budget", b"budget", "call_score", b"call_score", "create_time", b"create_time", "goal", b"goal", "holdout_share", b"holdout_share", "launch_failure", b"launch_failure", "model", b"model", "name", b"name", "offer", b"offer", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approved_version", b"approved_version", "audience", b"audience", "author", b"author", "bands", b"bands", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "goal", b"goal", "holdout_share", b"holdout_share", "language", b"language", "launch_failure", b"launch_failure", "launch_time", b"launch_time", "launching", b"launching", "model", b"model", "name", b"name", "offers", b"offers", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "schedule", b"schedule", "state", b"state", "title", b"title", "update_time", b"update_time", "values", b"values", "version", b"version", "waves", b"waves", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Theme: _TypeAlias = Theme  # noqa: Y015
 
@@ -132,60 +266,156 @@ class Goal(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     PROPERTY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    WINDOW_DAYS_FIELD_NUMBER: _builtins.int
+    VALUE_FEN_FIELD_NUMBER: _builtins.int
     event: _builtins.str
     """Name of the event, for example "Offer Answered"."""
     property: _builtins.str
     """A property that must have `value`; empty when the event alone is enough."""
     value: _builtins.str
     """The value wanted."""
+    window_days: _builtins.int
+    """For how many days from the launch on it counts."""
+    value_fen: _builtins.int
+    """What one goal is worth, in fen; 0 when nobody can say."""
     def __init__(
         self,
         *,
         event: _builtins.str = ...,
         property: _builtins.str = ...,
         value: _builtins.str = ...,
+        window_days: _builtins.int = ...,
+        value_fen: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "property", b"property", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "property", b"property", "value", b"value", "value_fen", b"value_fen", "window_days", b"window_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Goal: _TypeAlias = Goal  # noqa: Y015
 
 @_typing.final
-class Offer(_message.Message):
-    """What is offered."""
+class ScoreBand(_message.Message):
+    """Channels of the persons from a score on, up to the next band."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    TITLE_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
-    PURPOSE_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Its name."""
-    title: _builtins.str
-    """A title without personal data."""
-    body: _builtins.str
-    """A text without personal data."""
-    purpose: _builtins.str
-    """"marketing" or "service"."""
+    FROM_SCORE_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    from_score: _builtins.float
+    """From 0 to 1000."""
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first of these that is open to a person is taken: app, wechat, dealer (a personal call). Empty: nobody of this band."""
+
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
-        title: _builtins.str = ...,
-        body: _builtins.str = ...,
-        purpose: _builtins.str = ...,
+        from_score: _builtins.float = ...,
+        channels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "name", b"name", "purpose", b"purpose", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "from_score", b"from_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Offer: _TypeAlias = Offer  # noqa: Y015
+Global___ScoreBand: _TypeAlias = ScoreBand  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """When a theme runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """An approved theme launches by itself then; not given: when somebody launches it."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """It finishes by itself then; not given: when somebody finishes it."""
+
+    def __init__(
+        self,
+        *,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Exclusion(_message.Message):
+    """Themes of one group do not reach the same person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    COOL_DOWN_DAYS_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group's name."""
+    cool_down_days: _builtins.int
+    """For how many days after a push of the group."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        cool_down_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cool_down_days", b"cool_down_days", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
+
+@_typing.final
+class Waves(_message.Message):
+    """Layers of an audience, the best first. One opens only while the last one's response holds against its target."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    FROM_SCORES_FIELD_NUMBER: _builtins.int
+    TARGET_RATE_FIELD_NUMBER: _builtins.int
+    LEAST_PUSHES_FIELD_NUMBER: _builtins.int
+    target_rate: _builtins.float
+    """Share of the pushed that must reach the goal."""
+    least_pushes: _builtins.int
+    """So many must have been pushed in a layer before it is judged."""
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share of the ranked audience that each layer reaches down to, ascending; either this or from_scores."""
+
+    @_builtins.property
+    def from_scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Score that each layer reaches down to, descending; either this or shares."""
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[_builtins.float] | None = ...,
+        from_scores: _abc.Iterable[_builtins.float] | None = ...,
+        target_rate: _builtins.float = ...,
+        least_pushes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_scores", b"from_scores", "least_pushes", b"least_pushes", "shares", b"shares", "target_rate", b"target_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waves: _TypeAlias = Waves  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
@@ -215,11 +445,17 @@ class Budget(_message.Message):
 
     MAX_CONTACTS_FIELD_NUMBER: _builtins.int
     MAX_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FEN_FIELD_NUMBER: _builtins.int
     UNIT_COST_FEN_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     max_contacts: _builtins.int
-    """How many people may be contacted at most."""
+    """How many people may be contacted at most, holdout included."""
     max_calls: _builtins.int
     """How many of them by a personal call."""
+    max_cost_fen: _builtins.int
+    """What all pushes may cost, in fen; not given: without limit."""
+    pacing: Global___Pacing.ValueType
+    """How it is spread over time; not given: as soon as possible."""
     @_builtins.property
     def unit_cost_fen(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Cost of one push by channel (app, wechat, dealer) in fen."""
@@ -229,13 +465,17 @@ class Budget(_message.Message):
         *,
         max_contacts: _builtins.int = ...,
         max_calls: _builtins.int = ...,
+        max_cost_fen: _builtins.int | None = ...,
         unit_cost_fen: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        pacing: Global___Pacing.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_fen", b"_max_cost_fen", "max_cost_fen", b"max_cost_fen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_calls", b"max_calls", "max_contacts", b"max_contacts", "unit_cost_fen", b"unit_cost_fen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_fen", b"_max_cost_fen", "max_calls", b"max_calls", "max_contacts", b"max_contacts", "max_cost_fen", b"max_cost_fen", "pacing", b"pacing", "unit_cost_fen", b"unit_cost_fen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_fen: _TypeAlias = _typing.Literal["max_cost_fen"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_fen: _TypeAlias = _typing.Literal["_max_cost_fen", b"_max_cost_fen"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_fen) -> _WhichOneofReturnType__max_cost_fen | None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
@@ -251,7 +491,7 @@ class CreateThemeRequest(_message.Message):
     """A caller's own key (at most 100 characters): the same key gives the same theme again; empty always makes one."""
     @_builtins.property
     def theme(self) -> Global___Theme:
-        """name, state and create_time are ignored."""
+        """What is wanted; what the service gives is not looked at."""
 
     def __init__(
         self,
@@ -648,7 +888,7 @@ class LaunchThemeResponse(_message.Message):
     THEME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def theme(self) -> Global___Theme:
-        """The theme, LAUNCHING or RUNNING."""
+        """The theme, RUNNING."""
 
     def __init__(
         self,

@@ -8,15 +8,14 @@ revision = "0001"
 down_revision = None
 
 STATEMENTS = (
-    "CREATE TABLE theme (theme_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, title text NOT NULL,"
-    " audience text NOT NULL, goal_event text NOT NULL, goal_field text NOT NULL, goal_value text NOT NULL,"
-    " offer_name text NOT NULL, offer_title text NOT NULL, offer_body text NOT NULL, purpose text NOT NULL,"
-    " max_contacts bigint NOT NULL, max_calls bigint NOT NULL, unit_cost_fen jsonb NOT NULL,"
-    " holdout_share double precision NOT NULL, model text NOT NULL, call_score double precision NOT NULL,"
-    " state smallint NOT NULL, salt bytea NOT NULL, launch_failure text NOT NULL,"
-    " created_at timestamptz NOT NULL DEFAULT now(), launched_at timestamptz, CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
+    "CREATE TABLE theme (theme_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, version integer NOT NULL,"
+    " approved_version integer, owner text NOT NULL, state smallint NOT NULL, salt bytea NOT NULL,"
+    " launch_failure text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), launched_at timestamptz,"
+    " CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
     "CREATE UNIQUE INDEX ix_theme_request_id ON theme (request_id)",
-    "CREATE INDEX ix_theme_launched ON theme (state) WHERE state > 1",
+    "CREATE TABLE theme_version (theme_id bigint, version integer, definition jsonb NOT NULL,"
+    " offer_versions integer[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
+    " CONSTRAINT pk_theme_version PRIMARY KEY (theme_id, version))",
     "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, frequency_cap integer NOT NULL,"
     " traceparent text NOT NULL, planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
     "CREATE TABLE decision (theme_id bigint, person_id bigint, outcome text NOT NULL, channel text NOT NULL,"
@@ -71,6 +70,97 @@ STATEMENTS = (
     "CREATE TABLE slot_rules (slot text, version integer NOT NULL, pinned bigint[] NOT NULL, excluded bigint[] NOT NULL,"
     " ordered bigint[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
     " CONSTRAINT pk_slot_rules PRIMARY KEY (slot))",
+    "CREATE TABLE journey (journey_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, state smallint NOT NULL,"
+    " version integer NOT NULL, running_version integer, salt bytea NOT NULL, created_at timestamptz NOT NULL DEFAULT"
+    " now(), started_at timestamptz, finished_at timestamptz, CONSTRAINT pk_journey PRIMARY KEY (journey_id))",
+    "CREATE UNIQUE INDEX ix_journey_request_id ON journey (request_id)",
+    "CREATE TABLE journey_version (journey_id bigint, version integer, document text NOT NULL, author text NOT NULL,"
+    " submitted_by text, approved_by text, stated_at timestamptz NOT NULL DEFAULT now(), approved_at timestamptz,"
+    " CONSTRAINT pk_journey_version PRIMARY KEY (journey_id, version))",
+    "CREATE TABLE enrolment (enrolment_id bigint GENERATED ALWAYS AS IDENTITY, journey_id bigint NOT NULL, version integer"
+    " NOT NULL, person_id bigint NOT NULL, present_id bigint NOT NULL, object text NOT NULL, step smallint NOT NULL, visit"
+    " integer NOT NULL, phase smallint NOT NULL, due_at timestamptz NOT NULL, since_at timestamptz NOT NULL, entered_at"
+    " timestamptz NOT NULL, arrived_at timestamptz NOT NULL, ended_at timestamptz, end_reason text NOT NULL, CONSTRAINT"
+    " pk_enrolment PRIMARY KEY (enrolment_id))",
+    "CREATE INDEX ix_enrolment_due ON enrolment (journey_id, due_at) WHERE ended_at IS NULL",
+    "CREATE INDEX ix_enrolment_present_id ON enrolment (present_id, journey_id)",
+    "CREATE UNIQUE INDEX ix_enrolment_under_way ON enrolment (journey_id, present_id, object) WHERE ended_at IS NULL",
+    "CREATE TABLE journey_passage (enrolment_id bigint, visit integer, version integer NOT NULL, step smallint NOT NULL,"
+    " outcome text NOT NULL, left_at timestamptz NOT NULL, effect_id bigint GENERATED ALWAYS AS IDENTITY, CONSTRAINT"
+    " pk_journey_passage PRIMARY KEY (enrolment_id, visit))",
+    "CREATE TABLE journey_side (journey_id bigint, person_id bigint, above smallint NOT NULL, scored_us bigint NOT NULL,"
+    " CONSTRAINT pk_journey_side PRIMARY KEY (journey_id, person_id))",
+    "CREATE INDEX ix_journey_side_person_id ON journey_side (person_id)",
+    "CREATE TABLE journey_day (journey_id bigint, day date, CONSTRAINT pk_journey_day PRIMARY KEY (journey_id, day))",
+    "CREATE TABLE referral_code (code text, person_id bigint NOT NULL, device bytea NOT NULL, made_at timestamptz NOT"
+    " NULL, CONSTRAINT pk_referral_code PRIMARY KEY (code))",
+    "CREATE UNIQUE INDEX ix_referral_code_person_id ON referral_code (person_id)",
+    "CREATE TABLE referral (referral_id bigint GENERATED ALWAYS AS IDENTITY, code text NOT NULL, referrer_id bigint NOT"
+    " NULL, referred_id bigint NOT NULL, device bytea NOT NULL, state smallint NOT NULL, referrer_fen bigint NOT NULL,"
+    " referred_fen bigint NOT NULL, redeemed_at timestamptz NOT NULL, credited_at timestamptz, CONSTRAINT pk_referral"
+    " PRIMARY KEY (referral_id))",
+    "CREATE INDEX ix_referral_device ON referral (device) WHERE device <> ''",
+    "CREATE UNIQUE INDEX ix_referral_referred_id ON referral (referred_id)",
+    "CREATE INDEX ix_referral_referrer_id ON referral (referrer_id)",
+    "CREATE TABLE lead_step (step_id bigint GENERATED ALWAYS AS IDENTITY, step_key bytea NOT NULL, anchor_id bigint NOT"
+    " NULL, person_id bigint NOT NULL, version bigint NOT NULL, human_id bigint NOT NULL, lead_id bigint, stage smallint NOT"
+    " NULL, reached boolean NOT NULL, interest text NOT NULL, brand text NOT NULL, area text NOT NULL, source text NOT NULL,"
+    " dealer_code text NOT NULL, advisor text NOT NULL, reason text NOT NULL, author text NOT NULL, note text NOT NULL,"
+    " occurred_at timestamptz NOT NULL, recorded_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_lead_step PRIMARY KEY"
+    " (step_id))",
+    "CREATE INDEX ix_lead_step_anchor_id ON lead_step (anchor_id) WHERE anchor_id > 0",
+    "CREATE INDEX ix_lead_step_human_id ON lead_step (human_id)",
+    "CREATE INDEX ix_lead_step_lead_id ON lead_step (lead_id)",
+    "CREATE INDEX ix_lead_step_person_id ON lead_step (person_id)",
+    "CREATE INDEX ix_lead_step_reached ON lead_step (dealer_code, occurred_at) WHERE reached",
+    "CREATE UNIQUE INDEX ix_lead_step_step_key ON lead_step (step_key)",
+    "CREATE TABLE lead (lead_id bigint GENERATED ALWAYS AS IDENTITY, founding_step_id bigint NOT NULL, human_id bigint NOT"
+    " NULL, merged_into bigint, interest text NOT NULL, brand text NOT NULL, area text NOT NULL, source text NOT NULL,"
+    " named_dealer text NOT NULL, stage smallint NOT NULL, furthest smallint NOT NULL, since timestamptz NOT NULL, opened_at"
+    " timestamptz NOT NULL, last_at timestamptz NOT NULL, lost_reason text NOT NULL, dealer_code text NOT NULL DEFAULT '',"
+    " advisor text NOT NULL DEFAULT '', assigned_at timestamptz, sla_due_at timestamptz, attempted_at timestamptz,"
+    " escalated_at timestamptz, withheld text NOT NULL DEFAULT '', next_try_at timestamptz NOT NULL DEFAULT now(),"
+    " CONSTRAINT pk_lead PRIMARY KEY (lead_id))",
+    "CREATE UNIQUE INDEX ix_lead_founding_step_id ON lead (founding_step_id)",
+    "CREATE INDEX ix_lead_human_id ON lead (human_id)",
+    "CREATE INDEX ix_lead_last_at ON lead (last_at) WHERE merged_into IS NULL",
+    "CREATE INDEX ix_lead_looked_after ON lead (dealer_code, advisor) WHERE dealer_code <> ''",
+    "CREATE INDEX ix_lead_merged_into ON lead (merged_into) WHERE merged_into IS NOT NULL",
+    "CREATE INDEX ix_lead_overdue ON lead (sla_due_at) WHERE sla_due_at IS NOT NULL",
+    "CREATE INDEX ix_lead_to_assign ON lead (next_try_at) WHERE dealer_code = '' AND stage < 7 AND merged_into IS NULL AND"
+    " escalated_at IS NULL",
+    "CREATE TABLE lead_assignment (assignment_id bigint GENERATED ALWAYS AS IDENTITY, lead_id bigint NOT NULL, dealer_code"
+    " text NOT NULL, advisor text NOT NULL, score double precision NOT NULL, parts jsonb NOT NULL, author text NOT NULL,"
+    " assigned_at timestamptz NOT NULL DEFAULT now(), ended_at timestamptz, end_reason text NOT NULL DEFAULT '', CONSTRAINT"
+    " pk_lead_assignment PRIMARY KEY (assignment_id))",
+    "CREATE INDEX ix_lead_assignment_assigned_at ON lead_assignment (assigned_at)",
+    "CREATE INDEX ix_lead_assignment_lead_id ON lead_assignment (lead_id)",
+    "CREATE TABLE dealer (dealer_code text, version integer NOT NULL, areas text[] NOT NULL, brands text[] NOT NULL,"
+    " capacity_per_day integer NOT NULL, sla_minutes integer NOT NULL, closed boolean NOT NULL, author text NOT NULL,"
+    " stated_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_dealer PRIMARY KEY (dealer_code))",
+    "CREATE TABLE advisor (dealer_code text, advisor text, brands text[] NOT NULL, capacity_per_day integer NOT NULL, away"
+    " boolean NOT NULL, CONSTRAINT pk_advisor PRIMARY KEY (dealer_code, advisor))",
+    "CREATE TABLE lead_task (task_id bigint GENERATED ALWAYS AS IDENTITY, task_key text NOT NULL, person_id bigint NOT"
+    " NULL, lead_id bigint, theme_id bigint, kind text NOT NULL, words text NOT NULL, dealer_code text NOT NULL, advisor"
+    " text NOT NULL, state smallint NOT NULL, attempt integer NOT NULL, result text NOT NULL, note text NOT NULL, author"
+    " text NOT NULL, due_at timestamptz NOT NULL, expires_at timestamptz, created_at timestamptz NOT NULL DEFAULT now(),"
+    " completed_at timestamptz, CONSTRAINT pk_lead_task PRIMARY KEY (task_id))",
+    "CREATE INDEX ix_lead_task_expires_at ON lead_task (expires_at) WHERE state = 1 AND expires_at IS NOT NULL",
+    "CREATE INDEX ix_lead_task_lead_id ON lead_task (lead_id) WHERE lead_id IS NOT NULL",
+    "CREATE INDEX ix_lead_task_open ON lead_task (dealer_code, due_at, task_id) WHERE state = 1",
+    "CREATE INDEX ix_lead_task_person_id ON lead_task (person_id)",
+    "CREATE UNIQUE INDEX ix_lead_task_task_key ON lead_task (task_key)",
+    "CREATE TABLE dealer_target (dealer_code text, advisor text, month date, metric smallint, goal integer NOT NULL,"
+    " value_fen bigint NOT NULL, values_fen jsonb NOT NULL, version integer NOT NULL, author text NOT NULL, stated_at"
+    " timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_dealer_target PRIMARY KEY (dealer_code, advisor, month, metric))",
+    "CREATE INDEX ix_dealer_target_month ON dealer_target (month)",
+    "CREATE TABLE opportunity_day (dealer_code text, day date, worker text, lease_until timestamptz NOT NULL, finished_at"
+    " timestamptz, failure text NOT NULL DEFAULT '', CONSTRAINT pk_opportunity_day PRIMARY KEY (dealer_code, day))",
+    "CREATE INDEX ix_opportunity_day_unfinished ON opportunity_day (lease_until) WHERE finished_at IS NULL",
+    "CREATE TABLE opportunity (dealer_code text, day date, metric smallint, person_id bigint, rank integer NOT NULL,"
+    " own_rank integer NOT NULL, probability double precision NOT NULL, value_fen bigint NOT NULL, advisor text NOT NULL,"
+    " CONSTRAINT pk_opportunity PRIMARY KEY (dealer_code, day, metric, person_id))",
+    "CREATE INDEX ix_opportunity_person_id ON opportunity (person_id)",
 )
 
 

@@ -1,0 +1,175 @@
+"""Themes with all their versions."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from chassis.db import UnitOfWork
+from services.orchestrator.domain.themes import ThemeId
+from services.orchestrator.offers.definitions import OfferId
+from services.orchestrator.themes.definitions import (
+    Band,
+    Budget,
+    Exclusion,
+    Filling,
+    Goal,
+    Pacing,
+    Schedule,
+    ThemeDefinition,
+    Waves,
+)
+from services.orchestrator.themes.states import Theme, ThemeState
+
+_SELECT = (
+    "SELECT t.theme_id, v.version, v.definition, v.offer_versions, v.author, v.stated_at, t.owner, t.state,"
+    " COALESCE(t.approved_version, 0) AS approved_version, t.salt, t.launch_failure, t.created_at, t.launched_at,"
+    " EXISTS (SELECT FROM launch l WHERE l.theme_id = t.theme_id AND l.finished_at IS NULL) AS launching"
+    " FROM theme t JOIN theme_version v ON v.theme_id = t.theme_id"
+)
+_LATEST = _SELECT + " AND v.version = t.version"
+_IN_FORCE = _SELECT + " AND v.version = COALESCE(t.approved_version, t.version)"
+_DECIDING = _SELECT + " AND v.version = t.approved_version"
+
+
+class ThemeStore:
+    """Themes of one transaction."""
+
+    def __init__(self, uow: UnitOfWork) -> None:
+        self._uow = uow
+
+    async def by_request(self, request_id: str) -> Theme | None:
+        """The theme that a request made before, in its latest version."""
+        return _first(await self._uow.rows(_LATEST + " WHERE t.request_id = :r", r=request_id))
+
+    async def add(self, stated: ThemeDefinition, request_id: str, author: str) -> ThemeId:
+        """A new theme in version 1; the one made before when another transaction was faster with the same request."""
+        rows = await self._uow.rows(
+            "INSERT INTO theme (request_id, version, owner, state, salt, launch_failure)"
+            " VALUES (:request_id, 1, :author, :state, :salt, '')"
+            # The update changes nothing; it waits for the other transaction and makes RETURNING show its row.
+            " ON CONFLICT (request_id) DO UPDATE SET request_id = EXCLUDED.request_id RETURNING theme_id",
+            request_id=request_id or None,
+            author=author,
+            state=ThemeState.DRAFT.value,
+            salt=secrets.token_bytes(16),
+        )
+        theme_id = ThemeId(rows[0].theme_id)
+        await self._keep_version(theme_id, 1, stated, author)
+        return theme_id
+
+    async def _keep_version(self, theme_id: ThemeId, version: int, stated: ThemeDefinition, author: str) -> None:
+        await self._uow.execute(
+            "INSERT INTO theme_version (theme_id, version, definition, offer_versions, author)"
+            " VALUES (:id, :version, CAST(:definition AS jsonb), '{}', :author) ON CONFLICT DO NOTHING",
+            id=theme_id,
+            version=version,
+            definition=orjson.dumps(stated).decode(),
+            author=author,
+        )
+
+    async def get(self, theme_id: ThemeId) -> Theme | None:
+        """One theme in its latest version."""
+        return _first(await self._uow.rows(_LATEST + " WHERE t.theme_id = :id", id=theme_id))
+
+    async def deciding(self, theme_id: ThemeId) -> Theme | None:
+        """One theme in the approved version that decides; None while there is none."""
+        return _first(await self._uow.rows(_DECIDING + " WHERE t.theme_id = :id", id=theme_id))
+
+    async def in_force(self, theme_id: ThemeId) -> Theme | None:
+        """One theme in the version that decides, in the latest while there is none."""
+        return _first(await self._uow.rows(_IN_FORCE + " WHERE t.theme_id = :id", id=theme_id))
+
+    async def lock(self, theme_id: ThemeId) -> Theme | None:
+        """One theme in its latest version, kept from others until the transaction ends."""
+        await self._uow.rows("SELECT 1 FROM theme WHERE theme_id = :id FOR UPDATE", id=theme_id)
+        return await self.get(theme_id)
+
+    async def page(self, before: int, size: int) -> list[Theme]:
+        """Themes with ids below `before`, newest first."""
+        rows = await self._uow.rows(
+            _LATEST + " WHERE t.theme_id < :before ORDER BY t.theme_id DESC LIMIT :size", before=before, size=size
+        )
+        return [_theme(row) for row in rows]
+
+    async def counting(self, moment: datetime) -> list[Theme]:
+        """Launched themes, in the version that decides, whose goals of this moment or later count."""
+        rows = await self._uow.rows(
+            _DECIDING + " WHERE t.launched_at + CAST(v.definition -> 'goal' ->> 'window_days' AS integer)"
+            " * interval '1 day' >= :moment ORDER BY t.theme_id",
+            moment=moment,
+        )
+        return [_theme(row) for row in rows]
+
+    async def approve(self, theme_id: ThemeId, version: int, offer_versions: Sequence[int]) -> None:
+        """This version decides from now on, in these versions of its offers."""
+        await self._uow.execute(
+            "UPDATE theme_version SET offer_versions = :offers WHERE theme_id = :id AND version = :version",
+            id=theme_id,
+            version=version,
+            offers=list(offer_versions),
+        )
+        await self._uow.execute(
+            "UPDATE theme SET approved_version = :version WHERE theme_id = :id", id=theme_id, version=version
+        )
+
+    async def set_state(self, theme_id: ThemeId, state: ThemeState, launch_failure: str = "") -> None:
+        """Moves a theme; `launched_at` is the first moment it ran and empties when it goes back."""
+        await self._uow.execute(
+            "UPDATE theme SET state = CAST(:state AS smallint), launch_failure = :failure,"
+            " launched_at = CASE WHEN CAST(:state AS smallint) >= :running THEN COALESCE(launched_at, now()) END"
+            " WHERE theme_id = :id",
+            id=theme_id,
+            state=state.value,
+            running=ThemeState.RUNNING.value,
+            failure=launch_failure,
+        )
+
+
+def _first(rows: Sequence[Any]) -> Theme | None:
+    return _theme(rows[0]) if rows else None
+
+
+def _theme(row: Any) -> Theme:
+    return Theme(
+        ThemeId(row.theme_id),
+        row.version,
+        _definition(row.definition),
+        tuple(row.offer_versions),
+        row.author,
+        row.stated_at,
+        row.owner,
+        ThemeState(row.state),
+        row.approved_version,
+        row.launching,
+        bytes(row.salt),
+        row.launch_failure,
+        row.created_at,
+        row.launched_at,
+    )
+
+
+def _definition(stated: dict[str, Any]) -> ThemeDefinition:
+    waves, exclusion, budget = stated["waves"], stated["exclusion"], stated["budget"]
+    return ThemeDefinition(
+        **{
+            **stated,
+            "goal": Goal(**stated["goal"]),
+            "offers": tuple(OfferId(offer) for offer in stated["offers"]),
+            "values": tuple(Filling(**{**each, "time": _moment(each["time"])}) for each in stated["values"]),
+            "bands": tuple(Band(band["from_score"], tuple(band["channels"])) for band in stated["bands"]),
+            "budget": Budget(**{**budget, "pacing": Pacing(budget["pacing"])}),
+            "schedule": Schedule(*(_moment(stated["schedule"][end]) for end in ("starts_at", "ends_at"))),
+            "exclusion": Exclusion(**exclusion) if exclusion else None,
+            "waves": waves
+            and Waves(tuple(waves["shares"]), tuple(waves["from_scores"]), waves["target_rate"], waves["least_pushes"]),
+        }
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
