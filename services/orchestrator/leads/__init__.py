@@ -1,0 +1,1 @@
+"""Leads: the chain from interest to delivery, who looks after each, and what is to be done."""
