@@ -136,6 +136,7 @@ Table(
     Column("expires_us", BigInteger, nullable=False),
     # For those who ask about some persons; planners read it all.
     Index("ix_consent_personalisation", "person_id", postgresql_where=text("purpose = 'personalisation'")),
+    Index("ix_consent_person_id", "person_id"),
 )
 
 # Owners of the anchors that ever moved; others still belong to whom they were first seen with.

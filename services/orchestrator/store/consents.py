@@ -16,6 +16,11 @@ from chassis.db import UnitOfWork
 Ints = NDArray[np.int64]
 # Where a grant has no end.
 NO_END = 2**63 - 1
+# Restricts a question to the anchors that some persons have now, by index.
+_OF_PERSONS = (
+    " AND c.anchor_id IN (SELECT k.anchor_id FROM consent k WHERE k.person_id = ANY(CAST(:persons AS bigint[]))"
+    " UNION SELECT w.anchor_id FROM anchor_owner w WHERE w.person_id = ANY(CAST(:persons AS bigint[])))"
+)
 
 
 class Statement(NamedTuple):
@@ -75,8 +80,18 @@ class ConsentStore:
             },
         )
 
-    async def forbidden(self, purpose: str, bits: Mapping[str, int], regimes: Mapping[str, str], now: datetime) -> Forbidden:
-        """Channels (with their bit) that may not carry a purpose: the strictest over all anchors a person has now."""
+    async def forbidden(
+        self,
+        purpose: str,
+        bits: Mapping[str, int],
+        regimes: Mapping[str, str],
+        now: datetime,
+        among: Sequence[int] | None = None,
+    ) -> Forbidden:
+        """Channels (with their bit) that may not carry a purpose: the strictest over all anchors a person has now.
+
+        Only of those persons `among` whom to look, where that is given; they are to be named as they are now.
+        """
         asked = [
             (use, channel, bit, regime(regimes, use, channel))
             for channel, bit in bits.items()
@@ -96,9 +111,10 @@ class ConsentStore:
             " CAST(:needed AS boolean[]), CAST(:only_separate AS boolean[]))"
             " AS u (number, use, via, needed, only_separate)"
             " JOIN consent c ON c.purpose = u.use AND c.channel IN (:all_channels, u.via)"
-            " GROUP BY c.anchor_id, u.number, u.needed) AS a LEFT JOIN anchor_owner o USING (anchor_id)"
+            + ("" if among is None else _OF_PERSONS)
+            + " GROUP BY c.anchor_id, u.number, u.needed) AS a LEFT JOIN anchor_owner o USING (anchor_id)"
             " WHERE a.withdrawn_us >= 0 OR a.given_us >= 0) AS s"
-            " WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id",
+            " WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id",  # noqa: S608  (constants of ours)
             now_us=int(now.timestamp() * 1_000_000),
             all_channels=ALL_CHANNELS,
             numbers=list(range(len(asked))),
@@ -106,6 +122,7 @@ class ConsentStore:
             channels=[channel for _, channel, _, _ in asked],
             needed=[needs != OPT_OUT for _, _, _, needs in asked],
             only_separate=[needs == SEPARATE for _, _, _, needs in asked],
+            **({} if among is None else {"persons": list(among)}),
         )
         table = np.array([(row.person_id, row.withdrawn, row.given) for row in rows], np.int64).reshape(-1, 3)
         persons, withdrawn, given = table[:, 0], table[:, 1], table[:, 2]

@@ -34,6 +34,7 @@ STATEMENTS = (
     " withdrawn_us bigint NOT NULL, given_us bigint NOT NULL, expires_us bigint NOT NULL,"
     " CONSTRAINT pk_consent PRIMARY KEY (anchor_id, purpose, channel, separate))",
     "CREATE INDEX ix_consent_personalisation ON consent (person_id) WHERE purpose = 'personalisation'",
+    "CREATE INDEX ix_consent_person_id ON consent (person_id)",
     "CREATE TABLE anchor_owner (anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"
     " CONSTRAINT pk_anchor_owner PRIMARY KEY (anchor_id))",
     "CREATE INDEX ix_anchor_owner_person_id ON anchor_owner (person_id)",
