@@ -7,7 +7,13 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
+import numpy as np
+import pytest
+from troika.identity.v1 import events_pb2 as identity
+from troika.tags.v1 import audience_service_pb2 as questions_pb
 from troika.tags.v1 import events_pb2 as pb
 from troika.tags.v1.audience_service_pb2_grpc import AudienceServiceStub, add_AudienceServiceServicer_to_server
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub, add_TagsServiceServicer_to_server
@@ -30,9 +36,11 @@ from services.tags.questions import Questions
 from services.tags.rpc import TagsRpc
 from services.tags.rpc_audiences import AudienceRpc
 from services.tags.settings import Settings
-from tests.integration.tags.world import RULES
+from tests.integration.tags.world import RULES, event, resolved
 
 TOKEN = "t" * 16
+PERSON, VEHICLE = identity.ENTITY_KIND_PERSON, identity.ENTITY_KIND_VEHICLE
+YOUNG = "age < 30"
 
 
 @dataclass
@@ -72,6 +80,40 @@ async def untold(database: Database) -> list[pb.AudienceChange]:
         rows = await uow.rows("SELECT payload FROM outbox WHERE subject = 'troika.audiences.changed.v1' ORDER BY id")
         await uow.execute("DELETE FROM outbox WHERE subject = 'troika.audiences.changed.v1'")
     return [change for row in rows for change in pb.AudiencesChanged.FromString(row.payload).changes]
+
+
+async def record(database: Database, number: int, person: int, vehicle: int = 0, **properties: Any) -> None:
+    """What a record says of a person, whose anchor is its id and thousand, and of a car that the person owns."""
+    stated = event(
+        number,
+        "Record Updated",
+        source="dealer:D001",
+        person=(1000 + person, person, 1),
+        vehicle=(5000 + vehicle, vehicle, 1) if vehicle else (0, 0, 0),
+        relation="owns" if vehicle else "",
+        properties=properties,
+        vehicle_properties={"mileage_km": 10_000 * vehicle} if vehicle else None,
+    )
+    await resolved(database, stated)
+
+
+def ids(packed: bytes) -> list[int]:
+    found: list[int] = np.frombuffer(packed, "<u4").tolist()
+    return found
+
+
+def create(name: str = "young", predicate: str = YOUNG, **more: Any) -> questions_pb.CreateAudienceRequest:
+    return questions_pb.CreateAudienceRequest(name=name, entity_kind=PERSON, predicate=predicate, owner="marketing", **more)
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    return caught.value.code(), *rpc.reason_of(caught.value)
 
 
 async def until(met: Callable[[], bool]) -> None:

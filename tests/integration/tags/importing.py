@@ -35,6 +35,13 @@ from tests.unit.tags.imports.catalogue import CATALOGUE, HEAD
 RULES = TagRules(CATALOGUE)
 CONSUMERS = {consumer.name: consumer for consumer in consumers.consumers(RULES)}
 PARTNERS = Partners({**KEYS, "ours": b"o" * 32}, b"h" * 32)
+BRAVO = """
+partner: bravo
+match: {column: phone, kind: mobile}
+time: {column: as_of}
+confidence: {column: sure}
+tags: {income_band: income, household_size: heads, car_loan: loan, hobbies: hobby}
+"""
 MOBILES = [f"1391234{n:04}" for n in range(100)]
 
 

@@ -11,12 +11,15 @@ from troika.identity.v1 import events_pb2 as identity
 from chassis.bus import Message
 from chassis.db import Database
 from services.tags.lake import rows
+from services.tags.lake.keeping import Rules
 from services.tags.lake.layout import day_of, start_us
 from services.tags.lake.reading import Lake
 from services.tags.lake.storage import Storage
 from services.tags.lake.writing import LakeWriter
 from tests.integration.tags.world import event
 
+NOW = Rules(grace_s=0)
+EVERYTHING = (0, 2**62)
 DAY = start_us(day_of(1_772_323_200_000_000)) // 1_000_000  # 2026-03-01
 
 
@@ -39,6 +42,20 @@ def _event(number: int, days: int) -> identity.ResolvedEvent:
         properties={"amount": number, "model": f"M{number % 4}", "paid": number % 2 == 0, "sold_on": "2022-03-01"},
         vehicle_properties={"mileage_km": number},
     )
+
+
+def batch(sequence: int, *events: identity.ResolvedEvent) -> Message:
+    return Message(f"m{sequence}", "s", identity.ResolvedBatch(events=events).SerializeToString(), {}, sequence)
+
+
+def imported(count: int = 300, days: int = 100) -> list[Message]:
+    """Messages of an import: what happened over many days long ago, received now."""
+    made = []
+    for n in range(count):
+        each = event(100_000 + n, person=(n % 10 + 1, 1, 1), at=DAY + n % days * 86_400 + n, properties={"amount": n})
+        each.received_at_us = (DAY + 400 * 86_400) * 1_000_000
+        made.append(each)
+    return [batch(1 + start // 3, *made[start : start + 3]) for start in range(0, count, 3)]
 
 
 async def written(database: Database, storage: Storage, given: Sequence[Message]) -> None:

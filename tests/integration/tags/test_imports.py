@@ -1,58 +1,31 @@
-"""Partners' files end to end: matched, kept by anchor, derived, told, resumed, undone, expired, erased."""
+"""Partners' files end to end: matched, kept by anchor, derived, told."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chassis.db import Database
-from chassis.errors import FailedPrecondition, ResourceExhausted
 from chassis.testing import DatabaseFactory
-from services.identity import stewardship
 from services.identity.domain.kinds import Reason
-from services.identity.matching import Limits
-from services.identity.partners import Partners
 from services.identity.sharing import set_aside
-from services.identity.stewardship import MergeOrder
-from services.tags import events, expiry, tables
+from services.tags import events, tables
 from services.tags.domain.catalogue import Kind
 from services.tags.imports import jobs, provenance
-from services.tags.imports.files import ImportFiles
 from services.tags.imports.jobs import Counts
-from services.tags.imports.matching import Matcher
-from services.tags.imports.running import Importer
-from tests.integration.identity.erasing import VIN, erase, open_doors
-from tests.integration.identity.matching import matching_server
-from tests.integration.identity.world import World
-from tests.integration.tags.importing import MOBILES, RULES, Partnered, connected, hashed, line, partnered
+from tests.integration.identity.erasing import VIN
+from tests.integration.tags.importing import BRAVO, MOBILES, RULES, Partnered, hashed, line
 from tests.integration.tags.world import published, tags
 from tests.unit.tags.imports.catalogue import MAPPING
 
-BRAVO = """
-partner: bravo
-match: {column: phone, kind: mobile}
-time: {column: as_of}
-confidence: {column: sure}
-tags: {income_band: income, household_size: heads, car_loan: loan, hobbies: hobby}
-"""
 OURS = BRAVO.replace("bravo", "ours")
-DAY_US = 86_400_000_000
+
 SHANGHAI_MARCH_US = 1_772_294_400_000_000
-
-
-@pytest.fixture
-async def both(databases: DatabaseFactory, database: Database, tmp_path: Path) -> AsyncIterator[Partnered]:
-    async with databases.database("identity") as identity, partnered(World(identity), database, tmp_path) as found:
-        yield found
 
 
 async def test_what_a_partner_says_becomes_tags_and_business_tags_and_is_told(both: Partnered) -> None:
@@ -153,66 +126,6 @@ async def test_the_order_of_files_does_not_matter(databases: DatabaseFactory, bo
     ).values()
 
 
-async def test_a_file_is_taken_in_once(both: Partnered) -> None:
-    await both.customers(2)
-    path = both.file("june.csv", [line(MOBILES[n], "3") for n in range(2)])
-    done = await both.take_in(path, MAPPING)
-    before = await both.tables()
-    path.rename(path.with_name("copy.csv"))
-    again = await both.take_in(path.with_name("copy.csv"), "# the same\n" + MAPPING)
-    assert (jobs.FAILED, "ALREADY_IMPORTED") == (again.state, again.reason)
-    assert before == await both.tables()
-    await both.undo(done.id)
-    assert Counts(matched=2, values_new=2) == (await both.take_in(path.with_name("copy.csv"), MAPPING)).counts
-
-
-async def test_an_import_that_was_killed_goes_on_where_it_was(both: Partnered) -> None:
-    await both.customers(20)
-    path = both.file(
-        "june.csv", [*(line(MOBILES[n % 20], str(1 + n % 3), heads="x" if n % 7 == 0 else "2") for n in range(30))]
-    )
-    job = await both.queue(path, MAPPING)
-
-    def kill(told: Any) -> None:
-        if told.lines_done > 10:
-            task.cancel()
-
-    task = asyncio.create_task(both.importer(3).work(job, kill))
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    stopped = await both.job(job.id)
-    assert jobs.RUNNING == stopped.state and 10 < stopped.lines_done < 30
-    assert await jobs.claim(both.database, ["file"]) is None
-    async with both.database.transaction() as uow:
-        await uow.execute("UPDATE import_job SET leased_until = now() - interval '1 second'")
-    taken = await jobs.claim(both.database, ["file"])
-    assert taken is not None
-    await both.importer(4).work(taken)
-    done, found, faults = await both.job(job.id), await tags(both.database), await both.faults(job.id)
-    await both.undo(job.id)
-    whole = await both.take_in(path, MAPPING)
-    assert (jobs.DONE, whole.counts, whole.lines_done) == (done.state, done.counts, done.lines_done)
-    assert found == await tags(both.database) and faults == await both.faults(whole.id)
-
-
-async def test_a_file_that_changed_meanwhile_does_not_go_on(both: Partnered) -> None:
-    await both.customers(1)
-    path = both.file("june.csv", [line(MOBILES[0], "3")])
-    job = await both.queue(path, MAPPING)
-    await jobs.begin(both.database, job, b"another", 1)
-    await both.importer().work(await both.job(job.id))
-    assert (jobs.FAILED, "FILE_CHANGED") == ((await both.job(job.id)).state, (await both.job(job.id)).reason)
-
-
-async def test_two_that_work_on_one_import_count_every_line_once(both: Partnered) -> None:
-    await both.customers(20)
-    path = both.file("june.csv", [line(MOBILES[n], "3") for n in range(20)])
-    job = await both.queue(path, MAPPING)
-    await asyncio.gather(*(both.importer(2).work(job) for _ in range(3)))
-    done = await both.job(job.id)
-    assert (jobs.DONE, Counts(matched=20, values_new=20)) == (done.state, done.counts)
-
-
 async def test_a_dry_run_says_what_would_happen_and_changes_nothing(both: Partnered) -> None:
     await both.customers(3)
     await both.take_in(both.file("may.csv", [line(MOBILES[0], "1"), line(MOBILES[1], "2")]), MAPPING)
@@ -250,123 +163,6 @@ async def test_a_dry_run_tells_of_lines_on_one_person_however_far_apart(both: Pa
     assert [(4, "income", "SAME_ENTITY_AND_TAG")] == await both.faults(tried.id) == await both.faults(done.id)
 
 
-async def test_an_import_that_waits_for_identity_can_be_taken_back(both: Partnered) -> None:
-    await both.identity.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILES[0])))
-    job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
-    async with connected(both.target) as channel:
-        waiting = Importer(both.database, RULES, Matcher(channel, patient=True), ImportFiles(None), beat_s=0.02)
-        working = asyncio.create_task(waiting.work(job))
-        await asyncio.sleep(0.3)
-        assert (False, jobs.RUNNING) == (working.done(), (await both.job(job.id)).state)
-        undoing = await both.undo(job.id)
-        async with asyncio.timeout(5):
-            await working
-    assert jobs.UNDONE == undoing.state == (await both.job(job.id)).state
-
-
-async def test_merge_import_unmerge_equals_never_merged(databases: DatabaseFactory, both: Partnered, tmp_path: Path) -> None:
-    one, other = await both.customers(2)
-    world = both.identity
-    async with world.database.transaction() as uow:
-        await stewardship.merge_persons(uow, world.store, MergeOrder("m1", one, (other,), 100, "called", "operator", False))
-    await both.tell()
-    files = [
-        (both.file("june.csv", [line(MOBILES[0], "1"), line(MOBILES[1], "3", heads="5", at="2026-04-01")]), MAPPING),
-        (both.file("july.csv", [line(MOBILES[0], "bravos", partner="bravo", heads="7", sure="0.2")]), BRAVO),
-    ]
-    for path, text in files:
-        await both.take_in(path, text)
-    assert ["high"] == [found["income_band"] for found in (await tags(both.database)).values() if found]
-    async with world.database.transaction() as uow:
-        await stewardship.unmerge(uow, world.store, "m1", "mistake", "operator", False)
-    await both.tell()
-    found = await tags(both.database)
-    async with databases.database("identity") as i, databases.database("tags") as t, partnered(World(i), t, tmp_path) as never:
-        assert [one, other] == await never.customers(2)
-        for path, text in files:
-            await never.take_in(path, text)
-        assert found == await tags(never.database)
-    assert {"high", "low", "bravos"} > {facts["income_band"] for facts in found.values()}
-
-
-async def test_an_undone_import_leaves_what_others_say_and_nothing_of_its_own(both: Partnered) -> None:
-    one, other = await both.customers(2)
-    may = await both.take_in(both.file("may.csv", [line(MOBILES[0], "1")]), MAPPING)
-    before, documents = await tags(both.database), await both.documents()
-    june = await both.take_in(
-        both.file("june.csv", [line(MOBILES[n], "3", at="2026-04-01", heads="9") for n in range(2)]), MAPPING
-    )
-    assert {"high"} == {facts["income_band"] for facts in (await tags(both.database)).values()}
-    undone = await both.undo(june.id)
-    assert (jobs.UNDONE, []) == (undone.state, await both.faults(june.id))
-    assert before == await tags(both.database) and documents == await both.documents()
-    assert jobs.DONE == (await both.job(may.id)).state
-    await both.undo(may.id)
-    assert {one: {}, other: {}} == await tags(both.database)
-    assert jobs.UNDONE == (await both.undo(may.id)).state
-
-
-async def test_an_import_that_is_undone_while_it_runs_stops(both: Partnered) -> None:
-    await both.customers(20)
-    path = both.file("june.csv", [line(MOBILES[n], "3") for n in range(20)])
-    job = await both.queue(path, MAPPING)
-    undoing: list[asyncio.Task[Any]] = []
-
-    def meanwhile(told: Any) -> None:
-        if told.lines_done > 5 and not undoing:
-            undoing.append(asyncio.create_task(both.undo(job.id)))
-
-    await both.importer(1).work(job, meanwhile)
-    await undoing[0]
-    assert jobs.UNDONE == (await both.job(job.id)).state
-    assert {} == {tag: v for facts in (await tags(both.database)).values() for tag, v in facts.items()}
-
-
-async def test_what_expires_is_gone_when_it_is_due_and_what_lasts_counts_again(both: Partnered) -> None:
-    (person,) = await both.customers(1)
-    await both.take_in(both.file("may.csv", [line(MOBILES[0], "1", at="2026-11-01")]), MAPPING)
-    brief = MAPPING.replace("middle, ", "middle, ") + "retention_days: 30"
-    await both.take_in(both.file("june.csv", [line(MOBILES[0], "3", at="2026-11-15", heads="2", moved="2020-01-01")]), brief)
-    assert {"income_band": "high", "household_size": 2.0, "moved_on": 1_577_808_000.0, "wealthy": True} == (
-        await tags(both.database)
-    )[person]
-    # 15 November in Shanghai, and thirty days.
-    end = 1_794_672_000_000_000 + 30 * DAY_US
-    assert 0 == await expiry.expire(both.database, RULES, end - 1)
-    assert 1 == await expiry.expire(both.database, RULES, end)
-    assert {"income_band": "low", "wealthy": False} == (await tags(both.database))[person]
-    assert 0 == await expiry.expire(both.database, RULES, end + 10**15)
-
-
-async def test_the_erased_keep_nothing_of_partners_and_come_back_with_no_file(both: Partnered) -> None:
-    one, other = await both.customers(2)
-    path = both.file("june.csv", [line(MOBILES[n], "3") for n in range(2)])
-    done = await both.take_in(path, MAPPING)
-    async with open_doors(both.identity) as doors:
-        await erase(doors, one)
-    await both.tell()
-    async with both.database.read() as uow:
-        left = await uow.rows("SELECT anchor_id FROM import_line")
-    assert {other: {"income_band": "high", "wealthy": True}} == await tags(both.database) and 1 == len(left)
-    await both.undo(done.id)
-    again = await both.take_in(path, MAPPING)
-    assert (1, 1) == (again.counts.matched, again.counts.unmatched)
-    assert {other} == set(await tags(both.database))
-
-
-async def test_who_was_erased_in_tags_while_identity_still_answered_matches_nobody(both: Partnered) -> None:
-    one, _ = await both.customers(2)
-    path = both.file("june.csv", [line(MOBILES[n], "3") for n in range(2)])
-    async with both.database.transaction() as uow:
-        await uow.execute(
-            "INSERT INTO erased_anchor SELECT anchor_id, entity_id, version FROM anchor WHERE entity_id = :one", one=one
-        )
-        await uow.execute("DELETE FROM anchor WHERE entity_id = :one", one=one)
-        await uow.execute("UPDATE entity SET present = false, tags = '{}' WHERE entity_id = :one", one=one)
-    assert (1, 1) == ((done := await both.take_in(path, MAPPING)).counts.matched, done.counts.unmatched)
-    assert one not in await tags(both.database)
-
-
 async def test_an_anchor_that_the_bus_has_not_told_of_yet_is_known_from_then_on(both: Partnered) -> None:
     world = both.identity
     (seen,) = await world.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILES[0])))
@@ -386,61 +182,6 @@ async def test_a_front_desks_phone_matches_nobody(both: Partnered) -> None:
         (done := await both.take_in(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)).counts.matched,
         done.counts.unmatched,
     )
-
-
-@pytest.mark.parametrize(
-    ("content", "text", "reason"),
-    [
-        (b"phone,as_of\nx,y\n", MAPPING, "UNKNOWN_COLUMN"),
-        ("phone,as_of,sure,income,heads,loan,hobby,moved,remark\nx,y,低\n".encode("gbk"), MAPPING, "INVALID_ENCODING"),
-        (b"PAR1garbage", MAPPING, "BROKEN_PARQUET"),
-        (b"", MAPPING, "EMPTY_FILE"),
-    ],
-)
-async def test_a_broken_file_fails_with_its_reason_and_applies_nothing(
-    both: Partnered, content: bytes, text: str, reason: str
-) -> None:
-    await both.customers(1)
-    path = both.folder / "broken"
-    path.write_bytes(content)
-    before = await both.tables()
-    failed = await both.take_in(path, text)
-    assert (jobs.FAILED, reason, 0) == (failed.state, failed.reason, failed.lines_done)
-    assert before == await both.tables()
-
-
-async def test_a_file_that_breaks_in_its_last_line_applies_nothing(both: Partnered) -> None:
-    await both.customers(3)
-    path = both.file("june.csv", [*(line(MOBILES[n], "3") for n in range(3)), '"never closed'])
-    failed = await both.take_in(path, MAPPING, chunk_lines=1)
-    assert (jobs.FAILED, "INVALID_CSV", Counts()) == (failed.state, failed.reason, failed.counts)
-    assert {} == {tag: v for facts in (await tags(both.database)).values() for tag, v in facts.items()}
-
-
-async def test_what_identity_asks_to_wait_for_ends_no_import(both: Partnered, tmp_path: Path) -> None:
-    await both.identity.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILES[0])))
-    job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
-    with pytest.raises(FailedPrecondition) as not_ready:
-        await both.importer().work(job)
-    assert ("HASHES_NOT_READY", jobs.RUNNING) == (not_ready.value.reason, (await both.job(job.id)).state)
-    async with partnered(both.identity, both.database, tmp_path, Limits(0, 0)) as tight:
-        await tight.tell()
-        with pytest.raises(ResourceExhausted) as limit:
-            await tight.importer().work(await both.job(job.id))
-        assert "MATCHING_LIMIT" == limit.value.reason
-    taken = await jobs.claim(both.database, ["file"])
-    assert taken is not None and taken.id == job.id
-    await both.importer().work(taken)
-    done = await both.job(job.id)
-    assert (jobs.DONE, Counts(matched=1, values_new=1)) == (done.state, done.counts)
-
-
-async def test_a_partner_without_a_key_fails(both: Partnered) -> None:
-    await both.customers(1)
-    async with matching_server(both.identity, Limits(9, 9), Partners({}, b"h" * 32)) as target, connected(target) as channel:
-        job = await both.queue(both.file("june.csv", [line(MOBILES[0], "3")]), MAPPING)
-        await Importer(both.database, RULES, Matcher(channel), ImportFiles(None)).work(job)
-    assert (jobs.FAILED, "UNKNOWN_PARTNER") == ((await both.job(job.id)).state, (await both.job(job.id)).reason)
 
 
 async def test_neither_hashes_nor_values_reach_a_log_or_a_message(both: Partnered, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from pydantic import SecretStr
 
-from chassis.db import Database
-from chassis.testing import DatabaseFactory
 from services.tags.imports import jobs, mapping
 from services.tags.imports.files import ImportFiles
 from services.tags.imports.running import Importer
 from services.tags.settings import Settings
-from tests.integration.identity.world import World
-from tests.integration.tags.importing import MOBILES, RULES, Partnered, line, partnered
+from tests.integration.tags.importing import MOBILES, RULES, Partnered, line
 from tests.integration.tags.test_lake_s3 import ACCESS, BUCKET, SECRET, bucket
 from tests.unit.tags.imports.catalogue import CATALOGUE, HEAD, MAPPING
 
 __all__ = ["bucket"]
-
-
-@pytest.fixture
-async def both(databases: DatabaseFactory, database: Database, tmp_path: Path) -> AsyncIterator[Partnered]:
-    async with databases.database("identity") as identity, partnered(World(identity), database, tmp_path) as found:
-        yield found
 
 
 async def test_a_file_and_an_upload_in_a_bucket_are_taken_in(both: Partnered, bucket: str) -> None:

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from troika.identity.v1 import events_pb2 as identity
 
-from chassis.bus import Message
 from chassis.db import Database
 from services.tags.domain.catalogue import Kind
-from services.tags.lake import compacting, erasing, files, keeping, layout, reading, storage, writing
+from services.tags.lake import compacting, files, keeping, layout, reading, storage
 from services.tags.lake.keeping import Rules
 from services.tags.lake.reading import Lake
 from services.tags.lake.rows import SCHEMA
-from tests.integration.tags import world
-from tests.integration.tags.lake_world import DAY, Killed, MortalStorage, content, held, messages, ordered, raw, written
+from tests.integration.tags.lake_world import (
+    DAY,
+    EVERYTHING,
+    NOW,
+    Killed,
+    MortalStorage,
+    batch,
+    content,
+    held,
+    messages,
+    ordered,
+    raw,
+    written,
+)
 from tests.integration.tags.world import event
-
-NOW = Rules(grace_s=0)
-EVERYTHING = (0, 2**62)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(storage.opened(str(tmp_path / "lake")))
-
-
-def batch(sequence: int, *events: identity.ResolvedEvent) -> Message:
-    return Message(f"m{sequence}", "s", identity.ResolvedBatch(events=events).SerializeToString(), {}, sequence)
 
 
 async def test_the_same_files_come_of_any_batches_order_and_repetition(database: Database, tmp_path: Path) -> None:
@@ -212,75 +207,6 @@ async def test_files_of_an_older_layout_are_read_beside_new_ones(database: Datab
     assert 1333 == raw(lake) and SCHEMA.names == lake.dataset().to_table().column_names
 
 
-async def _ask(database: Database, *anchors: int) -> None:
-    async with database.transaction() as uow:
-        await erasing.queue(uow, anchors)
-
-
-async def _queued(database: Database) -> list[int]:
-    async with database.read() as uow:
-        return [each.anchor_id for each in await erasing.queued(uow)]
-
-
-def _anywhere(lake: Lake, anchor: int) -> int:
-    """Rows of a person's anchor in any file, in use or not."""
-    tables = [files.read(lake.storage, file.path) for file in lake.storage.below("")]
-    return sum(row["anchor_id"] == anchor and row["entity_kind"] == 1 for t in tables if t for row in t.to_pylist())
-
-
-async def test_an_erased_anchor_leaves_no_row_in_any_file(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, messages()[:150])
-    await keeping.compact(database, lake, Rules(grace_s=900))
-    await written(database, lake.storage, messages()[100:])
-    others = [row for row in held(lake) if not (row["anchor_id"] in (5, 6) and row["entity_kind"] == 1)]
-    await _ask(database, 5, 6, 4711)
-    # Readers may still have the old files: nothing is read any more, but the work is not done.
-    assert 0 == (await keeping.erase(database, lake, Rules(grace_s=900))).erased_anchors
-    assert others == held(lake)
-    assert [5, 6, 4711] == await _queued(database)
-    assert 3 == (await keeping.erase(database, lake, NOW)).erased_anchors
-    assert (0, 0, []) == (_anywhere(lake, 5), _anywhere(lake, 6), await _queued(database))
-    assert others == held(lake)
-    assert any(row["anchor_id"] == 5 and row["entity_kind"] == 2 for row in others)
-
-
-async def test_an_erasure_killed_at_any_step_is_finished_by_the_next(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, messages(60))
-    await keeping.compact(database, lake, NOW)
-    await written(database, lake.storage, messages(90)[40:])
-    others = [row for row in held(lake) if not (row["anchor_id"] == 5 and row["entity_kind"] == 1)]
-    await _ask(database, 5)
-    steps = 0
-    while True:
-        try:
-            await keeping.erase(database, Lake(MortalStorage(lake.storage, steps)), NOW)
-            break
-        except Killed:
-            left = [row for row in held(lake) if not (row["anchor_id"] == 5 and row["entity_kind"] == 1)]
-            assert (others, [5]) == (left, await _queued(database))
-            steps += 1
-    assert steps > 5
-    # What a dead process had aside is waited for.
-    lake.storage.delete(file.path for file in lake.storage.below(storage.STAGING))
-    await keeping.erase(database, lake, NOW)
-    assert (0, [], others) == (_anywhere(lake, 5), await _queued(database), held(lake))
-
-
-async def test_an_erased_person_is_asked_to_leave_the_lake_and_does_not_come_back(database: Database, lake: Lake) -> None:
-    mine = [event(n, person=(5, 50, 1), at=DAY + n) for n in range(1, 4)]
-    await world.resolved(database, *mine)
-    await written(database, lake.storage, [batch(1, mine[0])])
-    await world.changed(database, world.erasure(50, 5))
-    assert [5] == await _queued(database)
-    await keeping.erase(database, lake, NOW)
-    assert [] == held(lake)
-    await written(database, lake.storage, [batch(2, mine[1])])
-    assert [] == held(lake)
-    somebody_else = event(9, person=(5, 51, 2), at=DAY + 9)
-    await written(database, lake.storage, [batch(3, somebody_else)])
-    assert 1 == len(held(lake))
-
-
 async def test_two_replicas_write_one_after_the_other(database: Database, lake: Lake, tmp_path: Path) -> None:
     whole = storage.opened(str(tmp_path / "whole"))
     given = messages(90)
@@ -288,117 +214,3 @@ async def test_two_replicas_write_one_after_the_other(database: Database, lake: 
     turns = [given[start::6] for start in range(6)]
     await asyncio.gather(*(written(database, lake.storage, turn) for turn in turns))
     assert content(whole) == content(lake.storage)
-
-
-async def test_a_reader_misses_nothing_while_others_write_compact_and_erase(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, messages(100))
-    first = {(row["event_id"], row["entity_kind"]) for row in held(lake) if row["anchor_id"] != 5}
-    busy = asyncio.Event()
-
-    async def work() -> None:
-        for start in range(100, 200, 10):
-            await written(database, lake.storage, messages()[start : start + 10])
-            await keeping.compact(database, lake, Rules(grace_s=1.0), every=True)
-            if start == 140:
-                await _ask(database, 5)
-            await keeping.erase(database, lake, Rules(grace_s=1.0))
-        busy.set()
-
-    def look() -> set[tuple[bytes, int]]:
-        for _ in range(20):
-            try:
-                return {(row["event_id"], row["entity_kind"]) for row in held(lake)}
-            except FileNotFoundError:
-                continue
-        raise AssertionError("every listing was overtaken")
-
-    working = asyncio.create_task(work())
-    looks = 0
-    while not busy.is_set() and not working.done():
-        seen = await asyncio.to_thread(look)
-        assert set() == first - seen
-        looks += 1
-    await working
-    assert looks > 3
-    # What of the erased anchor was written before it was asked to leave.
-    assert {1: 1000 - 18, 2: 333} == Counter(row["entity_kind"] for row in held(lake))
-
-
-def imported(count: int = 300, days: int = 100) -> list[Message]:
-    """Messages of an import: what happened over many days long ago, received now."""
-    made = []
-    for n in range(count):
-        each = event(100_000 + n, person=(n % 10 + 1, 1, 1), at=DAY + n % days * 86_400 + n, properties={"amount": n})
-        each.received_at_us = (DAY + 400 * 86_400) * 1_000_000
-        made.append(each)
-    return [batch(1 + start // 3, *made[start : start + 3]) for start in range(0, count, 3)]
-
-
-async def test_an_import_over_many_days_makes_few_files_until_it_is_compacted(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, [*messages(), *imported()])
-    assert ["rows/late/block-0.parquet", "rows/late/block-1.parquet"] == [p for p in content(lake.storage) if "late" in p]
-    before, count = held(lake), raw(lake)
-    newest = lake.events_of([5], [Kind.PERSON], *EVERYTHING, 40)
-    assert sorted((e.occurred_us for e in newest), reverse=True) == [e.occurred_us for e in newest]
-    done = await keeping.compact(database, lake, NOW)
-    assert (300, 100, 1) == (done.late_rows, done.days, len([p for p in content(lake.storage) if "late" in p]))
-    assert (before, count) == (held(lake), raw(lake))
-    assert newest == lake.events_of([5], [Kind.PERSON], *EVERYTHING, 40)
-    assert {"rows/day=2026-03-01", "rows/day=2026-06-08"} <= {path.rpartition("/")[0] for path in content(lake.storage)}
-    # What comes again, or for the first time, goes the same way.
-    await written(database, lake.storage, imported()[50:])
-    assert before == held(lake)
-    await keeping.compact(database, lake, NOW, every=True)
-    assert (before, count) == (held(lake), raw(lake))
-
-
-async def test_taking_late_events_to_their_days_loses_and_doubles_nothing_when_killed(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, [*messages(20), *imported(60, 7)])
-    before, count = held(lake), raw(lake)
-    steps = 0
-    while True:
-        try:
-            await keeping.compact(database, Lake(MortalStorage(lake.storage, steps)), NOW, every=True)
-            break
-        except Killed:
-            assert before == held(lake)
-            steps += 3
-    assert steps > 20
-    assert (before, count) == (held(lake), raw(lake))
-
-
-async def test_an_erased_anchor_leaves_what_is_late(database: Database, lake: Lake) -> None:
-    await written(database, lake.storage, imported())
-    others = [row for row in held(lake) if row["anchor_id"] != 5]
-    await _ask(database, 5)
-    assert 1 == (await keeping.erase(database, lake, NOW)).erased_anchors
-    assert (0, others) == (_anywhere(lake, 5), held(lake))
-
-
-async def test_late_events_that_come_while_others_are_taken_to_their_days_are_taken_too(
-    database: Database, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await written(database, lake.storage, imported(60, 7))
-    sorted_out = compacting.sorted_out
-    late = imported(90, 7)[20:]
-
-    def meanwhile(*arguments: Any) -> Any:
-        # The first of them is under way: its writer comes before the second, which holds the lock.
-        if late:
-            thread = threading.Thread(target=_write_elsewhere, args=(lake, late[:]))
-            late.clear()
-            thread.start()
-            thread.join()
-        return sorted_out(*arguments)
-
-    monkeypatch.setattr(compacting, "sorted_out", meanwhile)
-    done = await keeping.compact(database, lake, NOW)
-    assert done.late_rows > 60
-    assert (90, 90) == (raw(lake), len(held(lake)))
-    assert [] == list(lake.day(layout.LATE).blocks)
-
-
-def _write_elsewhere(lake: Lake, given: list[Message]) -> None:
-    """As another process would, whose turn it is."""
-    batches = writing.parsed(given)
-    writing.LakeWriter(lake.storage)._write(batches, {})

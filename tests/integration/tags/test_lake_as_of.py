@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import pytest
 from troika.identity.v1 import events_pb2 as identity
 
 from chassis.bus import Message
@@ -16,7 +14,6 @@ from chassis.db import Database
 from services.tags.domain import imported
 from services.tags.domain.catalogue import Catalogue, FromImport, Kind, TagDefinition, TagType
 from services.tags.domain.predicates import parse_predicate
-from services.tags.lake import storage
 from services.tags.lake.asof import AsOf
 from services.tags.lake.reading import Lake
 from tests.integration.tags import world
@@ -49,11 +46,6 @@ def life(number: int) -> list[identity.ResolvedEvent]:
         event(number * 10 + 2, "Model Viewed", person=person, at=at + 90, properties={"model": f"M{number % 3}"}),
         event(number * 10 + 3, "Offer Answered", person=person, at=at + 99, properties={"answer": ("yes", "no")[number % 2]}),
     ]
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(storage.opened(str(tmp_path / "lake")))
 
 
 async def tell(database: Database, lake: Lake, *events: identity.ResolvedEvent) -> None:

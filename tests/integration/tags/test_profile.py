@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import grpc
 import orjson
 import pytest
@@ -12,29 +9,16 @@ from troika.identity.v1 import events_pb2 as identity
 from troika.tags.v1 import tags_service_pb2 as pb
 
 from chassis import rpc
-from chassis.bus import Bus, Message
+from chassis.bus import Message
 from chassis.db import Database
-from services.tags import events
 from services.tags.domain.catalogue import Kind
-from services.tags.lake import storage, writing
+from services.tags.lake import writing
 from services.tags.lake.reading import Lake
-from tests.integration.tags.audience_house import House, replica
+from tests.integration.tags.audience_house import House
 from tests.integration.tags.world import RULES, batch, changed, event, moved, resolved, scored
 from tests.integration.tags.world import move as moving
 
 PERSON, VEHICLE, DEALER = identity.ENTITY_KIND_PERSON, identity.ENTITY_KIND_VEHICLE, identity.ENTITY_KIND_DEALER
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(storage.opened(str(tmp_path / "lake")))
-
-
-@pytest.fixture
-async def house(database: Database, bus: Bus, lake: Lake) -> AsyncIterator[House]:
-    await bus.declare(*events.STREAMS)
-    async with replica(database, bus, lake) as one:
-        yield one
 
 
 async def happened(database: Database, lake: Lake, *stated: identity.ResolvedEvent) -> None:
