@@ -23,7 +23,8 @@ async def create_database(dsn: str, name: str, template: str = "template1") -> s
     """Makes a database and returns its address."""
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # PostgreSQL's other way logs every page, at three times the price.
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     finally:
         await connection.close()
     return with_database(dsn, name)
