@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from local.keys import PEOPLE
 from local.supervisor import ROOT, StartError, Suite
 
 STATE = ROOT / ".troika"
@@ -47,7 +48,8 @@ async def _up() -> int:
             print(f"{service:<15} {suite.address(service, 'grpc'):<17} {suite.url(service)}")
         print(f"\nPostgreSQL      {'embedded, port ' + str(suite.ports.postgres) if 'postgres' in suite.children else 'yours'}")
         print(f"NATS            {suite.nats_url if 'nats' in suite.children else 'yours'}")
-        print(f"operator token  {suite.token_file}  (gRPC metadata `authorization: Bearer <token>`)")
+        for person in PEOPLE:
+            print(f"{person + ' token':<15} {suite.token_file(person)}  (gRPC metadata `authorization: Bearer <token>`)")
         print(f"logs            {suite.logs}\n\nCtrl-C stops everything.", flush=True)
         await stopping.wait()
         print("stopping", flush=True)

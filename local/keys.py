@@ -12,7 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-OPERATOR = "operator"
+# People who call; nobody approves a theme of their own, hence two.
+OPERATOR, APPROVER = "operator", "approver"
+PEOPLE = (OPERATOR, APPROVER)
 # A ring is the first of several keys by number or name: JSON {"1": base64} or {"k1": base64}.
 Encoding = Literal["base64", "hex", "numbered ring", "named ring"]
 
@@ -32,7 +34,7 @@ class Keys:
 def load_or_make(path: Path, services: tuple[str, ...], wanted: Mapping[str, Mapping[str, Encoding]]) -> Keys:
     """Reads the file and adds what is missing. `wanted`: service to its settings that are 32 random bytes."""
     stored = json.loads(path.read_text()) if path.exists() else {"tokens": {}, "settings": {}}
-    for caller in (*services, OPERATOR):
+    for caller in (*services, *PEOPLE):
         stored["tokens"].setdefault(caller, secrets.token_urlsafe(32))
     for service, names in wanted.items():
         for name, encoding in names.items():

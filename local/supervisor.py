@@ -80,10 +80,9 @@ class Suite:
         """Folder of all logs."""
         return self.folder / "logs"
 
-    @property
-    def token_file(self) -> Path:
-        """File with the operator's token, for grpcurl and the like."""
-        return self.folder / "operator.token"
+    def token_file(self, person: str = keys.OPERATOR) -> Path:
+        """File with the token of a person, for grpcurl and the like."""
+        return self.folder / f"{person}.token"
 
     def address(self, service: str, door: plan.Door) -> str:
         """`host:port` of a service's door."""
@@ -98,9 +97,9 @@ class Suite:
         """What the environment of every process of this run holds."""
         return {MARK: str(self.folder)}
 
-    def operator_channel(self, service: str) -> grpc.aio.Channel:
-        """A gRPC channel to a service in the name of the operator; the caller closes it."""
-        return rpc.connect(self.address(service, "grpc"), keys.OPERATOR, self.keys.tokens[keys.OPERATOR])
+    def operator_channel(self, service: str, person: str = keys.OPERATOR) -> grpc.aio.Channel:
+        """A gRPC channel to a service in the name of the operator or of another person; the caller closes it."""
+        return rpc.connect(self.address(service, "grpc"), person, self.keys.tokens[person])
 
     # What may be done to it
 
@@ -160,7 +159,7 @@ class Suite:
             for part in ("logs", "nats", "lake"):
                 shutil.rmtree(self.folder / part, ignore_errors=True)
         self.keys = keys.load_or_make(self.folder / "secrets.json", plan.SERVICES, plan.SECRETS)
-        self._write_token()
+        self._write_tokens()
         self._watch = asyncio.create_task(self._keep_alive(), name="supervisor")
         await self._start_servers()
         await self._migrate()
@@ -260,9 +259,11 @@ class Suite:
         except httpx.HTTPError:
             return False
 
-    def _write_token(self) -> None:
-        self.token_file.touch(0o600)
-        self.token_file.write_text(f"{keys.OPERATOR}.{self.keys.tokens[keys.OPERATOR]}\n")
+    def _write_tokens(self) -> None:
+        for person in keys.PEOPLE:
+            file = self.token_file(person)
+            file.touch(0o600)
+            file.write_text(f"{person}.{self.keys.tokens[person]}\n")
 
     async def _stop(self) -> None:
         """Services first (all at once, they do not need each other to stop), then the servers under them."""

@@ -1,4 +1,4 @@
-"""The campaign itself: train, suggest, preview, launch, wait for what comes back."""
+"""The campaign itself: train, suggest, preview, approve, launch, wait for what comes back."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ async def create(operator: Operator, audience: str, new_leads: int) -> str:
 async def preview(operator: Operator, theme: str) -> pb.PreviewThemeResponse:
     """What a launch would do."""
     return await operator.ask(operator.orchestrator.PreviewTheme, pb.PreviewThemeRequest(name=theme), timeout=120)
+
+
+async def approve(operator: Operator, theme: str) -> pb.Theme:
+    """Submits the theme's only version and has it approved by a second person."""
+    submit = pb.SubmitThemeRequest(name=theme, version=1)
+    await operator.ask(operator.orchestrator.SubmitTheme, submit)
+    return (await operator.ask(operator.approver.ApproveTheme, pb.ApproveThemeRequest(name=theme, version=1))).theme
 
 
 async def launch(screen: Screen, operator: Operator, theme: str) -> None:

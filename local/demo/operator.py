@@ -1,4 +1,4 @@
-"""The operator at the gRPC doors: asks, and asks again while a service is being restarted."""
+"""The operator at the gRPC doors, and who approves: asks, and asks again while a service is being restarted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServiceStub
 
 from chassis.errors import is_operational
+from local.keys import APPROVER
 from local.supervisor import Suite
 
 Answer = TypeVar("Answer")
@@ -37,6 +38,9 @@ class Operator:
             suite.operator_channel(name) for name in ("identity", "tags", "scoring", "orchestrator", "touchpoints")
         ]
         identity, tags, scoring, orchestrator, touchpoints = self._channels
+        self._channels.append(approver := suite.operator_channel("orchestrator", APPROVER))
+        # A second person, for what nobody may approve of their own.
+        self.approver = OrchestratorServiceStub(approver)
         self.identity = IdentityServiceStub(identity)
         self.tags = TagsServiceStub(tags)
         self.scoring = ScoringServiceStub(scoring)

@@ -152,7 +152,7 @@ class MainJob:
         return Result(outcome, figures(outcome), found, judgement, doors.accepted.retries, theme)
 
     async def _plan(self, new_leads: int) -> str:
-        """Suggests an audience, makes the theme, says what a launch would do; returns the theme's name."""
+        """Suggests an audience, makes the theme, says what a launch would do, has it approved; returns the theme's name."""
         with self.screen.step("Suggest an audience, preview the theme"):
             suggestion = await campaign.suggest(self.operator)
             theme = await campaign.create(self.operator, suggestion.audience, new_leads)
@@ -168,6 +168,9 @@ class MainJob:
             f"  {forecast.chosen:,} chosen, {forecast.holdout:,} of them held out,"
             f" {forecast.expected_responses:,.0f} responses expected for {forecast.expected_cost_fen / 100:,.0f} yuan"
         )
+        with self.screen.step("Have the theme approved by a second person"):
+            approved = await campaign.approve(self.operator, theme)
+        self.screen.say(f"  written by {approved.author}, approved by {approved.review.reviewer}")
         return theme
 
     async def _receivers_answer(self) -> bool:

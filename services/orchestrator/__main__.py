@@ -24,6 +24,7 @@ from services.orchestrator.rpc import OrchestratorRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.themes.clock import ThemeClock
 
 
 async def serve(settings: Settings) -> None:
@@ -34,6 +35,7 @@ async def serve(settings: Settings) -> None:
         await runtime.publishes(*events.STREAMS)
         runtime.consumes(*consumers())
         runtime.spawn(Launcher(room).run(), "launcher")
+        runtime.spawn(ThemeClock(room).run(), "themes-clock")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
         experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
 from services.orchestrator import planning
 from services.orchestrator.domain import suggesting
-from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
 from services.orchestrator.domain.explaining import Decision, explain
 from services.orchestrator.domain.reporting import Report, fold
 from services.orchestrator.domain.suggesting import Term
@@ -79,51 +77,6 @@ async def suggest_audience(
 def _mean_of_scored(probability: planning.Floats) -> float:
     scored = probability[probability >= 0]
     return float(scored.mean()) if len(scored) else 0.0
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a launch would do now."""
-
-    audience: int
-    chosen: int
-    holdout: int
-    pushes_by_channel: dict[str, int]
-    expected_responses: float
-    expected_cost_fen: int
-    passed_over: dict[str, int]
-
-
-async def preview_theme(room: Room, theme_id: ThemeId) -> Preview:
-    """Decides as a launch would, and keeps nothing."""
-    async with room.database.read() as uow:
-        theme = found(await ThemeStore(uow).get(theme_id), theme_id)
-    audience = await planning.gather(room.tags, room.scoring, theme.definition)
-    settings = room.settings
-    async with room.database.read() as uow:
-        decided = await planning.decide_for(
-            uow,
-            audience,
-            theme,
-            datetime.now(UTC),
-            frequency_cap=settings.frequency_cap,
-            window=settings.frequency_window(),
-            regimes=settings.consent_regimes,
-        )
-    plan = decided.plan
-    pushed = plan.outcome == PUSH
-    by_channel = {name: int((pushed & (plan.channel == code)).sum()) for code, name in enumerate(CHANNELS)}
-    by_outcome = np.bincount(plan.outcome, minlength=len(OUTCOMES)).tolist()
-    costs = theme.definition.budget.unit_cost_fen
-    return Preview(
-        len(audience.person_id),
-        by_outcome[PUSH] + by_outcome[HOLDOUT],
-        by_outcome[HOLDOUT],
-        {name: count for name, count in by_channel.items() if count},
-        float(audience.probability[pushed].sum()),
-        sum(count * costs.get(name, 0) for name, count in by_channel.items()),
-        {OUTCOMES[code]: n for code, n in enumerate(by_outcome) if n and code not in (PUSH, HOLDOUT)},
-    )
 
 
 async def theme_report(room: Room, theme_id: ThemeId) -> Report:

@@ -25,7 +25,7 @@ from services.orchestrator.store.erasures import ErasureStore
 from services.orchestrator.store.launches import Claim, LaunchStore
 from services.orchestrator.themes.definitions import ThemeDefinition
 from services.orchestrator.themes.handlers import offers_of
-from services.orchestrator.themes.states import Theme, ThemeState
+from services.orchestrator.themes.states import Theme, given_back
 from services.orchestrator.themes.store import ThemeStore
 from services.orchestrator.themes.words import reading_alike, words_of
 
@@ -143,7 +143,10 @@ class Launcher:
         async with self._room.database.transaction() as uow:
             if await LaunchStore(uow).hold(claim) is None:
                 raise LeaseLost
-            await ThemeStore(uow).set_state(theme.theme_id, ThemeState.APPROVED, reason)
+            themes = ThemeStore(uow)
+            await themes.lock(theme.theme_id)
+            if given := await themes.deciding(theme.theme_id):
+                await themes.keep(given_back(given, reason))
             await LaunchStore(uow).forget(theme.theme_id)
 
     async def _hand_over(self, claim: Claim, theme: Theme) -> bool:

@@ -81,6 +81,13 @@ class Tags:
             request = tags_pb2.CountAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate)
             return (await self._stub.CountAudience(request)).count
 
+    async def sizes(self, predicate: str, field: str) -> tuple[int, int]:
+        """(how many persons a predicate holds for, how many there are at all)."""
+        with blaming(field):
+            request = tags_pb2.CountAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate)
+            answer = await self._stub.CountAudience(request)
+        return answer.count, answer.base
+
     async def describe(self, predicate: str, base: str, field: str) -> list[Term]:
         """What a predicate's persons have more often than those of `base`."""
         with blaming(field):

@@ -1,5 +1,7 @@
 """The gRPC door: converts and decides nothing."""
 
+# ruff: noqa: N802  (methods bear the names of the contract)
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,17 +12,22 @@ from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceServicer
 
 from chassis import paging
+from chassis.errors import InvalidArgument
 from services.orchestrator import handlers
 from services.orchestrator.domain.explaining import Decision
 from services.orchestrator.domain.reporting import BAND_WIDTH, Rate
 from services.orchestrator.domain.statistics import Interval
 from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.handlers import Room
-from services.orchestrator.themes import handlers as theme_handlers
+from services.orchestrator.themes import handlers as themes
+from services.orchestrator.themes.definitions import checked
 from services.orchestrator.themes.door import caller, definition, told
+from services.orchestrator.themes.previewing import preview_theme
+from services.orchestrator.themes.states import ThemeState
 
 Context = grpc.aio.ServicerContext[Any, Any]
 THEMES_PAGE, THEMES_MOST = 50, 500
+INT_MAX = 2**31 - 1
 DECISIONS_PAGE, DECISIONS_MOST = 1_000, 10_000
 
 
@@ -30,29 +37,89 @@ class OrchestratorRpc(OrchestratorServiceServicer):
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:  # noqa: N802
+    async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:
         """See the contract."""
-        theme = await theme_handlers.create_theme(self._room, definition(request.theme), request.request_id, caller(context))
+        stated = definition(request.theme)
+        theme = await themes.create_theme(self._room, stated, request.request_id, caller(context), request.dry_run)
         return pb.CreateThemeResponse(theme=told(theme))
 
-    async def GetTheme(self, request: pb.GetThemeRequest, context: Context) -> pb.GetThemeResponse:  # noqa: N802
+    async def UpdateTheme(self, request: pb.UpdateThemeRequest, context: Context) -> pb.UpdateThemeResponse:
         """See the contract."""
-        return pb.GetThemeResponse(theme=told(await theme_handlers.get_theme(self._room, id_of(request.name))))
+        given = request.theme
+        if not given.name:
+            raise InvalidArgument("which theme?", field="theme.name")
+        theme = await themes.update_theme(
+            self._room, id_of(given.name), given.version, definition(given), caller(context), request.dry_run
+        )
+        return pb.UpdateThemeResponse(theme=told(theme))
 
-    async def ListThemes(self, request: pb.ListThemesRequest, context: Context) -> pb.ListThemesResponse:  # noqa: N802
+    async def GetTheme(self, request: pb.GetThemeRequest, context: Context) -> pb.GetThemeResponse:
+        """See the contract."""
+        return pb.GetThemeResponse(theme=told(await themes.get_theme(self._room, id_of(request.name), request.version)))
+
+    async def ListThemes(self, request: pb.ListThemesRequest, context: Context) -> pb.ListThemesResponse:
         """See the contract."""
         size = paging.size(request.page_size, THEMES_PAGE, THEMES_MOST)
-        (before,) = paging.read("themes", request.page_token, (paging.BIGINT_MAX,))
-        themes = await theme_handlers.list_themes(self._room, before, size + 1)
-        more = len(themes) > size
+        wanted = [ThemeState(state) for state in sorted(set(request.states))]
+        listing = f"themes {wanted}"
+        (before,) = paging.read(listing, request.page_token, (paging.BIGINT_MAX,))
+        found = await themes.list_themes(self._room, before, size + 1, wanted)
+        more = len(found) > size
         return pb.ListThemesResponse(
-            themes=[told(theme) for theme in themes[:size]],
-            next_page_token=paging.token("themes", themes[size - 1].theme_id) if more else "",
+            themes=[told(theme) for theme in found[:size]],
+            next_page_token=paging.token(listing, found[size - 1].theme_id) if more else "",
         )
 
-    async def SuggestAudience(  # noqa: N802
-        self, request: pb.SuggestAudienceRequest, context: Context
-    ) -> pb.SuggestAudienceResponse:
+    async def ListThemeVersions(self, request: pb.ListThemeVersionsRequest, context: Context) -> pb.ListThemeVersionsResponse:
+        """See the contract."""
+        size = paging.size(request.page_size, THEMES_PAGE, THEMES_MOST)
+        listing = f"{request.name}/versions"
+        (before,) = paging.read(listing, request.page_token, (INT_MAX,))
+        found = await themes.list_versions(self._room, id_of(request.name), before, size + 1)
+        more = len(found) > size
+        return pb.ListThemeVersionsResponse(
+            versions=[told(theme) for theme in found[:size]],
+            next_page_token=paging.token(listing, found[size - 1].version) if more else "",
+        )
+
+    async def SubmitTheme(self, request: pb.SubmitThemeRequest, context: Context) -> pb.SubmitThemeResponse:
+        """See the contract."""
+        theme = await themes.submit_theme(
+            self._room, id_of(request.name), request.version, caller(context), request.confirm_everybody, request.dry_run
+        )
+        return pb.SubmitThemeResponse(theme=told(theme))
+
+    async def ApproveTheme(self, request: pb.ApproveThemeRequest, context: Context) -> pb.ApproveThemeResponse:
+        """See the contract."""
+        theme = await themes.approve_theme(self._room, id_of(request.name), request.version, caller(context), request.dry_run)
+        return pb.ApproveThemeResponse(theme=told(theme))
+
+    async def RejectTheme(self, request: pb.RejectThemeRequest, context: Context) -> pb.RejectThemeResponse:
+        """See the contract."""
+        if not request.reason.strip():
+            raise InvalidArgument("say what has to be other", field="reason")
+        theme = await themes.reject_theme(
+            self._room, id_of(request.name), request.version, caller(context), request.reason, request.dry_run
+        )
+        return pb.RejectThemeResponse(theme=told(theme))
+
+    async def LaunchTheme(self, request: pb.LaunchThemeRequest, context: Context) -> pb.LaunchThemeResponse:
+        """See the contract."""
+        return pb.LaunchThemeResponse(theme=told(await themes.launch_theme(self._room, id_of(request.name), request.dry_run)))
+
+    async def PauseTheme(self, request: pb.PauseThemeRequest, context: Context) -> pb.PauseThemeResponse:
+        """See the contract."""
+        return pb.PauseThemeResponse(theme=told(await themes.pause_theme(self._room, id_of(request.name), request.dry_run)))
+
+    async def ResumeTheme(self, request: pb.ResumeThemeRequest, context: Context) -> pb.ResumeThemeResponse:
+        """See the contract."""
+        return pb.ResumeThemeResponse(theme=told(await themes.resume_theme(self._room, id_of(request.name), request.dry_run)))
+
+    async def FinishTheme(self, request: pb.FinishThemeRequest, context: Context) -> pb.FinishThemeResponse:
+        """See the contract."""
+        return pb.FinishThemeResponse(theme=told(await themes.finish_theme(self._room, id_of(request.name), request.dry_run)))
+
+    async def SuggestAudience(self, request: pb.SuggestAudienceRequest, context: Context) -> pb.SuggestAudienceResponse:
         """See the contract."""
         found = await handlers.suggest_audience(
             self._room,
@@ -71,26 +138,32 @@ class OrchestratorRpc(OrchestratorServiceServicer):
             eligible_expected_response=found.eligible_expected_response,
         )
 
-    async def PreviewTheme(self, request: pb.PreviewThemeRequest, context: Context) -> pb.PreviewThemeResponse:  # noqa: N802
+    async def PreviewTheme(self, request: pb.PreviewThemeRequest, context: Context) -> pb.PreviewThemeResponse:
         """See the contract."""
-        preview = await handlers.preview_theme(self._room, id_of(request.name))
+        if bool(request.name) == request.HasField("theme"):
+            raise InvalidArgument("either a theme's name or a theme", field="name")
+        if request.name:
+            theme = await themes.get_theme(self._room, id_of(request.name), request.version)
+        else:
+            theme = themes.unmade(checked(definition(request.theme)), caller(context))
+        preview = await preview_theme(self._room, theme)
         return pb.PreviewThemeResponse(
             audience=preview.audience,
+            base=preview.base,
+            reach_by_channel=preview.reach_by_channel,
             chosen=preview.chosen,
             holdout=preview.holdout,
             pushes_by_channel=preview.pushes_by_channel,
             expected_responses=preview.expected_responses,
             expected_cost_fen=preview.expected_cost_fen,
             passed_over=preview.passed_over,
+            obstacles=[
+                pb.Obstacle(command=each.command, reason=each.reason, field=each.field, message=each.message)
+                for each in preview.obstacles
+            ],
         )
 
-    async def LaunchTheme(self, request: pb.LaunchThemeRequest, context: Context) -> pb.LaunchThemeResponse:  # noqa: N802
-        """See the contract."""
-        return pb.LaunchThemeResponse(theme=told(await theme_handlers.launch_theme(self._room, id_of(request.name))))
-
-    async def GetThemeReport(  # noqa: N802
-        self, request: pb.GetThemeReportRequest, context: Context
-    ) -> pb.GetThemeReportResponse:
+    async def GetThemeReport(self, request: pb.GetThemeReportRequest, context: Context) -> pb.GetThemeReportResponse:
         """See the contract."""
         report = await handlers.theme_report(self._room, id_of(request.name))
         return pb.GetThemeReportResponse(
@@ -117,7 +190,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
             ],
         )
 
-    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:  # noqa: N802
+    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
         """See the contract."""
         size = paging.size(request.page_size, DECISIONS_PAGE, DECISIONS_MOST)
         (after,) = paging.read(request.name, request.page_token, (0,))
@@ -128,9 +201,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
             next_page_token=paging.token(request.name, decisions[size - 1].person_id) if more else "",
         )
 
-    async def ExplainDecision(  # noqa: N802
-        self, request: pb.ExplainDecisionRequest, context: Context
-    ) -> pb.ExplainDecisionResponse:
+    async def ExplainDecision(self, request: pb.ExplainDecisionRequest, context: Context) -> pb.ExplainDecisionResponse:
         """See the contract."""
         decision, reasons = await handlers.explain_decision(self._room, id_of(request.name), PersonId(request.person_id))
         return pb.ExplainDecisionResponse(decision=_decision(decision), reasons=reasons)

@@ -17,9 +17,17 @@ class Settings(ChassisSettings):
     tags_target: str = Field("127.0.0.1:7002", description="host:port of the gRPC door of tags.")
     scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring.")
     rpc_service = "troika.orchestrator.v1.OrchestratorService"
+    # Two people of the platform's own runner; nobody approves what they wrote or submitted themselves.
+    callers: frozenset[str] = Field(
+        frozenset({"operator", "approver"}), description="Who may call this service's RPCs, as JSON list."
+    )
     offer_callers: frozenset[str] = Field(
         frozenset({"operator"}),
         description="Who may keep the catalogue of offers, its stock and the slots' rules, as JSON list.",
+    )
+    theme_approvers: frozenset[str] = Field(
+        frozenset({"operator", "approver"}),
+        description="Who may approve or reject a version of a theme that somebody else wrote and submitted, as JSON list.",
     )
     frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
     frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")

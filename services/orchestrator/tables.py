@@ -41,7 +41,9 @@ Table(
     Column("launch_failure", Text, nullable=False),
     Column("created_at", MOMENT, nullable=False, server_default=func.now()),
     Column("launched_at", MOMENT),
+    Column("finished_at", MOMENT),
     Index("ix_theme_request_id", "request_id", unique=True),
+    Index("ix_theme_under_way", "theme_id", postgresql_where=text("state BETWEEN 3 AND 5")),
 )
 
 # `offer_versions` aligned with the definition's offers; empty until somebody was asked to approve them.
@@ -54,6 +56,12 @@ Table(
     Column("offer_versions", ARRAY(Integer), nullable=False),
     Column("author", Text, nullable=False),
     Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
+    Column("state", SmallInteger, nullable=False),
+    Column("submitter", Text, nullable=False),
+    Column("submitted_at", MOMENT),
+    Column("reviewer", Text, nullable=False),
+    Column("reviewed_at", MOMENT),
+    Column("reason", Text, nullable=False),
 )
 
 # One row per launch under way or done; `worker` and `lease_until` say who is at it.

@@ -9,6 +9,7 @@ from typing import Any
 
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.themes import ThemeId
+from services.orchestrator.themes.states import ThemeState
 
 # Rows per COPY call: bounds the memory of a plan for millions.
 COPY_ROWS = 20_000
@@ -51,10 +52,12 @@ class LaunchStore:
         """Takes the oldest unfinished launch whose lease has run out."""
         rows = await self._uow.rows(
             "UPDATE launch SET worker = :worker, lease_until = now() + :lease * interval '1 second' WHERE theme_id ="
-            " (SELECT theme_id FROM launch WHERE finished_at IS NULL AND lease_until <= now() ORDER BY theme_id LIMIT 1"
-            " FOR UPDATE SKIP LOCKED) RETURNING theme_id, planned_at, traceparent",
+            " (SELECT l.theme_id FROM launch l JOIN theme t USING (theme_id) WHERE l.finished_at IS NULL"
+            " AND l.lease_until <= now() AND t.state = :running ORDER BY theme_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED)"
+            " RETURNING theme_id, planned_at, traceparent",
             worker=worker,
             lease=lease_s,
+            running=ThemeState.RUNNING.value,
         )
         return Claim(ThemeId(rows[0].theme_id), worker, rows[0].planned_at is not None, rows[0].traceparent) if rows else None
 
@@ -77,11 +80,16 @@ class LaunchStore:
         )
 
     async def hold(self, claim: Claim) -> Any:
-        """The launch's row (frequency_cap, planned_at, finished_at), locked; None when it is no longer this worker's."""
+        """The launch's row (frequency_cap, planned_at, finished_at), locked; None when it is no longer this worker's.
+
+        Also None when the theme does not run: who pauses it waits for what is under way, and nothing follows.
+        """
         rows = await self._uow.rows(
-            "SELECT frequency_cap, planned_at, finished_at FROM launch WHERE theme_id = :id AND worker = :worker FOR UPDATE",
+            "SELECT l.frequency_cap, l.planned_at, l.finished_at FROM launch l JOIN theme t USING (theme_id)"
+            " WHERE l.theme_id = :id AND l.worker = :worker AND t.state = :running FOR UPDATE OF l FOR SHARE OF t",
             id=claim.theme_id,
             worker=claim.worker,
+            running=ThemeState.RUNNING.value,
         )
         return rows[0] if rows else None
 

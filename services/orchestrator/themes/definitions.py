@@ -129,14 +129,24 @@ def checked(stated: ThemeDefinition) -> ThemeDefinition:
         raise InvalidArgument("marketing is for those who want it: say which model", reason="NO_MODEL", field="theme.model")
     if not stated.model and (len(stated.bands) > 1 or stated.waves):
         raise InvalidArgument("bands and waves need the scores of a model", reason="NO_MODEL", field="theme.model")
+    _check_time_and_money(stated)
+    if stated.waves is not None:
+        _check_waves(stated.waves)
+    return stated
+
+
+def _check_time_and_money(stated: ThemeDefinition) -> None:
     starts_at, ends_at = stated.schedule.starts_at, stated.schedule.ends_at
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise InvalidArgument("ends before it begins", reason="EMPTY_SCHEDULE", field="theme.schedule.ends_at")
     if stated.budget.pacing is Pacing.EVEN and ends_at is None:
         raise InvalidArgument("evenly until when?", reason="NO_END", field="theme.schedule.ends_at")
-    if stated.waves is not None:
-        _check_waves(stated.waves)
-    return stated
+    if stated.budget.max_cost_fen is not None:
+        for channel in stated.channels:
+            if channel not in stated.budget.unit_cost_fen:
+                raise InvalidArgument(
+                    f"what does {channel} cost?", reason="NO_COST", field=f"theme.budget.unit_cost_fen[{channel}]"
+                )
 
 
 def _check_bands(stated: ThemeDefinition) -> None:

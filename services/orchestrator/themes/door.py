@@ -81,7 +81,7 @@ def told(theme: Theme) -> pb.Theme:
     stated = theme.definition
     budget, schedule = stated.budget, stated.schedule
     answer = pb.Theme(
-        name=theme.name,
+        name=theme.name if theme.theme_id else "",
         version=theme.version,
         title=stated.title,
         words=stated.words,
@@ -117,6 +117,16 @@ def told(theme: Theme) -> pb.Theme:
         create_time=stamp(theme.created_at),
         update_time=stamp(theme.stated_at),
         launch_time=stamp(theme.launched_at),
+        finish_time=stamp(theme.finished_at),
+        review=pb.Review(
+            state=pb.VersionState.ValueType(theme.review.state.value),
+            submitter=theme.review.submitter,
+            submit_time=stamp(theme.review.submitted_at),
+            reviewer=theme.review.reviewer,
+            review_time=stamp(theme.review.reviewed_at),
+            reason=theme.review.reason,
+            offer_versions=theme.offer_versions,
+        ),
     )
     if schedule.starts_at is not None or schedule.ends_at is not None:
         answer.schedule.CopyFrom(pb.Schedule(starts_at=stamp(schedule.starts_at), ends_at=stamp(schedule.ends_at)))

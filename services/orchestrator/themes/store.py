@@ -23,12 +23,13 @@ from services.orchestrator.themes.definitions import (
     ThemeDefinition,
     Waves,
 )
-from services.orchestrator.themes.states import Theme, ThemeState
+from services.orchestrator.themes.states import Review, Theme, ThemeState, VersionState
 
 _SELECT = (
-    "SELECT t.theme_id, v.version, v.definition, v.offer_versions, v.author, v.stated_at, t.owner, t.state,"
+    "SELECT t.theme_id, v.version, v.definition, v.offer_versions, v.author, v.stated_at, v.state AS version_state,"
+    " v.submitter, v.submitted_at, v.reviewer, v.reviewed_at, v.reason, t.owner, t.state, t.version AS latest_version,"
     " COALESCE(t.approved_version, 0) AS approved_version, t.salt, t.launch_failure, t.created_at, t.launched_at,"
-    " EXISTS (SELECT FROM launch l WHERE l.theme_id = t.theme_id AND l.finished_at IS NULL) AS launching"
+    " t.finished_at, EXISTS (SELECT FROM launch l WHERE l.theme_id = t.theme_id AND l.finished_at IS NULL) AS launching"
     " FROM theme t JOIN theme_version v ON v.theme_id = t.theme_id"
 )
 _LATEST = _SELECT + " AND v.version = t.version"
@@ -62,19 +63,56 @@ class ThemeStore:
         await self._keep_version(theme_id, 1, stated, author)
         return theme_id
 
+    async def keep(self, theme: Theme) -> None:
+        """Stores where a locked theme and the version shown stand now; a version that is new is made."""
+        await self._uow.execute(
+            "UPDATE theme SET version = :version, approved_version = NULLIF(CAST(:approved AS integer), 0), state = :state,"
+            " launch_failure = :failure, launched_at = :launched_at, finished_at = :finished_at WHERE theme_id = :id",
+            id=theme.theme_id,
+            version=theme.latest_version,
+            approved=theme.approved_version,
+            state=theme.state.value,
+            failure=theme.launch_failure,
+            launched_at=theme.launched_at,
+            finished_at=theme.finished_at,
+        )
+        await self._keep_version(theme.theme_id, theme.version, theme.definition, theme.author)
+        review = theme.review
+        await self._uow.execute(
+            "UPDATE theme_version SET offer_versions = :offers, state = :state, submitter = :submitter,"
+            " submitted_at = :submitted_at, reviewer = :reviewer, reviewed_at = :reviewed_at, reason = :reason"
+            " WHERE theme_id = :id AND version = :version",
+            id=theme.theme_id,
+            version=theme.version,
+            offers=list(theme.offer_versions),
+            state=review.state.value,
+            submitter=review.submitter,
+            submitted_at=review.submitted_at,
+            reviewer=review.reviewer,
+            reviewed_at=review.reviewed_at,
+            reason=review.reason,
+        )
+
     async def _keep_version(self, theme_id: ThemeId, version: int, stated: ThemeDefinition, author: str) -> None:
         await self._uow.execute(
-            "INSERT INTO theme_version (theme_id, version, definition, offer_versions, author)"
-            " VALUES (:id, :version, CAST(:definition AS jsonb), '{}', :author) ON CONFLICT DO NOTHING",
+            "INSERT INTO theme_version (theme_id, version, definition, offer_versions, author, state, submitter, reviewer,"
+            " reason) VALUES (:id, :version, CAST(:definition AS jsonb), '{}', :author, :draft, '', '', '')"
+            " ON CONFLICT DO NOTHING",
             id=theme_id,
             version=version,
             definition=orjson.dumps(stated).decode(),
             author=author,
+            draft=VersionState.DRAFT.value,
         )
 
-    async def get(self, theme_id: ThemeId) -> Theme | None:
-        """One theme in its latest version."""
-        return _first(await self._uow.rows(_LATEST + " WHERE t.theme_id = :id", id=theme_id))
+    async def get(self, theme_id: ThemeId, version: int = 0) -> Theme | None:
+        """One theme in a version, 0 for the latest."""
+        rows = await self._uow.rows(
+            _SELECT + " AND v.version = COALESCE(NULLIF(CAST(:version AS integer), 0), t.version) WHERE t.theme_id = :id",
+            id=theme_id,
+            version=version,
+        )
+        return _first(rows)
 
     async def deciding(self, theme_id: ThemeId) -> Theme | None:
         """One theme in the approved version that decides; None while there is none."""
@@ -89,12 +127,41 @@ class ThemeStore:
         await self._uow.rows("SELECT 1 FROM theme WHERE theme_id = :id FOR UPDATE", id=theme_id)
         return await self.get(theme_id)
 
-    async def page(self, before: int, size: int) -> list[Theme]:
-        """Themes with ids below `before`, newest first."""
+    async def page(self, before: int, size: int, states: Sequence[ThemeState] = ()) -> list[Theme]:
+        """Themes with ids below `before`, newest first; no states for all."""
         rows = await self._uow.rows(
-            _LATEST + " WHERE t.theme_id < :before ORDER BY t.theme_id DESC LIMIT :size", before=before, size=size
+            _LATEST + " WHERE t.theme_id < :before AND (:any OR t.state = ANY(CAST(:states AS smallint[])))"
+            " ORDER BY t.theme_id DESC LIMIT :size",
+            before=before,
+            any=not states,
+            states=[state.value for state in states],
+            size=size,
         )
         return [_theme(row) for row in rows]
+
+    async def versions(self, theme_id: ThemeId, before: int, size: int) -> list[Theme]:
+        """A theme in its versions below `before`, newest first."""
+        rows = await self._uow.rows(
+            _SELECT + " AND v.version < :before WHERE t.theme_id = :id ORDER BY v.version DESC LIMIT :size",
+            id=theme_id,
+            before=before,
+            size=size,
+        )
+        return [_theme(row) for row in rows]
+
+    async def due(self, now: datetime) -> list[ThemeId]:
+        """Themes whose schedule says that they start or end by now; those that others see to are left out."""
+        rows = await self._uow.rows(
+            "SELECT t.theme_id FROM theme t JOIN theme_version v ON v.theme_id = t.theme_id AND v.version = t.approved_version"
+            " WHERE t.state BETWEEN :approved AND :paused AND (CAST(v.definition -> 'schedule' ->> 'ends_at' AS timestamptz)"
+            " <= :now OR t.state = :approved AND t.launch_failure = ''"
+            " AND CAST(v.definition -> 'schedule' ->> 'starts_at' AS timestamptz) <= :now)"
+            " ORDER BY t.theme_id",
+            approved=ThemeState.APPROVED.value,
+            paused=ThemeState.PAUSED.value,
+            now=now,
+        )
+        return [ThemeId(row.theme_id) for row in rows]
 
     async def counting(self, moment: datetime) -> list[Theme]:
         """Launched themes, in the version that decides, whose goals of this moment or later count."""
@@ -104,30 +171,6 @@ class ThemeStore:
             moment=moment,
         )
         return [_theme(row) for row in rows]
-
-    async def approve(self, theme_id: ThemeId, version: int, offer_versions: Sequence[int]) -> None:
-        """This version decides from now on, in these versions of its offers."""
-        await self._uow.execute(
-            "UPDATE theme_version SET offer_versions = :offers WHERE theme_id = :id AND version = :version",
-            id=theme_id,
-            version=version,
-            offers=list(offer_versions),
-        )
-        await self._uow.execute(
-            "UPDATE theme SET approved_version = :version WHERE theme_id = :id", id=theme_id, version=version
-        )
-
-    async def set_state(self, theme_id: ThemeId, state: ThemeState, launch_failure: str = "") -> None:
-        """Moves a theme; `launched_at` is the first moment it ran and empties when it goes back."""
-        await self._uow.execute(
-            "UPDATE theme SET state = CAST(:state AS smallint), launch_failure = :failure,"
-            " launched_at = CASE WHEN CAST(:state AS smallint) >= :running THEN COALESCE(launched_at, now()) END"
-            " WHERE theme_id = :id",
-            id=theme_id,
-            state=state.value,
-            running=ThemeState.RUNNING.value,
-            failure=launch_failure,
-        )
 
 
 def _first(rows: Sequence[Any]) -> Theme | None:
@@ -142,15 +185,24 @@ def _theme(row: Any) -> Theme:
         tuple(row.offer_versions),
         row.author,
         row.stated_at,
+        Review(_standing(row), row.submitter, row.submitted_at, row.reviewer, row.reviewed_at, row.reason),
         row.owner,
         ThemeState(row.state),
+        row.latest_version,
         row.approved_version,
         row.launching,
         bytes(row.salt),
         row.launch_failure,
         row.created_at,
         row.launched_at,
+        row.finished_at,
     )
+
+
+def _standing(row: Any) -> VersionState:
+    state = VersionState(row.version_state)
+    pending = state in (VersionState.DRAFT, VersionState.IN_REVIEW)
+    return VersionState.REPLACED if pending and row.version < row.latest_version else state
 
 
 def _definition(stated: dict[str, Any]) -> ThemeDefinition:

@@ -109,7 +109,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     first = load_or_make(tmp_path / "secrets.json", ("identity",), wanted)  # type: ignore[arg-type]
     more = load_or_make(tmp_path / "secrets.json", ("identity", "tags"), wanted)  # type: ignore[arg-type]
     assert first.settings == more.settings and first.tokens["identity"] == more.tokens["identity"]
-    assert {"identity", "tags", "operator"} == set(more.tokens)
+    assert {"identity", "tags", "operator", "approver"} == set(more.tokens)
     assert 0o600 == stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode)
 
 

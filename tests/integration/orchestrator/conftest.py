@@ -34,11 +34,12 @@ from tests.integration.orchestrator.world import HASHES, MODEL, SECRET, People, 
 
 @dataclass
 class House:
-    """The orchestrator under test, as its callers and its bus see it."""
+    """The orchestrator under test, as its callers (`second` is who approves) and its bus see it."""
 
     room: Room
     people: People
     call: Any
+    second: Any
 
     @property
     def database(self) -> Database:
@@ -62,9 +63,16 @@ class House:
         answer = await self.call.CreateTheme(pb.CreateThemeRequest(theme=await self.stated(**changes)))
         return str(answer.theme.name)
 
+    async def ready(self, **changes: Any) -> str:
+        """An approved theme's name."""
+        name = await self.make(**changes)
+        await self.call.SubmitTheme(pb.SubmitThemeRequest(name=name, version=1, confirm_everybody=True))
+        await self.second.ApproveTheme(pb.ApproveThemeRequest(name=name, version=1))
+        return name
+
     async def launch(self, **changes: Any) -> str:
         """A theme, launched to the end."""
-        name = await self.make(**changes)
+        name = await self.ready(**changes)
         await self.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
         assert await Launcher(self.room).work_once()
         return name
@@ -163,8 +171,11 @@ async def open_house(databases: DatabaseFactory, people: People, **changes: Any)
         add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)
-        channel = await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", "operator", SECRET))
-        yield House(room, people, OrchestratorServiceStub(channel))
+        stubs = [
+            OrchestratorServiceStub(await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", caller, SECRET)))
+            for caller in ("operator", "approver")
+        ]
+        yield House(room, people, *stubs)
 
 
 @pytest.fixture

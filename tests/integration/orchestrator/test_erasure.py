@@ -140,7 +140,7 @@ async def test_a_shared_value_is_its_next_users_own(house: House, campaign: tupl
 
 
 async def test_a_push_that_was_planned_is_not_handed_over(house: House) -> None:
-    name = await house.make(budget=EVERYBODY, holdout_share=0.0)
+    name = await house.ready(budget=EVERYBODY, holdout_share=0.0)
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     # An audience was read before tags had heard of it.
     known, late = 1, 9

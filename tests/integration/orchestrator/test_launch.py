@@ -25,7 +25,7 @@ from tests.integration.orchestrator.world import People
 
 
 async def test_a_launch_does_what_the_preview_said(house: House) -> None:
-    name = await house.make()
+    name = await house.ready()
     preview = await house.call.PreviewTheme(pb.PreviewThemeRequest(name=name))
     assert [] == await house.pushes()
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
@@ -72,7 +72,7 @@ async def test_every_push_says_all_that_touchpoints_needs(house: House) -> None:
 async def test_pushes_carry_the_trace_of_whoever_launched_the_theme(house: House) -> None:
     # Never recorded, but real ids; only the first call in a process counts.
     trace.set_tracer_provider(TracerProvider(sampler=ALWAYS_OFF))
-    name = await house.make()
+    name = await house.ready()
     with telemetry.span("operator") as caller:
         await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     assert await Launcher(house.room).work_once()
@@ -87,7 +87,7 @@ async def test_a_launch_killed_anywhere_and_restarted_pushes_everybody_once(data
     people = People(4000, pause_s=0.004)
     async with open_house(databases, people, lease_s=0.1) as house:
         budget = pb.Budget(max_contacts=1800, max_calls=100)
-        name = await house.make(budget=budget)
+        name = await house.ready(budget=budget)
         await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
         kills = 0
         while (await house.rows("SELECT finished_at FROM launch"))[0].finished_at is None:
@@ -108,7 +108,7 @@ async def test_a_launch_killed_anywhere_and_restarted_pushes_everybody_once(data
 async def test_two_workers_at_once_push_everybody_once(databases: DatabaseFactory) -> None:
     async with open_house(databases, People(2000, pause_s=0.01), lease_s=0.02) as house:
         # A lease shorter than the work: each keeps taking over from the other.
-        name = await house.make(budget=pb.Budget(max_contacts=900, max_calls=10))
+        name = await house.ready(budget=pb.Budget(max_contacts=900, max_calls=10))
         await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
         workers = [asyncio.create_task(Launcher(house.room).run()) for _ in range(3)]
         async with asyncio.timeout(20):
@@ -123,7 +123,7 @@ async def test_two_workers_at_once_push_everybody_once(databases: DatabaseFactor
 
 
 async def test_a_worker_that_lost_its_lease_stores_nothing(house: House) -> None:
-    name = await house.make()
+    name = await house.ready()
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     theme = await get_theme(house.room, id_of(name))
     async with house.transaction() as uow:
@@ -144,12 +144,12 @@ async def test_a_worker_that_lost_its_lease_stores_nothing(house: House) -> None
 
 
 async def test_a_launch_that_can_never_be_planned_gives_the_theme_back_with_the_reason(house: House) -> None:
-    name = await house.make()
+    name = await house.ready()
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     house.people.broken = True
     assert await Launcher(house.room).work_once()
     theme = (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme
-    assert (pb.THEME_STATE_APPROVED, "UNKNOWN_TAG") == (theme.state, theme.launch_failure)
+    assert (pb.THEME_STATE_APPROVED, "UNKNOWN_TAG", False) == (theme.state, theme.launch_failure, theme.launching)
     house.people.broken = False
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     assert await Launcher(house.room).work_once()
@@ -158,7 +158,7 @@ async def test_a_launch_that_can_never_be_planned_gives_the_theme_back_with_the_
 
 
 async def test_a_launch_that_fails_in_an_unknown_way_does_not_hold_up_the_next(house: House) -> None:
-    bad, good = await house.make(audience="job = 'student'"), await house.make(audience="job = 'retired'")
+    bad, good = await house.ready(audience="job = 'student'"), await house.ready(audience="job = 'retired'")
     for name in (bad, good):
         await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     house.people.poison = "student"
@@ -191,7 +191,7 @@ async def test_in_quiet_hours_pushes_wait_for_the_morning(databases: DatabaseFac
 
 @pytest.mark.parametrize("merge_before_handover", [True, False])
 async def test_people_who_turn_out_to_be_one_are_pushed_once(house: House, merge_before_handover: bool) -> None:
-    name = await house.make(holdout_share=0.0, budget=pb.Budget(max_contacts=500, max_calls=10))
+    name = await house.ready(holdout_share=0.0, budget=pb.Budget(max_contacts=500, max_calls=10))
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     launcher = Launcher(house.room)
     async with house.transaction() as uow:

@@ -45,7 +45,7 @@ async def test_a_theme_is_stored_as_stated(house: House) -> None:
     assert made == (await house.call.GetTheme(pb.GetThemeRequest(name=made.name))).theme
     assert pb.THEME_STATE_DRAFT == made.state
     assert ("operator", "operator", 1) == (made.owner, made.author, made.version)
-    for told in ("name", "state", "create_time", "update_time", "owner", "author", "version"):
+    for told in ("name", "state", "create_time", "update_time", "owner", "author", "version", "review"):
         made.ClearField(told)
     assert stated == made
 
@@ -115,13 +115,13 @@ async def test_what_is_not_there_is_said_to_be_not_there(house: House) -> None:
     assert (INVALID, "name") == (await refusal(house.call.GetTheme(pb.GetThemeRequest(name="themes/0"))))[::2]
 
 
-async def test_without_a_model_there_is_no_launch_and_the_theme_stays_a_draft(house: House) -> None:
-    name = await house.make()
+async def test_without_a_model_there_is_no_launch_and_the_theme_stays_as_it_is(house: House) -> None:
+    name = await house.ready()
     house.people.has_model = False
     expected = (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_NOT_FOUND", "theme.model")
     assert expected == await refusal(house.call.LaunchTheme(pb.LaunchThemeRequest(name=name)))
     assert expected == await refusal(house.call.PreviewTheme(pb.PreviewThemeRequest(name=name)))
-    assert pb.THEME_STATE_DRAFT == (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.state
+    assert pb.THEME_STATE_APPROVED == (await house.call.GetTheme(pb.GetThemeRequest(name=name))).theme.state
 
 
 async def test_themes_come_in_pages_newest_first(house: House) -> None:

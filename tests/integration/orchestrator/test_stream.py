@@ -42,7 +42,7 @@ async def test_a_launch_goes_out_over_the_bus_and_deliveries_come_back(house: Ho
     ]
     tasks = [asyncio.create_task(job) for job in work]
     try:
-        name = await house.make()
+        name = await house.ready()
         await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
         async with asyncio.timeout(20):
             while True:

@@ -21,7 +21,7 @@ from chassis import rpc
 from chassis.errors import InvalidArgument, NotFound
 
 SECRET = "a secret that is long enough"
-HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "scoring")}
+HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "approver", "scoring")}
 MODEL = "purchase_intent"
 WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class")
 EXPRESSIONS = {"answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END"}

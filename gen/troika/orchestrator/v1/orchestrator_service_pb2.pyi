@@ -22,6 +22,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _VersionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
+    """Not stated."""
+    VERSION_STATE_DRAFT: _VersionState.ValueType  # 1
+    """Nobody is asked to approve it yet."""
+    VERSION_STATE_IN_REVIEW: _VersionState.ValueType  # 2
+    """A second person is asked to approve it."""
+    VERSION_STATE_APPROVED: _VersionState.ValueType  # 3
+    """Approved."""
+    VERSION_STATE_REJECTED: _VersionState.ValueType  # 4
+    """Refused for good."""
+    VERSION_STATE_REPLACED: _VersionState.ValueType  # 5
+    """Another version was made before this one was approved."""
+
+class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
+    """Where a version stands."""
+
+VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
+"""Not stated."""
+VERSION_STATE_DRAFT: VersionState.ValueType  # 1
+"""Nobody is asked to approve it yet."""
+VERSION_STATE_IN_REVIEW: VersionState.ValueType  # 2
+"""A second person is asked to approve it."""
+VERSION_STATE_APPROVED: VersionState.ValueType  # 3
+"""Approved."""
+VERSION_STATE_REJECTED: VersionState.ValueType  # 4
+"""Refused for good."""
+VERSION_STATE_REPLACED: VersionState.ValueType  # 5
+"""Another version was made before this one was approved."""
+Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
+
 class _ThemeState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -140,6 +176,8 @@ class Theme(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LAUNCH_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Given by the service: "themes/12"."""
     version: _builtins.int
@@ -216,6 +254,14 @@ class Theme(_message.Message):
     def launch_time(self) -> _timestamp_pb2.Timestamp:
         """Given by the service: when it was launched."""
 
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """Given by the service: when it was finished."""
+
+    @_builtins.property
+    def review(self) -> Global___Review:
+        """Given by the service: what became of this version."""
+
     def __init__(
         self,
         *,
@@ -246,16 +292,70 @@ class Theme(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         launch_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        review: Global___Review | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "goal", b"goal", "launch_time", b"launch_time", "priority", b"priority", "schedule", b"schedule", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "finish_time", b"finish_time", "goal", b"goal", "launch_time", b"launch_time", "priority", b"priority", "review", b"review", "schedule", b"schedule", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approved_version", b"approved_version", "audience", b"audience", "author", b"author", "bands", b"bands", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "goal", b"goal", "holdout_share", b"holdout_share", "language", b"language", "launch_failure", b"launch_failure", "launch_time", b"launch_time", "launching", b"launching", "model", b"model", "name", b"name", "offers", b"offers", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "schedule", b"schedule", "state", b"state", "title", b"title", "update_time", b"update_time", "values", b"values", "version", b"version", "waves", b"waves", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approved_version", b"approved_version", "audience", b"audience", "author", b"author", "bands", b"bands", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "finish_time", b"finish_time", "goal", b"goal", "holdout_share", b"holdout_share", "language", b"language", "launch_failure", b"launch_failure", "launch_time", b"launch_time", "launching", b"launching", "model", b"model", "name", b"name", "offers", b"offers", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "review", b"review", "schedule", b"schedule", "state", b"state", "title", b"title", "update_time", b"update_time", "values", b"values", "version", b"version", "waves", b"waves", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Theme: _TypeAlias = Theme  # noqa: Y015
+
+@_typing.final
+class Review(_message.Message):
+    """What became of a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SUBMITTER_FIELD_NUMBER: _builtins.int
+    SUBMIT_TIME_FIELD_NUMBER: _builtins.int
+    REVIEWER_FIELD_NUMBER: _builtins.int
+    REVIEW_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OFFER_VERSIONS_FIELD_NUMBER: _builtins.int
+    state: Global___VersionState.ValueType
+    """Where the version stands."""
+    submitter: _builtins.str
+    """The caller that asked for its approval."""
+    reviewer: _builtins.str
+    """The caller that approved or rejected it."""
+    reason: _builtins.str
+    """Why it was rejected."""
+    @_builtins.property
+    def submit_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def review_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def offer_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The version of each offer, in the order of the theme's offers, whose words are reviewed; empty for drafts."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___VersionState.ValueType = ...,
+        submitter: _builtins.str = ...,
+        submit_time: _timestamp_pb2.Timestamp | None = ...,
+        reviewer: _builtins.str = ...,
+        review_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        offer_versions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["review_time", b"review_time", "submit_time", b"submit_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offer_versions", b"offer_versions", "reason", b"reason", "review_time", b"review_time", "reviewer", b"reviewer", "state", b"state", "submit_time", b"submit_time", "submitter", b"submitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Review: _TypeAlias = Review  # noqa: Y015
 
 @_typing.final
 class Goal(_message.Message):
@@ -487,8 +587,11 @@ class CreateThemeRequest(_message.Message):
 
     THEME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A caller's own key (at most 100 characters): the same key gives the same theme again; empty always makes one."""
+    dry_run: _builtins.bool
+    """Changes nothing; the theme that is answered has no name."""
     @_builtins.property
     def theme(self) -> Global___Theme:
         """What is wanted; what the service gives is not looked at."""
@@ -498,10 +601,11 @@ class CreateThemeRequest(_message.Message):
         *,
         theme: Global___Theme | None = ...,
         request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "theme", b"theme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "request_id", b"request_id", "theme", b"theme"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,22 +636,78 @@ class CreateThemeResponse(_message.Message):
 Global___CreateThemeResponse: _TypeAlias = CreateThemeResponse  # noqa: Y015
 
 @_typing.final
+class UpdateThemeRequest(_message.Message):
+    """Asks for UpdateTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The whole theme as it shall be, with its name and the version it was read in."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateThemeRequest: _TypeAlias = UpdateThemeRequest  # noqa: Y015
+
+@_typing.final
+class UpdateThemeResponse(_message.Message):
+    """Answers UpdateTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme in its new version."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateThemeResponse: _TypeAlias = UpdateThemeResponse  # noqa: Y015
+
+@_typing.final
 class GetThemeRequest(_message.Message):
     """Asks for GetTheme."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"themes/12"."""
+    version: _builtins.int
+    """Which version; 0 for the latest."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -585,19 +745,25 @@ class ListThemesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most; 0 means 50, more than 500 means 500."""
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ThemeState.ValueType]:
+        """Only themes in one of these states; empty for all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___ThemeState.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -615,7 +781,7 @@ class ListThemesResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def themes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Theme]:
-        """Newest first."""
+        """Newest first, each in its latest version."""
 
     def __init__(
         self,
@@ -630,6 +796,234 @@ class ListThemesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListThemesResponse: _TypeAlias = ListThemesResponse  # noqa: Y015
+
+@_typing.final
+class ListThemeVersionsRequest(_message.Message):
+    """Asks for ListThemeVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    page_size: _builtins.int
+    """How many at most; 0 means 50, more than 500 means 500."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListThemeVersionsRequest: _TypeAlias = ListThemeVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListThemeVersionsResponse(_message.Message):
+    """Answers ListThemeVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Theme]:
+        """Newest first: what each said, who wrote it and what became of it."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___Theme] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListThemeVersionsResponse: _TypeAlias = ListThemeVersionsResponse  # noqa: Y015
+
+@_typing.final
+class SubmitThemeRequest(_message.Message):
+    """Asks for SubmitTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CONFIRM_EVERYBODY_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    version: _builtins.int
+    """The version meant, which must be the latest."""
+    confirm_everybody: _builtins.bool
+    """Everybody is really meant, when the audience holds for everybody."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        confirm_everybody: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_everybody", b"confirm_everybody", "dry_run", b"dry_run", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitThemeRequest: _TypeAlias = SubmitThemeRequest  # noqa: Y015
+
+@_typing.final
+class SubmitThemeResponse(_message.Message):
+    """Answers SubmitTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitThemeResponse: _TypeAlias = SubmitThemeResponse  # noqa: Y015
+
+@_typing.final
+class ApproveThemeRequest(_message.Message):
+    """Asks for ApproveTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    version: _builtins.int
+    """The version meant, which must be the latest."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveThemeRequest: _TypeAlias = ApproveThemeRequest  # noqa: Y015
+
+@_typing.final
+class ApproveThemeResponse(_message.Message):
+    """Answers ApproveTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveThemeResponse: _TypeAlias = ApproveThemeResponse  # noqa: Y015
+
+@_typing.final
+class RejectThemeRequest(_message.Message):
+    """Asks for RejectTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    version: _builtins.int
+    """The version meant, which must be the latest."""
+    reason: _builtins.str
+    """What has to be other."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectThemeRequest: _TypeAlias = RejectThemeRequest  # noqa: Y015
+
+@_typing.final
+class RejectThemeResponse(_message.Message):
+    """Answers RejectTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectThemeResponse: _TypeAlias = RejectThemeResponse  # noqa: Y015
 
 @_typing.final
 class SuggestAudienceRequest(_message.Message):
@@ -752,16 +1146,26 @@ class PreviewThemeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    THEME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"themes/12"."""
+    """"themes/12"; either this or `theme`."""
+    version: _builtins.int
+    """Which version; 0 for the latest."""
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """A theme that nobody made yet."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        theme: Global___Theme | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "theme", b"theme", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -813,6 +1217,26 @@ class PreviewThemeResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ReachByChannelEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AUDIENCE_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     HOLDOUT_FIELD_NUMBER: _builtins.int
@@ -820,6 +1244,9 @@ class PreviewThemeResponse(_message.Message):
     EXPECTED_RESPONSES_FIELD_NUMBER: _builtins.int
     EXPECTED_COST_FEN_FIELD_NUMBER: _builtins.int
     PASSED_OVER_FIELD_NUMBER: _builtins.int
+    REACH_BY_CHANNEL_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
     audience: _builtins.int
     """How many people the audience holds."""
     chosen: _builtins.int
@@ -830,6 +1257,8 @@ class PreviewThemeResponse(_message.Message):
     """How many would answer, the sum of their probabilities."""
     expected_cost_fen: _builtins.int
     """What it would cost, in fen."""
+    base: _builtins.int
+    """How many persons there are at all."""
     @_builtins.property
     def pushes_by_channel(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How many would be pushed through each channel."""
@@ -837,6 +1266,14 @@ class PreviewThemeResponse(_message.Message):
     @_builtins.property
     def passed_over(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How many are passed over, by reason."""
+
+    @_builtins.property
+    def reach_by_channel(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many of the audience each channel of the theme could reach, consent not yet asked."""
+
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]:
+        """What the next command on the way to the launch would refuse; empty when nothing."""
 
     def __init__(
         self,
@@ -848,14 +1285,51 @@ class PreviewThemeResponse(_message.Message):
         expected_responses: _builtins.float = ...,
         expected_cost_fen: _builtins.int = ...,
         passed_over: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        reach_by_channel: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        base: _builtins.int = ...,
+        obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "chosen", b"chosen", "expected_cost_fen", b"expected_cost_fen", "expected_responses", b"expected_responses", "holdout", b"holdout", "passed_over", b"passed_over", "pushes_by_channel", b"pushes_by_channel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "base", b"base", "chosen", b"chosen", "expected_cost_fen", b"expected_cost_fen", "expected_responses", b"expected_responses", "holdout", b"holdout", "obstacles", b"obstacles", "passed_over", b"passed_over", "pushes_by_channel", b"pushes_by_channel", "reach_by_channel", b"reach_by_channel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewThemeResponse: _TypeAlias = PreviewThemeResponse  # noqa: Y015
+
+@_typing.final
+class Obstacle(_message.Message):
+    """Something that a command would refuse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    """submit, approve or launch."""
+    reason: _builtins.str
+    """UPPER_SNAKE, the reason of the error."""
+    field: _builtins.str
+    """The field at fault."""
+    message: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "field", b"field", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obstacle: _TypeAlias = Obstacle  # noqa: Y015
 
 @_typing.final
 class LaunchThemeRequest(_message.Message):
@@ -864,16 +1338,20 @@ class LaunchThemeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"themes/12"."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -902,6 +1380,156 @@ class LaunchThemeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LaunchThemeResponse: _TypeAlias = LaunchThemeResponse  # noqa: Y015
+
+@_typing.final
+class PauseThemeRequest(_message.Message):
+    """Asks for PauseTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseThemeRequest: _TypeAlias = PauseThemeRequest  # noqa: Y015
+
+@_typing.final
+class PauseThemeResponse(_message.Message):
+    """Answers PauseTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseThemeResponse: _TypeAlias = PauseThemeResponse  # noqa: Y015
+
+@_typing.final
+class ResumeThemeRequest(_message.Message):
+    """Asks for ResumeTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeThemeRequest: _TypeAlias = ResumeThemeRequest  # noqa: Y015
+
+@_typing.final
+class ResumeThemeResponse(_message.Message):
+    """Answers ResumeTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeThemeResponse: _TypeAlias = ResumeThemeResponse  # noqa: Y015
+
+@_typing.final
+class FinishThemeRequest(_message.Message):
+    """Asks for FinishTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    dry_run: _builtins.bool
+    """Changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishThemeRequest: _TypeAlias = FinishThemeRequest  # noqa: Y015
+
+@_typing.final
+class FinishThemeResponse(_message.Message):
+    """Answers FinishTheme."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def theme(self) -> Global___Theme:
+        """The theme."""
+
+    def __init__(
+        self,
+        *,
+        theme: Global___Theme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["theme", b"theme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishThemeResponse: _TypeAlias = FinishThemeResponse  # noqa: Y015
 
 @_typing.final
 class GetThemeReportRequest(_message.Message):

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class OrchestratorServiceStub:
-    """Themes: whom to push what, when, through which channel, or nobody, and why.
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
     """
 
     def __init__(self, channel):
@@ -41,6 +42,11 @@ class OrchestratorServiceStub:
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeResponse.FromString,
                 _registered_method=True)
+        self.UpdateTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/UpdateTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeResponse.FromString,
+                _registered_method=True)
         self.GetTheme = channel.unary_unary(
                 '/troika.orchestrator.v1.OrchestratorService/GetTheme',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeRequest.SerializeToString,
@@ -50,6 +56,26 @@ class OrchestratorServiceStub:
                 '/troika.orchestrator.v1.OrchestratorService/ListThemes',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesResponse.FromString,
+                _registered_method=True)
+        self.ListThemeVersions = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/ListThemeVersions',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsResponse.FromString,
+                _registered_method=True)
+        self.SubmitTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/SubmitTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeResponse.FromString,
+                _registered_method=True)
+        self.ApproveTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/ApproveTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeResponse.FromString,
+                _registered_method=True)
+        self.RejectTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/RejectTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeResponse.FromString,
                 _registered_method=True)
         self.SuggestAudience = channel.unary_unary(
                 '/troika.orchestrator.v1.OrchestratorService/SuggestAudience',
@@ -65,6 +91,21 @@ class OrchestratorServiceStub:
                 '/troika.orchestrator.v1.OrchestratorService/LaunchTheme',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeResponse.FromString,
+                _registered_method=True)
+        self.PauseTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/PauseTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeResponse.FromString,
+                _registered_method=True)
+        self.ResumeTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/ResumeTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeResponse.FromString,
+                _registered_method=True)
+        self.FinishTheme = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/FinishTheme',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.FromString,
                 _registered_method=True)
         self.GetThemeReport = channel.unary_unary(
                 '/troika.orchestrator.v1.OrchestratorService/GetThemeReport',
@@ -84,7 +125,8 @@ class OrchestratorServiceStub:
 
 
 class OrchestratorServiceServicer:
-    """Themes: whom to push what, when, through which channel, or nobody, and why.
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
     """
 
     def CreateTheme(self, request, context):
@@ -94,8 +136,15 @@ class OrchestratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTheme(self, request, context):
+        """Makes the next version, a draft; an approved version decides on until this one is approved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTheme(self, request, context):
-        """One theme.
+        """One theme, in any of its versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +152,34 @@ class OrchestratorServiceServicer:
 
     def ListThemes(self, request, context):
         """All themes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListThemeVersions(self, request, context):
+        """All versions of a theme, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitTheme(self, request, context):
+        """Asks for a version's approval; refuses what could never be pushed well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveTheme(self, request, context):
+        """Approves a version that somebody else wrote and submitted; it decides from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectTheme(self, request, context):
+        """Refuses a version that somebody else wrote and submitted, for good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +200,29 @@ class OrchestratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LaunchTheme(self, request, context):
-        """Decides for everybody in the audience and hands the pushes over; asking again changes nothing.
+        """Decides for everybody in the audience and hands the pushes over; asking again changes nothing. A theme whose schedule says
+        when it starts is launched by itself then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTheme(self, request, context):
+        """Decides nothing and hands nothing over until the theme is resumed; what waits goes on waiting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTheme(self, request, context):
+        """Goes on after a pause.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishTheme(self, request, context):
+        """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +257,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeResponse.SerializeToString,
             ),
+            'UpdateTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeResponse.SerializeToString,
+            ),
             'GetTheme': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTheme,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeRequest.FromString,
@@ -167,6 +271,26 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.ListThemes,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesResponse.SerializeToString,
+            ),
+            'ListThemeVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListThemeVersions,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsResponse.SerializeToString,
+            ),
+            'SubmitTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeResponse.SerializeToString,
+            ),
+            'ApproveTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeResponse.SerializeToString,
+            ),
+            'RejectTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeResponse.SerializeToString,
             ),
             'SuggestAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.SuggestAudience,
@@ -182,6 +306,21 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.LaunchTheme,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeResponse.SerializeToString,
+            ),
+            'PauseTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeResponse.SerializeToString,
+            ),
+            'ResumeTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeResponse.SerializeToString,
+            ),
+            'FinishTheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishTheme,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.SerializeToString,
             ),
             'GetThemeReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetThemeReport,
@@ -207,7 +346,8 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrchestratorService:
-    """Themes: whom to push what, when, through which channel, or nobody, and why.
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
     """
 
     @staticmethod
@@ -227,6 +367,33 @@ class OrchestratorService:
             '/troika.orchestrator.v1.OrchestratorService/CreateTheme',
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.CreateThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/UpdateTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.UpdateThemeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -281,6 +448,114 @@ class OrchestratorService:
             '/troika.orchestrator.v1.OrchestratorService/ListThemes',
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListThemeVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/ListThemeVersions',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/SubmitTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.SubmitThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/ApproveTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ApproveThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/RejectTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.RejectThemeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -362,6 +637,87 @@ class OrchestratorService:
             '/troika.orchestrator.v1.OrchestratorService/LaunchTheme',
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.LaunchThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/PauseTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.PauseThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/ResumeTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ResumeThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishTheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/FinishTheme',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrchestratorServiceStub:
-    """Themes: whom to push what, when, through which channel, or nobody, and why."""
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,16 +38,34 @@ class OrchestratorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrchestratorServiceAsyncStub: ...
     CreateTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CreateThemeRequest, _orchestrator_service_pb2.CreateThemeResponse]
     """Makes a theme in state DRAFT."""
+    UpdateTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.UpdateThemeRequest, _orchestrator_service_pb2.UpdateThemeResponse]
+    """Makes the next version, a draft; an approved version decides on until this one is approved."""
     GetTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeRequest, _orchestrator_service_pb2.GetThemeResponse]
-    """One theme."""
+    """One theme, in any of its versions."""
     ListThemes: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemesRequest, _orchestrator_service_pb2.ListThemesResponse]
     """All themes, newest first."""
+    ListThemeVersions: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemeVersionsRequest, _orchestrator_service_pb2.ListThemeVersionsResponse]
+    """All versions of a theme, newest first."""
+    SubmitTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SubmitThemeRequest, _orchestrator_service_pb2.SubmitThemeResponse]
+    """Asks for a version's approval; refuses what could never be pushed well."""
+    ApproveTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ApproveThemeRequest, _orchestrator_service_pb2.ApproveThemeResponse]
+    """Approves a version that somebody else wrote and submitted; it decides from now on."""
+    RejectTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.RejectThemeRequest, _orchestrator_service_pb2.RejectThemeResponse]
+    """Refuses a version that somebody else wrote and submitted, for good."""
     SuggestAudience: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SuggestAudienceRequest, _orchestrator_service_pb2.SuggestAudienceResponse]
     """Proposes an audience from the tags that past responders have more often than others."""
     PreviewTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PreviewThemeRequest, _orchestrator_service_pb2.PreviewThemeResponse]
     """What a launch would do now; nothing is stored or sent."""
     LaunchTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.LaunchThemeRequest, _orchestrator_service_pb2.LaunchThemeResponse]
-    """Decides for everybody in the audience and hands the pushes over; asking again changes nothing."""
+    """Decides for everybody in the audience and hands the pushes over; asking again changes nothing. A theme whose schedule says
+    when it starts is launched by itself then.
+    """
+    PauseTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PauseThemeRequest, _orchestrator_service_pb2.PauseThemeResponse]
+    """Decides nothing and hands nothing over until the theme is resumed; what waits goes on waiting."""
+    ResumeTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ResumeThemeRequest, _orchestrator_service_pb2.ResumeThemeResponse]
+    """Goes on after a pause."""
+    FinishTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.FinishThemeRequest, _orchestrator_service_pb2.FinishThemeResponse]
+    """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
     GetThemeReport: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]
     """What came of it so far."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]
@@ -55,21 +75,41 @@ class OrchestratorServiceStub:
 
 @_typing.type_check_only
 class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
-    """Themes: whom to push what, when, through which channel, or nobody, and why."""
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.CreateThemeRequest, _orchestrator_service_pb2.CreateThemeResponse]  # type: ignore[assignment]
     """Makes a theme in state DRAFT."""
+    UpdateTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.UpdateThemeRequest, _orchestrator_service_pb2.UpdateThemeResponse]  # type: ignore[assignment]
+    """Makes the next version, a draft; an approved version decides on until this one is approved."""
     GetTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeRequest, _orchestrator_service_pb2.GetThemeResponse]  # type: ignore[assignment]
-    """One theme."""
+    """One theme, in any of its versions."""
     ListThemes: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemesRequest, _orchestrator_service_pb2.ListThemesResponse]  # type: ignore[assignment]
     """All themes, newest first."""
+    ListThemeVersions: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemeVersionsRequest, _orchestrator_service_pb2.ListThemeVersionsResponse]  # type: ignore[assignment]
+    """All versions of a theme, newest first."""
+    SubmitTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SubmitThemeRequest, _orchestrator_service_pb2.SubmitThemeResponse]  # type: ignore[assignment]
+    """Asks for a version's approval; refuses what could never be pushed well."""
+    ApproveTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ApproveThemeRequest, _orchestrator_service_pb2.ApproveThemeResponse]  # type: ignore[assignment]
+    """Approves a version that somebody else wrote and submitted; it decides from now on."""
+    RejectTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.RejectThemeRequest, _orchestrator_service_pb2.RejectThemeResponse]  # type: ignore[assignment]
+    """Refuses a version that somebody else wrote and submitted, for good."""
     SuggestAudience: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.SuggestAudienceRequest, _orchestrator_service_pb2.SuggestAudienceResponse]  # type: ignore[assignment]
     """Proposes an audience from the tags that past responders have more often than others."""
     PreviewTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PreviewThemeRequest, _orchestrator_service_pb2.PreviewThemeResponse]  # type: ignore[assignment]
     """What a launch would do now; nothing is stored or sent."""
     LaunchTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.LaunchThemeRequest, _orchestrator_service_pb2.LaunchThemeResponse]  # type: ignore[assignment]
-    """Decides for everybody in the audience and hands the pushes over; asking again changes nothing."""
+    """Decides for everybody in the audience and hands the pushes over; asking again changes nothing. A theme whose schedule says
+    when it starts is launched by itself then.
+    """
+    PauseTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.PauseThemeRequest, _orchestrator_service_pb2.PauseThemeResponse]  # type: ignore[assignment]
+    """Decides nothing and hands nothing over until the theme is resumed; what waits goes on waiting."""
+    ResumeTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ResumeThemeRequest, _orchestrator_service_pb2.ResumeThemeResponse]  # type: ignore[assignment]
+    """Goes on after a pause."""
+    FinishTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.FinishThemeRequest, _orchestrator_service_pb2.FinishThemeResponse]  # type: ignore[assignment]
+    """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
     GetThemeReport: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]  # type: ignore[assignment]
     """What came of it so far."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
@@ -78,7 +118,9 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Why a person was or was not pushed."""
 
 class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Themes: whom to push what, when, through which channel, or nobody, and why."""
+    """Themes: whom to push what, when, through which channel, or nobody, and why. Commands with `dry_run` answer with the theme as
+    it would be, refuse what they would refuse, and change nothing.
+    """
 
     @_abc_1.abstractmethod
     def CreateTheme(
@@ -89,12 +131,20 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a theme in state DRAFT."""
 
     @_abc_1.abstractmethod
+    def UpdateTheme(
+        self,
+        request: _orchestrator_service_pb2.UpdateThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.UpdateThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.UpdateThemeResponse]]:
+        """Makes the next version, a draft; an approved version decides on until this one is approved."""
+
+    @_abc_1.abstractmethod
     def GetTheme(
         self,
         request: _orchestrator_service_pb2.GetThemeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.GetThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.GetThemeResponse]]:
-        """One theme."""
+        """One theme, in any of its versions."""
 
     @_abc_1.abstractmethod
     def ListThemes(
@@ -103,6 +153,38 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.ListThemesResponse, _abc.Awaitable[_orchestrator_service_pb2.ListThemesResponse]]:
         """All themes, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListThemeVersions(
+        self,
+        request: _orchestrator_service_pb2.ListThemeVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.ListThemeVersionsResponse, _abc.Awaitable[_orchestrator_service_pb2.ListThemeVersionsResponse]]:
+        """All versions of a theme, newest first."""
+
+    @_abc_1.abstractmethod
+    def SubmitTheme(
+        self,
+        request: _orchestrator_service_pb2.SubmitThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.SubmitThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.SubmitThemeResponse]]:
+        """Asks for a version's approval; refuses what could never be pushed well."""
+
+    @_abc_1.abstractmethod
+    def ApproveTheme(
+        self,
+        request: _orchestrator_service_pb2.ApproveThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.ApproveThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.ApproveThemeResponse]]:
+        """Approves a version that somebody else wrote and submitted; it decides from now on."""
+
+    @_abc_1.abstractmethod
+    def RejectTheme(
+        self,
+        request: _orchestrator_service_pb2.RejectThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.RejectThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.RejectThemeResponse]]:
+        """Refuses a version that somebody else wrote and submitted, for good."""
 
     @_abc_1.abstractmethod
     def SuggestAudience(
@@ -126,7 +208,33 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_service_pb2.LaunchThemeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.LaunchThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.LaunchThemeResponse]]:
-        """Decides for everybody in the audience and hands the pushes over; asking again changes nothing."""
+        """Decides for everybody in the audience and hands the pushes over; asking again changes nothing. A theme whose schedule says
+        when it starts is launched by itself then.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseTheme(
+        self,
+        request: _orchestrator_service_pb2.PauseThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.PauseThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.PauseThemeResponse]]:
+        """Decides nothing and hands nothing over until the theme is resumed; what waits goes on waiting."""
+
+    @_abc_1.abstractmethod
+    def ResumeTheme(
+        self,
+        request: _orchestrator_service_pb2.ResumeThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.ResumeThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.ResumeThemeResponse]]:
+        """Goes on after a pause."""
+
+    @_abc_1.abstractmethod
+    def FinishTheme(
+        self,
+        request: _orchestrator_service_pb2.FinishThemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.FinishThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.FinishThemeResponse]]:
+        """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
 
     @_abc_1.abstractmethod
     def GetThemeReport(

@@ -11,10 +11,13 @@ STATEMENTS = (
     "CREATE TABLE theme (theme_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, version integer NOT NULL,"
     " approved_version integer, owner text NOT NULL, state smallint NOT NULL, salt bytea NOT NULL,"
     " launch_failure text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), launched_at timestamptz,"
-    " CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
+    " finished_at timestamptz, CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
     "CREATE UNIQUE INDEX ix_theme_request_id ON theme (request_id)",
+    "CREATE INDEX ix_theme_under_way ON theme (theme_id) WHERE state BETWEEN 3 AND 5",
     "CREATE TABLE theme_version (theme_id bigint, version integer, definition jsonb NOT NULL,"
     " offer_versions integer[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
+    " state smallint NOT NULL, submitter text NOT NULL, submitted_at timestamptz, reviewer text NOT NULL,"
+    " reviewed_at timestamptz, reason text NOT NULL,"
     " CONSTRAINT pk_theme_version PRIMARY KEY (theme_id, version))",
     "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, frequency_cap integer NOT NULL,"
     " traceparent text NOT NULL, planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",

@@ -1,0 +1,110 @@
+"""What a theme would do now, at whatever stage it is; nothing is kept or sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from chassis.errors import TroikaError
+from services.orchestrator import planning
+from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
+from services.orchestrator.handlers import Room
+from services.orchestrator.themes import states
+from services.orchestrator.themes.checking import audience_obstacle, offer_obstacles, offers_for
+from services.orchestrator.themes.states import Theme, VersionState
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Something that the next command on the way to the launch would refuse."""
+
+    command: str
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a launch would do now."""
+
+    audience: int
+    base: int
+    reach_by_channel: dict[str, int]
+    chosen: int
+    holdout: int
+    pushes_by_channel: dict[str, int]
+    expected_responses: float
+    expected_cost_fen: int
+    passed_over: dict[str, int]
+    obstacles: tuple[Obstacle, ...]
+
+
+async def preview_theme(room: Room, theme: Theme) -> Preview:
+    """Decides as a launch of this version would, and keeps nothing."""
+    stated, settings = theme.definition, room.settings
+    size, base = await room.tags.sizes(stated.audience, "theme.audience")
+    audience = await planning.gather(room.tags, room.scoring, stated)
+    async with room.database.read() as uow:
+        decided = await planning.decide_for(
+            uow,
+            audience,
+            theme,
+            datetime.now(UTC),
+            frequency_cap=settings.frequency_cap,
+            window=settings.frequency_window(),
+            regimes=settings.consent_regimes,
+        )
+    plan = decided.plan
+    pushed = plan.outcome == PUSH
+    by_channel = {name: int((pushed & (plan.channel == code)).sum()) for code, name in enumerate(CHANNELS)}
+    by_outcome = np.bincount(plan.outcome, minlength=len(OUTCOMES)).tolist()
+    costs = stated.budget.unit_cost_fen
+    return Preview(
+        audience=len(audience.person_id),
+        base=base,
+        reach_by_channel={
+            name: int((audience.channels >> np.uint8(CHANNELS.index(name)) & 1).sum()) for name in stated.channels
+        },
+        chosen=by_outcome[PUSH] + by_outcome[HOLDOUT],
+        holdout=by_outcome[HOLDOUT],
+        pushes_by_channel={name: count for name, count in by_channel.items() if count},
+        expected_responses=float(audience.probability[pushed].sum()),
+        expected_cost_fen=sum(count * costs.get(name, 0) for name, count in by_channel.items()),
+        passed_over={OUTCOMES[code]: n for code, n in enumerate(by_outcome) if n and code not in (PUSH, HOLDOUT)},
+        obstacles=tuple([each async for each in obstacles(room, theme, size, base)]),
+    )
+
+
+async def obstacles(room: Room, theme: Theme, size: int, base: int) -> AsyncIterator[Obstacle]:
+    """What the next command would refuse, of what hangs on the version and on the world, not on who commands."""
+    stated, now = theme.definition, datetime.now(UTC)
+    match theme.review.state:
+        case VersionState.DRAFT:
+            command = "submit"
+        case VersionState.IN_REVIEW:
+            command = "approve"
+        case VersionState.APPROVED if theme.launched_at is None:
+            command = "launch"
+        case _:
+            return
+    try:
+        async with room.database.read() as uow:
+            offers = await offers_for(uow, stated, theme.offer_versions)
+        faults: list[TroikaError | None] = list(offer_obstacles(stated, offers, room.settings.clock(), now))
+    except TroikaError as error:
+        faults = [error]
+    if command == "submit":
+        faults.append(audience_obstacle(size, base, confirm_everybody=False))
+    try:
+        states.check_time(stated, now)
+        if command == "launch":
+            states.launched(replace(theme, approved_version=theme.version), now)
+    except TroikaError as error:
+        faults.append(error)
+    for fault in faults:
+        if fault is not None:
+            yield Obstacle(command, fault.reason, fault.field or "", fault.message)
