@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
+from troika.orchestrator.v1.decide_service_pb2_grpc import add_DecisionServiceServicer_to_server
 from troika.orchestrator.v1.experiment_service_pb2_grpc import add_ExperimentServiceServicer_to_server
 from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
@@ -18,9 +20,14 @@ from services.orchestrator.experiments.handlers import Laboratory
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
+from services.orchestrator.offers import hearing
 from services.orchestrator.offers.catalogue import Catalogue
+from services.orchestrator.offers.deciding import Decider
+from services.orchestrator.offers.learning import Learner
+from services.orchestrator.offers.stockroom import Stockroom
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
+from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
@@ -38,10 +45,21 @@ async def serve(settings: Settings) -> None:
         runtime.spawn(ThemeClock(room).run(), "themes-clock")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
         experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))
+        runtime.consumes(hearing.consumer(settings.offer_successes))
+        stockroom = Stockroom(runtime.database, tags, settings)
+        decider = Decider(runtime.database, stockroom, settings)
+        runtime.spawn(stockroom.follow(), "offers")
+        runtime.spawn(stockroom.watch_members(), "offer-audiences")
+        for lane in decider.lanes():
+            runtime.spawn(lane, "offer-decisions")
+        keep = timedelta(days=settings.offer_log_days)
+        learner = Learner(runtime.database, settings.decide_refresh_s, keep, settings.offer_late_s)
+        runtime.spawn(learner.run(), "offer-learner")
 
         def register(server: grpc.aio.Server) -> None:
             add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server)
             add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
+            add_DecisionServiceServicer_to_server(DecisionRpc(decider), server)
             add_ExperimentServiceServicer_to_server(experiments, server)
 
         await runtime.serve(settings.allowed_callers(), register)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -29,6 +30,33 @@ class Settings(ChassisSettings):
         frozenset({"operator", "approver"}),
         description="Who may approve or reject a version of a theme that somebody else wrote and submitted, as JSON list.",
     )
+    decision_callers: frozenset[str] = Field(
+        frozenset({"operator", "touchpoints"}), description="Who may ask which offer to show in a slot, as JSON list."
+    )
+    decide_refresh_s: float = Field(
+        1.0, gt=0, description="How often a process looks for changed offers, slot rules, themes and what was learnt."
+    )
+    decide_audience_age_s: float = Field(
+        10, gt=0, description="Audiences of offers are read anew after this long, content words of persons after six times it."
+    )
+    decide_audience_most_s: float = Field(
+        300, gt=0, description="An audience that could not be read for longer than this has no members for a slot."
+    )
+    offer_cap: int = Field(20, ge=1, description="How often a slot shows one person the same offer within the window.")
+    offer_cap_days: float = Field(7, gt=0, le=365, description="Length of that window.")
+    offer_window_minutes: float = Field(
+        60, gt=0, le=525_600, description="How long after an offer was shown what comes of it counts."
+    )
+    offer_late_s: float = Field(
+        60, ge=0, description="So much later an offer's outcomes are counted; what comes later still is added to them."
+    )
+    offer_successes: frozenset[Literal["opened", "clicked", "answered", "declined"]] = Field(
+        frozenset({"clicked", "answered"}), description="Which outcomes make a shown offer a success, as JSON list."
+    )
+    offer_value_fen: int = Field(
+        100, ge=1, description="What a success of an offer is worth beside those of themes that state a value."
+    )
+    offer_log_days: float = Field(400, gt=0, description="How long decisions about offers are kept.")
     frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
     frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
     # Providers accept marketing 08:00 to 22:00 at best (CONVENTIONS 6); we keep an hour's distance on both sides.
@@ -74,6 +102,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.orchestrator.v1.DecisionService": self.decision_callers,
             "troika.orchestrator.v1.ExperimentService": self.experiment_callers,
             "troika.orchestrator.v1.OfferService": self.offer_callers,
         }

@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from chassis.db import new_metadata
 from services.orchestrator.journeys import tables as journey_tables
 from services.orchestrator.leads import tables as lead_tables
+from services.orchestrator.offers import tables as decision_tables
 
 metadata = new_metadata("orchestrator")
 
@@ -286,6 +287,8 @@ Table(
     Column("author", Text, nullable=False),
     Column("stated_at", MOMENT, nullable=False, server_default=func.now()),
 )
+
+decision_tables.add_tables(metadata)
 
 lead_tables.add_tables(metadata)
 

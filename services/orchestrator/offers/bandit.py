@@ -26,11 +26,12 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _REACH: Final = 6.0
-_TABLE: Final = np.linspace(-_REACH, _REACH, 4097)
-_NORMAL: Final = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in _TABLE.tolist()])
+_STEPS: Final = 4096
+_NORMAL: Final = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in np.linspace(-_REACH, _REACH, _STEPS + 1).tolist()])
+_TINY: Final = 1e-300
+_LOG_NORMAL: Final = np.log(np.maximum(_NORMAL, _TINY))
 # Cells of the quadrature; 128 keep chances of 200 offers within 0.01 (tests/unit/orchestrator/test_bandit.py).
 _CELLS: Final = 128
-_TINY: Final = 1e-300
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Tuning:
 
 
 class Bandit:
-    """Linear Thompson sampling over offers 0…k-1 and contexts of `features` numbers, the first of them always 1."""
+    """Linear Thompson sampling over offers 0…k-1 and contexts of `features` numbers, the first of them always 1.
+
+    Contexts are (n, features), or (n, k, features) where what is known depends on the offer, too.
+    """
 
     def __init__(self, features: int, content: Sequence[Set[str]], tuning: Tuning | None = None) -> None:
         """`content`: each offer's content tags."""
@@ -66,13 +70,21 @@ class Bandit:
         self._kinship = kinship(content)
         self._fitted: tuple[Floats, Floats] | None = None
 
+    @classmethod
+    def of(cls, content: Sequence[Set[str]], outer: Floats, rewarded: Floats, tuning: Tuning | None = None) -> Bandit:
+        """A bandit with sums that were kept elsewhere: of x x' (k, features, features) and of r x (k, features)."""
+        bandit = cls(outer.shape[2], content, tuning)
+        # The first feature is always 1, so that its sum of r x counts the successes.
+        bandit._outer, bandit._rewarded, bandit._successes = outer, rewarded, rewarded[:, 0].copy()
+        return bandit
+
     @property
     def seen(self) -> Floats:
         """How many outcomes each offer has."""
         return self._outer[:, 0, 0].copy()
 
     def learn(self, offers: Ints, contexts: Floats, rewards: Floats) -> None:
-        """Adds outcomes; contexts (n, features), rewards 0 or 1."""
+        """Adds outcomes; contexts (n, features) as they were for the offers shown, rewards 0 or 1."""
         np.add.at(self._outer, offers, contexts[:, :, None] * contexts[:, None, :])
         np.add.at(self._rewarded, offers, contexts * rewards[:, None])
         np.add.at(self._successes, offers, rewards)
@@ -105,19 +117,29 @@ class Bandit:
     def believed(self, contexts: Floats) -> tuple[Floats, Floats]:
         """(mean, standard deviation) of each offer's rate in each context, both (n, k)."""
         mean, covariance = self.weights()
+        if contexts.ndim == 3:
+            variance = np.einsum("nkd,kde,nke->nk", contexts, covariance, contexts, optimize=True)
+            return np.einsum("nkd,kd->nk", contexts, mean), np.sqrt(variance)
         variance = np.einsum("nd,kde,ne->nk", contexts, covariance, contexts, optimize=True)
         return contexts @ mean.T, np.sqrt(variance)
 
-    def propensities(self, contexts: Floats, eligible: Flags) -> Floats:
+    def propensities(self, contexts: Floats, eligible: Flags, values: Floats | None = None) -> Floats:
         """The chance of each offer in each context, (n, k): rows sum to 1, 0 for who is not eligible, else at least the floor.
 
-        `eligible`: (n, k) or (k,). Raises ValueError for a context without any eligible offer.
+        `eligible`: (n, k) or (k,); `values`: what a success of each offer is worth, (k,), alike when not given.
+        Raises ValueError for a context without any eligible offer.
         """
         mean, spread = self.believed(contexts)
-        eligible = np.broadcast_to(eligible, mean.shape)
-        if not eligible.any(axis=1).all():
-            raise ValueError("a context without an eligible offer")
-        return lift(best_chances(mean, spread, eligible), eligible, self.tuning.floor, self.tuning.most_exploration)
+        return chances_of(mean, spread, np.broadcast_to(eligible, mean.shape), values, self.tuning)
+
+
+def chances_of(mean: Floats, spread: Floats, eligible: Flags, values: Floats | None, tuning: Tuning) -> Floats:
+    """The policy: chances from what is believed of the rates, all (n, k); see Bandit.propensities."""
+    if not eligible.any(axis=1).all():
+        raise ValueError("a context without an eligible offer")
+    if values is not None:
+        mean, spread = mean * values, spread * values
+    return lift(best_chances(mean, spread, eligible), eligible, tuning.floor, tuning.most_exploration)
 
 
 def kinship(content: Sequence[Set[str]]) -> Floats:
@@ -133,28 +155,33 @@ def kinship(content: Sequence[Set[str]]) -> Floats:
 def best_chances(mean: Floats, spread: Floats, eligible: Flags) -> Floats:
     """P(offer has the highest of independent normal values), all (n, k).
 
-    The sum over cells of P(it lies in the cell) times P(all others lie below), each the mean of both edges; rows sum to 1.
+    The sum over cells of P(it lies in the cell) times P(all others lie below the cell's middle); rows sum to 1.
     Below the lower end of the best one nobody is the best.
     """
     lowest = np.where(eligible, mean - 4 * spread, -np.inf).max(axis=1)
     highest = np.where(eligible, mean + 4 * spread, -np.inf).max(axis=1)
-    edges = np.linspace(lowest, highest, _CELLS + 1, axis=1)
-    at_edges = _below(edges, mean, spread)
-    within = np.diff(at_edges, axis=1)
-    middle = (at_edges[:, 1:] + at_edges[:, :-1]) / 2
-    below = np.where(eligible[:, None, :], np.log(np.maximum(middle, _TINY)), 0.0)
-    others = np.exp(np.minimum(below.sum(axis=2, keepdims=True) - below, 0.0))
-    chances: Floats = np.where(eligible, (within * others).sum(axis=1), 0.0)
-    chances += np.where(eligible, _TINY, 0.0)
+    # Whoever reaches up to nobody's lower end, anywhere, costs no more than this look.
+    near = np.flatnonzero((eligible & (mean + 4 * spread >= lowest[:, None])).any(axis=0))
+    chances = np.zeros(mean.shape)
+    chances[:, near] = _compete(lowest, highest, mean[:, near], spread[:, near], eligible[:, near])
+    chances = np.where(eligible, chances + _TINY, 0.0)
     scaled: Floats = chances / chances.sum(axis=1, keepdims=True)
     return scaled
 
 
-def _below(points: Floats, mean: Floats, spread: Floats) -> Floats:
-    """P(value < point): points (n, g), mean and spread (n, k) give (n, g, k)."""
-    z = (points[:, :, None] - mean[:, None, :]) / np.maximum(spread, 1e-12)[:, None, :]
-    below: Floats = np.interp(z, _TABLE, _NORMAL)
-    return below
+def _compete(lowest: Floats, highest: Floats, mean: Floats, spread: Floats, eligible: Flags) -> Floats:
+    """Chances of those who have any, not scaled. The normal distribution is looked up, to 0.0006."""
+    edges = np.linspace(lowest, highest, _CELLS + 1, axis=1)
+    scale = _STEPS / (2 * _REACH) / np.maximum(spread, 1e-12)
+    place = edges[:, :, None] * scale[:, None, :] + (_STEPS / 2 + 0.5 - mean * scale)[:, None, :]
+    at = np.clip(place, 0, _STEPS, out=place).astype(np.int32)
+    within = np.diff(_NORMAL[at], axis=1)
+    below = _LOG_NORMAL[(at[:, 1:] + at[:, :-1]) >> 1]
+    below *= eligible[:, None, :]
+    others = below.sum(axis=2, keepdims=True) - below
+    within *= np.exp(np.minimum(others, 0.0, out=others), out=others)
+    found: Floats = within.sum(axis=1)
+    return found
 
 
 def lift(chances: Floats, eligible: Flags, floor: float, most_exploration: float) -> Floats:

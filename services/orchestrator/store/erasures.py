@@ -4,6 +4,7 @@ Of a decision stays what the theme's report counts: outcome, channel, band of th
 far the push came, whether the goal was reached. Without it the rates of a finished experiment would change, and with them its
 verdict. The row stands under a number below 0 that means nobody, its push under a new random id, its moments as days; place,
 dealer, channels, probability and the score itself are gone. A push that was not handed over is dropped (outcome "erased").
+Decisions of slots are deleted: what was learnt from them is sums over many.
 Exposures to experiments and the events they measure are deleted: an experiment counts on without the person.
 """
 
@@ -121,6 +122,7 @@ class ErasureStore:
             " OR survivor_id = ANY(CAST(:persons AS bigint[]))",
             persons=persons,
         )
+        await self._uow.execute("DELETE FROM offer_decision WHERE person_id = ANY(CAST(:persons AS bigint[]))", persons=persons)
         # By experiment, because exposures are found by experiment and person.
         await self._uow.execute(
             "DELETE FROM exposure x USING experiment e, unnest(CAST(:persons AS bigint[])) AS gone"

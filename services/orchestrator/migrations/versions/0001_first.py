@@ -74,6 +74,24 @@ STATEMENTS = (
     "CREATE TABLE slot_rules (slot text, version integer NOT NULL, pinned bigint[] NOT NULL, excluded bigint[] NOT NULL,"
     " ordered bigint[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
     " CONSTRAINT pk_slot_rules PRIMARY KEY (slot))",
+    "CREATE TABLE offer_decision (decision_id bytea, person_id bigint NOT NULL, slot text NOT NULL, channel text NOT NULL,"
+    " language text NOT NULL, offer_id bigint NOT NULL, offer_version integer NOT NULL, why smallint NOT NULL,"
+    " propensity double precision NOT NULL, rate double precision NOT NULL, sd double precision NOT NULL,"
+    " matched double precision NOT NULL, arms_id bigint NOT NULL, learnt bigint NOT NULL, codes bytea NOT NULL,"
+    " active bytea NOT NULL, words jsonb NOT NULL, decided_at timestamptz NOT NULL, due_at timestamptz NOT NULL,"
+    " outcomes smallint NOT NULL, rewarded_at timestamptz, state smallint NOT NULL,"
+    " CONSTRAINT pk_offer_decision PRIMARY KEY (decision_id))",
+    "CREATE INDEX ix_offer_decision_person_id ON offer_decision (person_id, decided_at)",
+    "CREATE INDEX ix_offer_decision_due_at ON offer_decision (due_at)",
+    "CREATE INDEX ix_offer_decision_waiting ON offer_decision (due_at) WHERE state = 1",
+    "CREATE INDEX ix_offer_decision_won_late ON offer_decision (decision_id) WHERE state = 2 AND rewarded_at IS NOT NULL",
+    "CREATE TABLE offer_arms (arms_id bigint GENERATED ALWAYS AS IDENTITY, fingerprint bytea NOT NULL,"
+    " offers bigint[] NOT NULL, content jsonb NOT NULL, made_at timestamptz NOT NULL DEFAULT now(),"
+    " CONSTRAINT pk_offer_arms PRIMARY KEY (arms_id))",
+    "CREATE UNIQUE INDEX ix_offer_arms_fingerprint ON offer_arms (fingerprint)",
+    "CREATE TABLE offer_sums (offer_id bigint, version bigint NOT NULL, outer_sum bytea NOT NULL, reward_sum bytea NOT NULL,"
+    " CONSTRAINT pk_offer_sums PRIMARY KEY (offer_id))",
+    "CREATE INDEX ix_offer_sums_version ON offer_sums (version)",
     "CREATE TABLE journey (journey_id bigint GENERATED ALWAYS AS IDENTITY, request_id text, state smallint NOT NULL,"
     " version integer NOT NULL, running_version integer, salt bytea NOT NULL, created_at timestamptz NOT NULL DEFAULT"
     " now(), started_at timestamptz, finished_at timestamptz, CONSTRAINT pk_journey PRIMARY KEY (journey_id))",
