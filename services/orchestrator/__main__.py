@@ -31,6 +31,7 @@ from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.themes import command as theme_command
 from services.orchestrator.themes.clock import ThemeClock
 
 
@@ -67,7 +68,8 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Entry point."""
-    run.main("orchestrator", Settings, Path(__file__).parent / "migrations", serve, experiment_command.VERBS)
+    verbs = (*experiment_command.VERBS, *theme_command.VERBS)
+    run.main("orchestrator", Settings, Path(__file__).parent / "migrations", serve, verbs)
 
 
 if __name__ == "__main__":

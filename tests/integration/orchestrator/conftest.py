@@ -40,6 +40,7 @@ class House:
     people: People
     call: Any
     second: Any
+    target: str
 
     @property
     def database(self) -> Database:
@@ -175,7 +176,7 @@ async def open_house(databases: DatabaseFactory, people: People, **changes: Any)
             OrchestratorServiceStub(await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", caller, SECRET)))
             for caller in ("operator", "approver")
         ]
-        yield House(room, people, *stubs)
+        yield House(room, people, *stubs, f"127.0.0.1:{port}")
 
 
 @pytest.fixture

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import random
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
+import orjson
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,10 +23,11 @@ from chassis.testing import DatabaseFactory
 from services.orchestrator.launching import Launcher
 from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.offers.definitions import OfferId, Variant
+from services.orchestrator.themes import command
 from services.orchestrator.themes.clock import ThemeClock
 from tests.integration.orchestrator.conftest import House, offer, open_house
 from tests.integration.orchestrator.test_rpc import INVALID, refusal
-from tests.integration.orchestrator.world import People
+from tests.integration.orchestrator.world import SECRET, People
 
 PRECONDITION, DENIED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED
 DAY = timedelta(days=1)
@@ -362,3 +368,45 @@ async def test_whatever_is_commanded_only_what_a_second_person_approved_decides(
             assert book.approved and theme.state >= pb.THEME_STATE_RUNNING
     async with house.transaction() as uow:
         await uow.execute("UPDATE launch SET finished_at = COALESCE(finished_at, now())")
+
+
+async def test_the_command_line_does_what_the_door_does(
+    house: House, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokens = {}
+    for person in ("operator", "approver"):
+        tokens[person] = tmp_path / f"{person}.token"
+        tokens[person].write_text(f"{person}.{SECRET}\n")
+
+    async def run(person: str, *words: str) -> tuple[int, str]:
+        parser = argparse.ArgumentParser()
+        command.arguments(parser)
+        flags = parser.parse_args([*words, "--target", house.target, "--token-file", str(tokens[person])])
+        code = await asyncio.to_thread(command.run, flags)
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    name = await house.make()
+    number = name.removeprefix("themes/")
+    assert (1, "NOT_APPROVED (name): no version of themes/1 is approved\n") == await run("operator", "launch", name)
+    code, told = await run("operator", "submit", number, "--dry-run")
+    assert (0, True) == (code, "in_review" in told)
+    assert 0 == (await run("operator", "submit", number))[0]
+    code, told = await run("operator", "approve", number)
+    assert (1, True) == (code, told.startswith("SAME_PERSON (version): "))
+    assert 0 == (await run("approver", "approve", number))[0]
+    code, told = await run("operator", "show", number, "--json")
+    shown = orjson.loads(told)
+    assert (0, "THEME_STATE_APPROVED", "approver") == (code, shown["state"], shown["review"]["reviewer"])
+    code, told = await run("operator", "preview", number)
+    assert (0, True) == (code, "300 chosen" in told)
+    code, told = await run("operator", "list", "--state", "approved")
+    assert (0, True) == (code, "Spring service" in told)
+    assert (0, "none\n") == await run("operator", "list", "--state", "paused")
+    assert 0 == (await run("operator", "launch", number))[0]
+    code, told = await run("operator", "pause", number)
+    assert (0, True) == (code, "paused" in told and "launch is under way" in told)
+    assert 0 == (await run("operator", "resume", number))[0]
+    assert 0 == (await run("operator", "finish", number))[0]
+    code, told = await run("operator", "show", number, "--versions")
+    assert (0, True) == (code, "approved" in told and "reviewed by approver" in told)

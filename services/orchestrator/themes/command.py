@@ -1,0 +1,213 @@
+"""`troika orchestrator themes …`: asks a running service over gRPC, in the name of whose token is shown."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
+from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+
+from chassis import rpc
+from chassis.run import PlainVerb
+
+TIMEOUT_S: Final = 120.0
+_STATES: Final = {name.removeprefix("THEME_STATE_").lower(): number for name, number in pb.ThemeState.items() if number}
+_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+Ask = Callable[[Any, argparse.Namespace], Awaitable[Message]]
+
+
+async def _list(stub: Any, flags: argparse.Namespace) -> Message:
+    states = [_STATES[flags.state]] if flags.state else []
+    answer: Message = await stub.ListThemes(pb.ListThemesRequest(page_size=flags.limit, states=states), timeout=TIMEOUT_S)
+    return answer
+
+
+async def _show(stub: Any, flags: argparse.Namespace) -> Message:
+    if flags.versions:
+        asked: Message = await stub.ListThemeVersions(pb.ListThemeVersionsRequest(name=flags.theme), timeout=TIMEOUT_S)
+        return asked
+    return await _get(stub, flags, flags.version)
+
+
+async def _get(stub: Any, flags: argparse.Namespace, version: int = 0) -> pb.Theme:
+    request = pb.GetThemeRequest(name=flags.theme, version=version)
+    theme: pb.Theme = (await stub.GetTheme(request, timeout=TIMEOUT_S)).theme
+    return theme
+
+
+async def _preview(stub: Any, flags: argparse.Namespace) -> Message:
+    request = pb.PreviewThemeRequest(name=flags.theme, version=flags.version)
+    answer: Message = await stub.PreviewTheme(request, timeout=TIMEOUT_S)
+    return answer
+
+
+def _command(verb: str, *, versioned: bool = False) -> Ask:
+    """A command on one theme; without a stated version it is the latest one that is meant."""
+
+    async def ask(stub: Any, flags: argparse.Namespace) -> Message:
+        fields: dict[str, Any] = {"name": flags.theme, "dry_run": flags.dry_run}
+        if versioned:
+            fields["version"] = flags.version or (await _get(stub, flags)).version
+        for name in ("reason", "confirm_everybody"):
+            if name in flags:
+                fields[name] = getattr(flags, name)
+        answer = await getattr(stub, f"{verb}Theme")(getattr(pb, f"{verb}ThemeRequest")(**fields), timeout=TIMEOUT_S)
+        theme: Message = answer.theme
+        return theme
+
+    return ask
+
+
+def in_words(answer: Message) -> str:
+    """What people read."""
+    match answer:
+        case pb.Theme():
+            return "\n".join(_lines(answer))
+        case pb.PreviewThemeResponse():
+            return "\n".join(_preview_lines(answer))
+        case pb.ListThemeVersionsResponse():
+            return "\n".join(map(_version_line, answer.versions))
+        case pb.ListThemesResponse():
+            return "\n".join(map(_line, answer.themes)) or "none"
+        case _:
+            return str(answer)
+
+
+def _line(theme: pb.Theme) -> str:
+    return f"{theme.name:<12} {_word(pb.ThemeState.Name(theme.state)):<10} {theme.title}"
+
+
+def _version_line(theme: pb.Theme) -> str:
+    review = theme.review
+    told = f"{theme.version:>3} {_word(pb.VersionState.Name(review.state)):<10} {_moment(theme.update_time)} by {theme.author}"
+    if review.reviewer:
+        told += f", reviewed by {review.reviewer}"
+    return told + (f": {review.reason}" if review.reason else "")
+
+
+def _lines(theme: pb.Theme) -> list[str]:
+    told = [_line(theme), _version_line(theme)]
+    if theme.approved_version:
+        told.append(f"version {theme.approved_version} decides" + (", its launch is under way" if theme.launching else ""))
+    if theme.launch_failure:
+        told.append(f"the last launch was given up: {theme.launch_failure}")
+    told.append(f"for {theme.audience}")
+    told.append(f"{', '.join(theme.offers)} in {theme.language}, {theme.purpose}")
+    told += [f"from score {band.from_score:g}: {', '.join(band.channels) or 'nobody'}" for band in theme.bands]
+    told.append(
+        f"at most {theme.budget.max_contacts} contacts, {theme.budget.max_calls} calls; {theme.holdout_share:.0%} kept out"
+    )
+    return told
+
+
+def _preview_lines(preview: pb.PreviewThemeResponse) -> list[str]:
+    told = [
+        f"{preview.audience} of {preview.base} persons in the audience",
+        f"{preview.chosen} chosen, {preview.holdout} of them kept out",
+        *(f"{channel}: {n} pushes of {preview.reach_by_channel[channel]} it could reach" for channel, n in _sorted(preview)),
+        *(f"passed over: {n} {reason}" for reason, n in sorted(preview.passed_over.items(), key=lambda item: -item[1])),
+        f"{preview.expected_responses:.0f} responses expected for {preview.expected_cost_fen / 100:.2f} yuan",
+    ]
+    return told + [f"{o.command} would refuse: {o.reason} ({o.field}): {o.message}" for o in preview.obstacles]
+
+
+def _sorted(preview: pb.PreviewThemeResponse) -> list[tuple[str, int]]:
+    return [(channel, preview.pushes_by_channel.get(channel, 0)) for channel in sorted(preview.reach_by_channel)]
+
+
+def _word(name: str) -> str:
+    return name.removeprefix("THEME_STATE_").removeprefix("VERSION_STATE_").lower()
+
+
+def _moment(stamp: Timestamp) -> str:
+    moment: datetime = stamp.ToDatetime()
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Connects, asks, and says in one line what was refused; 1 then."""
+    try:
+        token = flags.token_file.read_text() if flags.token_file else os.environ.get("TROIKA_TOKEN", "")
+    except OSError as error:
+        sys.stderr.write(f"TOKEN_NOT_READ: {error}\n")
+        return 1
+    caller, _, secret = token.strip().partition(".")
+    return asyncio.run(_asked(flags, caller, secret))
+
+
+async def _asked(flags: argparse.Namespace, caller: str, secret: str) -> int:
+    async with rpc.connect(flags.target, caller, secret) as channel:
+        try:
+            answer = await flags.ask(OrchestratorServiceStub(channel), flags)
+        except grpc.aio.AioRpcError as error:
+            reason, field = rpc.reason_of(error)
+            about = f" ({field})" if field else ""
+            if not reason and error.code() in _SILENT:
+                reason, about = "ORCHESTRATOR_UNAVAILABLE", f" ({flags.target})"
+            sys.stderr.write(f"{reason or error.code().name}{about}: {error.details()}\n")
+            return 1
+    if flags.json:
+        told = MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    else:
+        told = in_words(answer)
+    sys.stdout.write(told + "\n")
+    return 0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    actions = parser.add_subparsers(dest="action", required=True)
+
+    def action(name: str, about: str, ask: Ask) -> argparse.ArgumentParser:
+        found = actions.add_parser(name, help=about)
+        target = os.environ.get("TROIKA_ORCHESTRATOR_TARGET", "127.0.0.1:7004")
+        found.add_argument("--target", default=target, help="host:port of the gRPC door; TROIKA_ORCHESTRATOR_TARGET")
+        found.add_argument("--token-file", type=Path, help="file with CALLER.TOKEN of who commands; else TROIKA_TOKEN")
+        found.add_argument("--json", action="store_true", help="for programs")
+        found.set_defaults(ask=ask)
+        if name != "list":
+            found.add_argument("theme", help="themes/12", type=lambda text: f"themes/{text.removeprefix('themes/')}")
+        return found
+
+    listing = action("list", "themes, newest first", _list)
+    listing.add_argument("--state", choices=sorted(_STATES), default="")
+    listing.add_argument("--limit", type=int, default=50)
+    show = action("show", "one theme, or all its versions", _show)
+    show.add_argument("--versions", action="store_true", help="who wrote each, and what became of it")
+    show.add_argument("--version", type=int, default=0, help="default: the latest")
+    preview = action("preview", "what it would do now, and what the next command would refuse", _preview)
+    preview.add_argument("--version", type=int, default=0, help="default: the latest")
+    for verb, about in (
+        ("submit", "ask for a version's approval"),
+        ("approve", "approve what somebody else wrote and submitted"),
+        ("reject", "refuse what somebody else wrote and submitted"),
+    ):
+        command = action(verb, about, _command(verb.capitalize(), versioned=True))
+        command.add_argument("--version", type=int, default=0, help="default: the latest")
+        command.add_argument("--dry-run", action="store_true", help="change nothing")
+        if verb == "submit":
+            command.add_argument("--confirm-everybody", action="store_true", help="everybody is really meant")
+        if verb == "reject":
+            command.add_argument("--reason", required=True, help="what has to be other")
+    for verb, about in (
+        ("launch", "decide for everybody in the audience"),
+        ("pause", "decide nothing until it is resumed"),
+        ("resume", "go on after a pause"),
+        ("finish", "end it for good"),
+    ):
+        action(verb, about, _command(verb.capitalize())).add_argument("--dry-run", action="store_true", help="change nothing")
+
+
+VERBS = (PlainVerb("themes", "list, review, launch, pause and finish themes of a running service", run, arguments),)
