@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 from troika.orchestrator.v1.decide_service_pb2_grpc import add_DecisionServiceServicer_to_server
 from troika.orchestrator.v1.experiment_service_pb2_grpc import add_ExperimentServiceServicer_to_server
+from troika.orchestrator.v1.lead_service_pb2_grpc import add_LeadServiceServicer_to_server
 from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
 
@@ -20,6 +21,8 @@ from services.orchestrator.experiments.handlers import Laboratory
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
+from services.orchestrator.leads.assigning import Distributor
+from services.orchestrator.leads.handlers import Counter
 from services.orchestrator.offers import hearing
 from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.offers.deciding import Decider
@@ -29,8 +32,10 @@ from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
 from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
+from services.orchestrator.rpc_leads import LeadRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.targets.scoring_door import RankingDoor
 from services.orchestrator.themes import command as theme_command
 from services.orchestrator.themes.clock import ThemeClock
 
@@ -41,7 +46,7 @@ async def serve(settings: Settings) -> None:
         tags, scoring = Tags(runtime.client(settings.tags_target)), Scoring(runtime.client(settings.scoring_target))
         room = Room(runtime.database, tags, scoring, settings)
         await runtime.publishes(*events.STREAMS)
-        runtime.consumes(*consumers())
+        runtime.consumes(*consumers(settings.stages(), settings.consent_regimes))
         runtime.spawn(Launcher(room).run(), "launcher")
         runtime.spawn(ThemeClock(room).run(), "themes-clock")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
@@ -57,8 +62,13 @@ async def serve(settings: Settings) -> None:
         learner = Learner(runtime.database, settings.decide_refresh_s, keep, settings.offer_late_s)
         runtime.spawn(learner.run(), "offer-learner")
 
+        distributor, ranking = Distributor(runtime.database, settings), RankingDoor(runtime.client(settings.scoring_target))
+        runtime.spawn(distributor.run(), "leads")
+        leads = LeadRpc(Counter(runtime.database, settings, distributor), ranking)
+
         def register(server: grpc.aio.Server) -> None:
             add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server)
+            add_LeadServiceServicer_to_server(leads, server)
             add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
             add_DecisionServiceServicer_to_server(DecisionRpc(decider), server)
             add_ExperimentServiceServicer_to_server(experiments, server)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +12,14 @@ from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.bus import Consumer, Message
-from chassis.consents import ALL_CHANNELS, MESSAGES
+from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
+from services.orchestrator.leads.chain import Stage
+from services.orchestrator.leads.collecting import DEFAULT_STAGES, LeadCollector, follow_pushes
+from services.orchestrator.leads.consents import withdraw
+from services.orchestrator.leads.store import LeadStore
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
 from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
@@ -31,12 +35,21 @@ LATE = timedelta(days=7)
 CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", ALL_CHANNELS})
 
 
-def consumers() -> list[Consumer]:
-    """All consumers of this service."""
+def consumers(
+    lead_stages: Mapping[str, Stage] = DEFAULT_STAGES, regimes: Mapping[str, str] = DEFAULT_REGIMES
+) -> list[Consumer]:
+    """All consumers of this service; `lead_stages` says of which stage of a lead an event tells."""
+
+    async def resolved(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+        await reach_goals(uow, messages, lead_stages)
+
+    async def entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+        await follow_entities(uow, messages, regimes)
+
     return [
         Consumer(DELIVERIES, DELIVERIES_UPDATED, update_deliveries),
-        Consumer(RESOLVED, EVENTS_RESOLVED, reach_goals, batch=64),
-        Consumer(ENTITIES, ENTITIES_CHANGED, follow_entities),
+        Consumer(RESOLVED, EVENTS_RESOLVED, resolved, batch=64),
+        Consumer(ENTITIES, ENTITIES_CHANGED, entities),
     ]
 
 
@@ -61,17 +74,21 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
     if furthest:
         await ErasureStore(uow).hold_off()
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
+        await follow_pushes(uow, furthest)
 
 
-async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
-    """Remembers the first goal event of each anchor in each theme under way, and what experiments measure."""
-    collector = await Collector.of(uow)
+async def reach_goals(
+    uow: UnitOfWork, messages: Sequence[Message], lead_stages: Mapping[str, Stage] = DEFAULT_STAGES, /
+) -> None:
+    """Remembers the first goal event of each anchor in each theme under way, what experiments measure, and steps of leads."""
+    collector, leads = await Collector.of(uow), LeadCollector(lead_stages)
     themes = await ThemeStore(uow).counting(datetime.now(UTC) - LATE)
     by_event: dict[str, list[Theme]] = {}
     for theme in themes:
         by_event.setdefault(theme.definition.goal.event, []).append(theme)
+    listened = collector.events | leads.events
     # Most batches hold no goal event at all; looking for the bare name is a hundred times cheaper than parsing.
-    names = [name.encode() for name in {*by_event, *collector.events}]
+    names = [name.encode() for name in {*by_event, *listened}]
     reached: dict[tuple[int, int], GoalReached] = {}
     for message in messages:
         if not any(name in message.data for name in names):
@@ -82,8 +99,10 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
             try:
                 for goal in filter(None, [_goal(theme, event) for theme in by_event.get(event.name, ())]):
                     reached[goal[:2]] = min(reached.get(goal[:2], goal), goal, key=lambda g: g[4])
-                if event.name in collector.events:
-                    collector.take(_happened(event))
+                if event.name in listened:
+                    happened = _happened(event)
+                    collector.take(happened)
+                    leads.take(event.source, happened)
             except (orjson.JSONDecodeError, OverflowError, ValueError):
                 alone = identity_pb2.ResolvedBatch(events=[event])
                 uow.dead_letter(RESOLVED, EVENTS_RESOLVED, alone.SerializeToString(), "INVALID_EVENT")
@@ -94,6 +113,7 @@ async def reach_goals(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
         stones = await erasures.tombstones(anchor for _, anchor in reached)
         living = [g for g in reached.values() if g[1] not in stones or not stones[g[1]].covers(g[2], g[3])]
         await ProjectionStore(uow).reach_goals(living)
+    await leads.keep(uow)
 
 
 def _goal(theme: Theme, event: identity_pb2.ResolvedEvent) -> GoalReached | None:
@@ -133,7 +153,9 @@ def _meets(goal: Goal, properties: dict[str, Any]) -> bool:
     return given is not None and goal.value == str(given)
 
 
-async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+async def follow_entities(
+    uow: UnitOfWork, messages: Sequence[Message], regimes: Mapping[str, str] = DEFAULT_REGIMES, /
+) -> None:
     """Follows who is who and who forbade what, and forgets who was erased. Relations decide nothing here."""
     moves: dict[int, Move] = {}
     aliases: dict[int, Alias] = {}
@@ -164,6 +186,8 @@ async def follow_entities(uow: UnitOfWork, messages: Sequence[Message], /) -> No
     said = [s for s in consents if s.anchor_id not in stones or stones[s.anchor_id].person_id != s.person_id]
     if said:
         await ConsentStore(uow).keep(said)
+    await LeadStore(uow).follow([move[0] for move in living], aliases)
+    await withdraw(uow, (s.person_id for s in said), regimes)
 
 
 async def _keep_aliases(erasures: ErasureStore, store: ProjectionStore, aliases: dict[int, Alias]) -> None:

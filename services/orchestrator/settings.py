@@ -10,6 +10,9 @@ from pydantic import Field, field_validator
 from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.settings import ChassisSettings
 from services.orchestrator.domain.quiet_hours import QuietHours
+from services.orchestrator.leads.chain import STAGES, Stage
+from services.orchestrator.leads.collecting import DEFAULT_STAGES
+from services.orchestrator.leads.distributing import DEFAULT_WEIGHTS
 
 
 class Settings(ChassisSettings):
@@ -93,6 +96,62 @@ class Settings(ChassisSettings):
     global_holdout_salt: str = Field("first", min_length=1, description="Any word; another one draws other people.")
     eligibility_age_s: float = Field(10, ge=0, description="For how long an experiment's eligible persons are remembered.")
 
+    lead_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may call the orchestrator's LeadService, as JSON list."
+    )
+    target_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may call the orchestrator's TargetService, as JSON list."
+    )
+    lead_stages: dict[str, str] = Field(
+        {event: stage.label for event, stage in DEFAULT_STAGES.items()},
+        description="Name of an event to the stage of a lead that it tells of (lead, contacted, invited, visit, test_drive,"
+        " order, delivered, lost), as JSON; replaces the whole table.",
+    )
+    lead_weights: dict[str, float] = Field(
+        dict(DEFAULT_WEIGHTS),
+        description="How much speaks for giving a lead to somebody: that its dealer was named, area, brand, little load,"
+        " success, sla (contacts in time); as JSON, all of them.",
+    )
+    # The same as the deadline that touchpoints tells dealers with each lead.
+    lead_sla_minutes: int = Field(
+        15, ge=1, le=10_080, description="How soon a lead must be spoken to where its dealer has no time of its own."
+    )
+    lead_assign_every_s: float = Field(2.0, gt=0, description="How often leads without anybody, and late ones, are looked for.")
+    target_models: dict[str, str] = Field(
+        {"test_drives": "purchase_intent", "orders": "purchase_intent", "deliveries": "purchase_intent"},
+        description="Which model says how likely a customer is to bring a test drive, an order or a delivery, as JSON.",
+    )
+    target_horizon_days: float = Field(
+        30, gt=0, description="Within how many days what those models foretell would happen; in fewer days less of it does."
+    )
+    target_list_size: int = Field(
+        1000, ge=10, le=10_000, description="How many of a dealer's customers are looked at, the best first."
+    )
+    # Long enough for a morning meeting to see one list, short enough to follow the day.
+    target_cache_s: float = Field(300, ge=0, description="For how long a dealer's list is remembered.")
+    dormant_model: str = Field("dormant_wake_up", description="Which model says whom of the silent to speak to again.")
+
+    @field_validator("lead_stages")
+    @classmethod
+    def _stages(cls, table: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(table.values()) - set(STAGES)):
+            raise ValueError(f"no stages of a lead: {', '.join(unknown)}")
+        return table
+
+    @field_validator("lead_weights")
+    @classmethod
+    def _weights(cls, table: dict[str, float]) -> dict[str, float]:
+        if set(table) != set(DEFAULT_WEIGHTS) or any(not 0 <= weight <= 1000 for weight in table.values()):
+            raise ValueError(f"names {', '.join(DEFAULT_WEIGHTS)}, each from 0 to 1000")
+        return table
+
+    @field_validator("target_models")
+    @classmethod
+    def _models(cls, table: dict[str, str]) -> dict[str, str]:
+        if set(table) != {"test_drives", "orders", "deliveries"}:
+            raise ValueError("names test_drives, orders and deliveries")
+        return table
+
     @field_validator("quiet_hours")
     @classmethod
     def _window(cls, window: str) -> str:
@@ -104,8 +163,13 @@ class Settings(ChassisSettings):
         return super().allowed_callers() | {
             "troika.orchestrator.v1.DecisionService": self.decision_callers,
             "troika.orchestrator.v1.ExperimentService": self.experiment_callers,
+            "troika.orchestrator.v1.LeadService": self.lead_callers,
             "troika.orchestrator.v1.OfferService": self.offer_callers,
         }
+
+    def stages(self) -> dict[str, Stage]:
+        """What the name of an event says of a lead."""
+        return {event: STAGES[stage] for event, stage in self.lead_stages.items()}
 
     def quiet(self) -> QuietHours | None:
         """The quiet hours, or None when there are none."""

@@ -110,11 +110,12 @@ class ConsentStore:
             " FROM unnest(CAST(:numbers AS int[]), CAST(:purposes AS text[]), CAST(:channels AS text[]),"
             " CAST(:needed AS boolean[]), CAST(:only_separate AS boolean[]))"
             " AS u (number, use, via, needed, only_separate)"
-            " JOIN consent c ON c.purpose = u.use AND c.channel IN (:all_channels, u.via)"
-            + ("" if among is None else _OF_PERSONS)
-            + " GROUP BY c.anchor_id, u.number, u.needed) AS a LEFT JOIN anchor_owner o USING (anchor_id)"
+            " JOIN consent c ON c.purpose = u.use AND c.channel IN (:all_channels, u.via) /* among */"
+            " GROUP BY c.anchor_id, u.number, u.needed) AS a LEFT JOIN anchor_owner o USING (anchor_id)"
             " WHERE a.withdrawn_us >= 0 OR a.given_us >= 0) AS s"
-            " WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id",  # noqa: S608  (constants of ours)
+            " WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id".replace(
+                "/* among */", "" if among is None else _OF_PERSONS
+            ),
             now_us=int(now.timestamp() * 1_000_000),
             all_channels=ALL_CHANNELS,
             numbers=list(range(len(asked))),
