@@ -23,9 +23,11 @@ from services.touchpoints.sending import Sender
 from services.touchpoints.settings import Settings
 from services.touchpoints.sources import Sources
 from services.touchpoints.vault import Vault
+from services.touchpoints.web.cloudevents import add_cloudevents_door
 from services.touchpoints.web.contacts import add_contact_door
 from services.touchpoints.web.feedback import add_feedback_door
 from services.touchpoints.web.ingest import add_ingest_doors
+from services.touchpoints.web.sensors import add_sensors_doors
 from services.touchpoints.web.wechat import WechatDoor, add_wechat_door
 
 
@@ -44,6 +46,8 @@ async def serve(settings: Settings) -> None:
         ingest = Ingest(sealer, Publisher(runtime.bus, settings.publish_timeout_s), settings.oldest_event_days)
         addresses = Addresses(identity)
         add_ingest_doors(app, ingest, sources)
+        add_sensors_doors(app, ingest, sources)
+        add_cloudevents_door(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
         add_wechat_door(app, WechatDoor(database, endpoints, sealer))
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 
 from chassis.errors import InvalidArgument, PayloadTooLarge
-from services.touchpoints.domain import records, segment
+from services.touchpoints.domain import cloudevents, records, segment, sensors
 from services.touchpoints.domain.observed import Invalid, Observed, Source
-from services.touchpoints.domain.segment import Arrival
 from services.touchpoints.publishing import Publisher, Quarantined
 from services.touchpoints.sealer import Sealer
 
@@ -60,7 +61,7 @@ class Rejected:
 
 
 class Ingest:
-    """The two ways in for events and records."""
+    """The ways in for events and records."""
 
     def __init__(self, sealer: Sealer, publisher: Publisher, oldest_event_days: int) -> None:
         self._sealer, self._publisher = sealer, publisher
@@ -73,19 +74,64 @@ class Ingest:
             raise _invalid("batch", "must be a list")
         if len(messages) > MOST_EVENTS:
             raise PayloadTooLarge(f"batch has more than {MOST_EVENTS} events", field="batch")
-        key, received_us = self._sealer.key(), time.time_ns() // 1000
-        arrival = Arrival(source, implied_type, body.get("sentAt"), received_us, received_us - self._oldest_us)
+        received_us = time.time_ns() // 1000
+        arrival = segment.Arrival(source, implied_type, body.get("sentAt"), received_us, received_us - self._oldest_us)
+        observe = [partial(segment.observe, raw, index, arrival) for index, raw in enumerate(messages)]
+        await self._take(source, messages, observe, received_us)
+
+    async def sensors(self, form: sensors.Form, raw: bytes, source: Source, *, keep: bool = True) -> list[Invalid]:
+        """A request of Sensors Analytics' SDKs, kept whatever it holds: what is wrong with it is returned, and set aside.
+
+        `raw` is what came; without `keep` it is only looked at. Raises Unavailable.
+        """
+        received_us = time.time_ns() // 1000
+        arrival = sensors.Arrival(source, form.project, received_us, received_us - self._oldest_us)
+        try:
+            if form.encryption:
+                raise Invalid("gzip", "ENCRYPTED_UNSUPPORTED", "is encrypted; switch the SDK's encryption off, TLS carries it")
+            messages = sensors.decode(form.data, form.checksum, MOST_DECOMPRESSED)
+            if len(messages) > MOST_EVENTS:
+                raise Invalid("data_list", "TOO_MANY", f"has more than {MOST_EVENTS} events")
+        except Invalid as error:
+            if keep:
+                bad = [Quarantined(source.name, raw, error)]
+                await self._publisher.publish([], bad, self._sealer.key(), received_us)
+            return [error]
+        observe = [partial(sensors.observe, message, arrival) for message in messages]
+        return await self._take(source, messages, observe, received_us, keep=keep)
+
+    async def cloud_events(self, envelopes: Sequence[Any], source: Source) -> list[Invalid]:
+        """CloudEvents; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
+        if len(envelopes) > MOST_EVENTS:
+            raise PayloadTooLarge(f"batch has more than {MOST_EVENTS} events", field="body")
+        received_us = time.time_ns() // 1000
+        arrival = cloudevents.Arrival(source, received_us, received_us - self._oldest_us)
+        observe = [partial(cloudevents.observe, envelope, arrival) for envelope in envelopes]
+        return await self._take(source, envelopes, observe, received_us)
+
+    async def _take(
+        self,
+        source: Source,
+        messages: Sequence[Any],
+        observe: Sequence[Callable[[], Observed]],
+        received_us: int,
+        *,
+        keep: bool = True,
+    ) -> list[Invalid]:
+        """Publishes what can be normalised and sets the rest aside; returns what was wrong with that."""
+        key = self._sealer.key()
         observed: list[Observed] = []
         bad: list[Quarantined] = []
-        for index, raw in enumerate(messages):
+        for raw, normalise in zip(messages, observe, strict=True):
             try:
-                event = segment.observe(raw, index, arrival)
+                event = normalise()
                 _small(event)
                 observed.append(event)
             except Invalid as error:
                 bad.append(Quarantined(source.name, _dump(raw), error))
-        if observed or bad:
+        if keep and (observed or bad):
             await self._publisher.publish(observed, bad, key, received_us)
+        return [one.error for one in bad]
 
     async def records(self, body: bytes, source: Source) -> tuple[int, list[Rejected]]:
         """Records as JSON lines: how many were taken and which were not; raises InvalidArgument, Unavailable."""

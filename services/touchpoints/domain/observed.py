@@ -55,6 +55,23 @@ class Invalid(ValueError):
         self.field, self.reason, self.message = field, reason, message
 
 
+MAX_ID = 255
+
+
+def id_in(raw: dict[str, Any], key: str, field: str = "") -> str:
+    """An identifier among the keys of an object, empty without one; whole numbers become text. `field`: what to call it."""
+    value = raw.get(key)
+    if value is None or value == "":
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise Invalid(field or key, "WRONG_TYPE", "must be a string")
+    if len(value) > MAX_ID:
+        raise Invalid(field or key, "TOO_LONG", f"must have at most {MAX_ID} characters")
+    return value
+
+
 def event_id(source: str, message_id: str) -> bytes:
     """16 bytes, the same for each retry of one message of one source."""
     return hashlib.sha256(f"{source}\0{message_id}".encode()).digest()[:16]

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from services.touchpoints.domain.observed import FUTURE_US, Invalid, Observed, Source, event_id, instant_us
+from services.touchpoints.domain.observed import FUTURE_US, MAX_ID, Invalid, Observed, Source, event_id, id_in, instant_us
 from services.touchpoints.domain.screening import Found, screen
 
 # What happened, for the types that carry no name of their own.
@@ -20,7 +20,6 @@ _NAMES = {
     "alias": "Aliased",
 }
 _EMPTY: dict[str, Any] = {}
-MAX_ID = 255
 MAX_NAME = 200
 
 
@@ -87,18 +86,18 @@ def observe(raw: Any, index: int, arrival: Arrival) -> Observed:
 
 def _identifiers(raw: dict[str, Any], context: dict[str, Any], source: Source, kind: str) -> Found:
     found: Found = []
-    if user := _id(raw, "userId"):
+    if user := id_in(raw, "userId"):
         found.append((source.user_id_kind, source.user_scope, user))
-    if anonymous := _id(raw, "anonymousId"):
+    if anonymous := id_in(raw, "anonymousId"):
         found.append(("cookie", "", anonymous))
     if not found:
         raise Invalid("userId", "NO_ID", "userId or anonymousId is required")
     if kind == "alias":
-        if not user or not (previous := _id(raw, "previousId")):
+        if not user or not (previous := id_in(raw, "previousId")):
             raise Invalid("previousId", "NO_ID", "alias needs userId and previousId")
         found.append(("cookie", "", previous))
     device = context.get("device")
-    if isinstance(device, dict) and (device_id := _id(device, "id", "context.device.id")):
+    if isinstance(device, dict) and (device_id := id_in(device, "id", "context.device.id")):
         found.append(("device", "", device_id))
     return found
 
@@ -124,19 +123,6 @@ def _event_id(raw: dict[str, Any], index: int, arrival: Arrival) -> bytes:
     except (TypeError, RecursionError) as error:
         raise Invalid("", "UNWRITABLE", "is nested too deeply or holds a number out of range") from error
     return event_id(arrival.source.name, hashlib.sha256(content).hexdigest())
-
-
-def _id(raw: dict[str, Any], key: str, field: str = "") -> str:
-    value = raw.get(key)
-    if value is None or value == "":
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise Invalid(field or key, "WRONG_TYPE", "must be a string")
-    if len(value) > MAX_ID:
-        raise Invalid(field or key, "TOO_LONG", f"must have at most {MAX_ID} characters")
-    return value
 
 
 def _text(raw: dict[str, Any], key: str, longest: int) -> str:

@@ -6,23 +6,13 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import segment.analytics as analytics
 
+from tests.contract.touchpoints.requests import captured
 from tests.integration.touchpoints.room import Room, basic
-
-CAPTURES = Path(__file__).parent / "captures"
-
-
-def captured(name: str) -> tuple[str, dict[str, str], bytes]:
-    """(path, headers, body) of a raw request."""
-    head, _, body = (CAPTURES / name).read_bytes().partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    return first.split(" ")[1], {k: v for k, v in headers.items() if k not in ("Host", "Content-Length", "Connection")}, body
 
 
 @pytest.mark.parametrize(
@@ -31,7 +21,7 @@ def captured(name: str) -> tuple[str, dict[str, str], bytes]:
 )
 async def test_a_captured_request_is_taken_whole(room: Room, name: str, events: int) -> None:
     await room.source("app")
-    path, headers, body = captured(name)
+    _, path, headers, body = captured(name)
     shown = base64.b64decode(headers["Authorization"].removeprefix("Basic ")).decode()
     assert shown.endswith(":")
     answer = await room.http.post(path, content=body, headers=headers | basic(room.keys["app"]))

@@ -1,0 +1,32 @@
+"""How senders show a source's write key, and how their bodies are packed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from starlette.datastructures import Headers
+
+from chassis.errors import Unauthenticated
+
+
+def encoding(headers: Headers) -> str:
+    """The Content-Encoding, lower case; empty without any."""
+    return headers.get("content-encoding", "").strip().lower()
+
+
+def basic_key(headers: Headers) -> str:
+    """The user name of Basic authentication, empty without any; raises Unauthenticated for what cannot be read."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthenticated("not valid Basic authentication", reason="UNAUTHORIZED", field="authorization") from error
+
+
+def bearer_key(headers: Headers) -> str:
+    """The Bearer token, empty without any."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else ""
