@@ -175,12 +175,14 @@ async def stock(channel: Any, database: Database) -> None:
         await OfferLog(uow).add_to_sums(learnt_before())
 
 
-async def run_theme(uow: UnitOfWork, offers: Sequence[OfferId], holdout_share: float, value_fen: int) -> None:
-    """A theme that runs already, for somebody who only looks at its offers, holdout and value."""
+async def run_theme(
+    uow: UnitOfWork, offers: Sequence[OfferId], holdout_share: float, value_fen: int, audience: str = "FALSE"
+) -> None:
+    """A theme that runs already, for somebody who only looks at its offers, holdout, value and audience."""
     stated = ThemeDefinition(
         "Bench",
         "",
-        "FALSE",
+        audience,
         Goal("Order Placed", "", "", 30, value_fen),
         tuple(offers),
         "en",

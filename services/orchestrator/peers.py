@@ -88,6 +88,15 @@ class Tags:
             answer = await self._stub.CountAudience(request)
         return answer.count, answer.base
 
+    async def overlaps(self, predicate: str, others: Sequence[str], field: str) -> list[int]:
+        """How many persons are in an audience and in each of up to 100 others."""
+        with blaming(field):
+            request = tags_pb2.DescribeAudienceRequest(
+                entity_kind=ENTITY_KIND_PERSON, predicate=predicate, overlap_predicates=others, without_terms=True
+            )
+            answer = await self._stub.DescribeAudience(request)
+        return [overlap.both for overlap in answer.overlaps]
+
     async def describe(self, predicate: str, base: str, field: str) -> list[Term]:
         """What a predicate's persons have more often than those of `base`."""
         with blaming(field):

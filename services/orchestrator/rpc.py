@@ -19,6 +19,8 @@ from services.orchestrator.domain.reporting import BAND_WIDTH, Rate
 from services.orchestrator.domain.statistics import Interval
 from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.handlers import Room
+from services.orchestrator.suggesting import door as suggestions
+from services.orchestrator.suggesting.handlers import Suggester
 from services.orchestrator.themes import handlers as themes
 from services.orchestrator.themes.definitions import checked
 from services.orchestrator.themes.door import caller, definition, told
@@ -121,22 +123,9 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def SuggestAudience(self, request: pb.SuggestAudienceRequest, context: Context) -> pb.SuggestAudienceResponse:
         """See the contract."""
-        found = await handlers.suggest_audience(
-            self._room,
-            responders=request.responders,
-            asked=request.asked,
-            eligible=request.eligible,
-            excluded_tags=list(request.excluded_tags),
-            model=request.model,
-        )
-        return pb.SuggestAudienceResponse(
-            audience=found.audience,
-            terms=[pb.SuggestedTerm(predicate=t.predicate, lift=t.lift, support=t.support) for t in found.terms],
-            size=found.size,
-            expected_response=found.expected_response,
-            eligible_size=found.eligible_size,
-            eligible_expected_response=found.eligible_expected_response,
-        )
+        room = self._room
+        suggester = Suggester(room.database, room.tags, room.scoring, room.settings)
+        return suggestions.told(await suggester.suggest(suggestions.wanted(request)))
 
     async def PreviewTheme(self, request: pb.PreviewThemeRequest, context: Context) -> pb.PreviewThemeResponse:
         """See the contract."""

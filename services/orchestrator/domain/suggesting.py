@@ -41,6 +41,11 @@ def words(predicate: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(_STRING.sub("", predicate))}
 
 
+def literals(predicate: str) -> list[str]:
+    """What a predicate compares with, as it is meant."""
+    return [literal[1:-1].replace("''", "'") for literal in _STRING.findall(predicate)]
+
+
 def events(expression: str) -> set[str]:
     """Names of the events that a base tag is made of, without records: what these say does not follow from one another."""
     found = {name for clause in _EVENTS.findall(expression) for name in _STRING.findall(clause)}

@@ -24,7 +24,10 @@ SECRET = "a secret that is long enough"
 HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "approver", "scoring")}
 MODEL = "purchase_intent"
 WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class")
-EXPRESSIONS = {"answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END"}
+EXPRESSIONS = {
+    "answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END",
+    "offer_answer": "LAST(answer) FILTER (WHERE event = 'Offer Answered')",
+}
 RATE = {"student": 0.35, "retired": 0.25, "services": 0.05, "technician": 0.04}
 
 
@@ -90,7 +93,8 @@ class Tags(TagsServiceServicer):
         return tags_pb2.ListTagsResponse(
             tags=[
                 tags_pb2.Tag(
-                    name=n, entity_kind=1, type=kind, expression=EXPRESSIONS.get(n, ""), sensitive=n in self._people.secret
+                    name=n, entity_kind=1, type=kind, expression=EXPRESSIONS.get(n, ""), sensitive=n in self._people.secret,
+                    from_events=n == "offer_answer",
                 )
                 for n, kind in types.items()
             ]
@@ -120,7 +124,7 @@ class Tags(TagsServiceServicer):
         people = self._people
         [(audience,)], [(base,)] = (people.select("count(*)", p) for p in (request.predicate, request.base_predicate))
         terms = []
-        for tag in WORDS:
+        for tag in () if request.without_terms else WORDS:
             for (value,) in {row for row in people.select(tag, request.base_predicate) if row[0] is not None}:
                 predicate = f"{tag} = '{value}'"
                 [(n,)] = people.select("count(*)", f"({request.predicate}) AND {predicate}")
@@ -133,7 +137,11 @@ class Tags(TagsServiceServicer):
                     tags_pb2.AudienceTerm(tag=tag, predicate=predicate, audience_count=n, base_count=m, lift=lift, z_score=z)
                 )
         terms.sort(key=lambda term: -term.z_score)
-        return tags_pb2.DescribeAudienceResponse(terms=terms, audience=audience, base=base)
+        overlaps = [
+            tags_pb2.AudienceOverlap(predicate=p, both=people.select("count(*)", f"({request.predicate}) AND ({p})")[0][0])
+            for p in request.overlap_predicates
+        ]
+        return tags_pb2.DescribeAudienceResponse(terms=terms, audience=audience, base=base, overlaps=overlaps)
 
 
 def _column(tag: str, values: Sequence[Any]) -> tags_pb2.TagColumn:

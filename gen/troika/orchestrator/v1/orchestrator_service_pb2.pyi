@@ -1031,22 +1031,57 @@ class SuggestAudienceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class UnitCostFenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESPONDERS_FIELD_NUMBER: _builtins.int
     ASKED_FIELD_NUMBER: _builtins.int
     ELIGIBLE_FIELD_NUMBER: _builtins.int
     EXCLUDED_TAGS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    UNIT_COST_FEN_FIELD_NUMBER: _builtins.int
     responders: _builtins.str
-    """Past responders, a predicate over tags, for example: offer_answer = 'yes'."""
+    """Past responders, a predicate over tags, for example: offer_answer = 'yes'; empty: those who reached the goal."""
     asked: _builtins.str
-    """Everybody who was asked then, for example: offer_answer IS NOT NULL."""
+    """Everybody who was asked then, for example: offer_answer IS NOT NULL; empty: as the goal's tag says."""
     eligible: _builtins.str
     """Who may be chosen now, for example: offer_answer IS NULL."""
     model: _builtins.str
     """The model that gives the expected response."""
+    words: _builtins.str
+    """The theme's purpose in people's own words, Chinese or English, its offers' titles and content tags among them: tags that
+    they name are proposed, too.
+    """
     @_builtins.property
     def excluded_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags that must not be used, because they follow from the outcome."""
+
+    @_builtins.property
+    def goal(self) -> Global___Goal:
+        """What the theme is for: past converters are those whom a tag over this event tells of. Window and value are not looked at."""
+
+    @_builtins.property
+    def unit_cost_fen(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What a push costs by channel (app, wechat, dealer), in fen."""
 
     def __init__(
         self,
@@ -1056,10 +1091,13 @@ class SuggestAudienceRequest(_message.Message):
         eligible: _builtins.str = ...,
         excluded_tags: _abc.Iterable[_builtins.str] | None = ...,
         model: _builtins.str = ...,
+        words: _builtins.str = ...,
+        goal: Global___Goal | None = ...,
+        unit_cost_fen: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "eligible", b"eligible", "excluded_tags", b"excluded_tags", "model", b"model", "responders", b"responders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "eligible", b"eligible", "excluded_tags", b"excluded_tags", "goal", b"goal", "model", b"model", "responders", b"responders", "unit_cost_fen", b"unit_cost_fen", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1077,6 +1115,10 @@ class SuggestAudienceResponse(_message.Message):
     EXPECTED_RESPONSE_FIELD_NUMBER: _builtins.int
     ELIGIBLE_SIZE_FIELD_NUMBER: _builtins.int
     ELIGIBLE_EXPECTED_RESPONSE_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    CONVERTERS_FIELD_NUMBER: _builtins.int
+    RESPONDERS_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     audience: _builtins.str
     """The proposed predicate: eligible, and at least one of the terms."""
     size: _builtins.int
@@ -1087,9 +1129,19 @@ class SuggestAudienceResponse(_message.Message):
     """How many are eligible at all."""
     eligible_expected_response: _builtins.float
     """Mean calibrated probability of all eligible people who have a score."""
+    converters: _builtins.int
+    """How many past converters there are."""
+    responders: _builtins.str
+    """The predicate that told them."""
+    asked: _builtins.str
+    """The predicate that told who was asked."""
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedTerm]:
         """The terms behind it, strongest first."""
+
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedAlternative]:
+        """Up to three, narrow to wide: they keep about 50, 80 and 95 % of the expected responses of all eligible."""
 
     def __init__(
         self,
@@ -1100,40 +1152,176 @@ class SuggestAudienceResponse(_message.Message):
         expected_response: _builtins.float = ...,
         eligible_size: _builtins.int = ...,
         eligible_expected_response: _builtins.float = ...,
+        alternatives: _abc.Iterable[Global___SuggestedAlternative] | None = ...,
+        converters: _builtins.int = ...,
+        responders: _builtins.str = ...,
+        asked: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "eligible_expected_response", b"eligible_expected_response", "eligible_size", b"eligible_size", "expected_response", b"expected_response", "size", b"size", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "asked", b"asked", "audience", b"audience", "converters", b"converters", "eligible_expected_response", b"eligible_expected_response", "eligible_size", b"eligible_size", "expected_response", b"expected_response", "responders", b"responders", "size", b"size", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SuggestAudienceResponse: _TypeAlias = SuggestAudienceResponse  # noqa: Y015
 
 @_typing.final
+class SuggestedAlternative(_message.Message):
+    """One audience of several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReachEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    EXPECTED_RESPONSE_FIELD_NUMBER: _builtins.int
+    EXPECTED_RESPONSES_FIELD_NUMBER: _builtins.int
+    KEPT_SHARE_FIELD_NUMBER: _builtins.int
+    REACH_FIELD_NUMBER: _builtins.int
+    COST_FEN_FIELD_NUMBER: _builtins.int
+    OVERLAPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """narrow, balanced or wide."""
+    audience: _builtins.str
+    """The predicate: eligible, and at least one of the terms."""
+    size: _builtins.int
+    """How many people it holds for now."""
+    expected_response: _builtins.float
+    """Mean calibrated probability of those who have a score."""
+    expected_responses: _builtins.float
+    """How many would answer, the sum of their probabilities."""
+    kept_share: _builtins.float
+    """Share of the expected responses of all eligible."""
+    cost_fen: _builtins.int
+    """What it costs to push everybody once through the first channel of app, wechat, dealer that reaches them, in fen."""
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedTerm]:
+        """The terms behind it, strongest first."""
+
+    @_builtins.property
+    def reach(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many of them have an address in each channel: app, wechat, dealer."""
+
+    @_builtins.property
+    def overlaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedOverlap]:
+        """Running and paused themes that reach some of them, too, most first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        terms: _abc.Iterable[Global___SuggestedTerm] | None = ...,
+        size: _builtins.int = ...,
+        expected_response: _builtins.float = ...,
+        expected_responses: _builtins.float = ...,
+        kept_share: _builtins.float = ...,
+        reach: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        cost_fen: _builtins.int = ...,
+        overlaps: _abc.Iterable[Global___SuggestedOverlap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "cost_fen", b"cost_fen", "expected_response", b"expected_response", "expected_responses", b"expected_responses", "kept_share", b"kept_share", "name", b"name", "overlaps", b"overlaps", "reach", b"reach", "size", b"size", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestedAlternative: _TypeAlias = SuggestedAlternative  # noqa: Y015
+
+@_typing.final
+class SuggestedOverlap(_message.Message):
+    """A theme that reaches the same people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THEME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
+    theme: _builtins.str
+    """"themes/12"."""
+    title: _builtins.str
+    """What people call it."""
+    persons: _builtins.int
+    """How many people are in both audiences."""
+    def __init__(
+        self,
+        *,
+        theme: _builtins.str = ...,
+        title: _builtins.str = ...,
+        persons: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["persons", b"persons", "theme", b"theme", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestedOverlap: _TypeAlias = SuggestedOverlap  # noqa: Y015
+
+@_typing.final
 class SuggestedTerm(_message.Message):
-    """A tag value that past responders have more often."""
+    """A tag value that past responders have more often, or that words name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PREDICATE_FIELD_NUMBER: _builtins.int
     LIFT_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    NEARNESS_FIELD_NUMBER: _builtins.int
+    NAMED_BY_FIELD_NUMBER: _builtins.int
+    HELD_SHARE_FIELD_NUMBER: _builtins.int
     predicate: _builtins.str
     """A predicate over tags."""
     lift: _builtins.float
     """Share among responders divided by share among all asked."""
     support: _builtins.int
     """How many responders have it."""
+    why: _builtins.str
+    """Why it is proposed, in words."""
+    nearness: _builtins.float
+    """How near the tag's names and description are to the words, 0 to 1."""
+    held_share: _builtins.float
+    """Share of the expected responses of all eligible that are held by people who have it."""
+    @_builtins.property
+    def named_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The words that name it."""
+
     def __init__(
         self,
         *,
         predicate: _builtins.str = ...,
         lift: _builtins.float = ...,
         support: _builtins.int = ...,
+        why: _builtins.str = ...,
+        nearness: _builtins.float = ...,
+        named_by: _abc.Iterable[_builtins.str] | None = ...,
+        held_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lift", b"lift", "predicate", b"predicate", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_share", b"held_share", "lift", b"lift", "named_by", b"named_by", "nearness", b"nearness", "predicate", b"predicate", "support", b"support", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

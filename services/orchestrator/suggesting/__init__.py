@@ -1,0 +1,1 @@
+"""Suggest: from a theme's words and goal to tags and audiences, each term with its reason."""
