@@ -27,13 +27,25 @@ def key(byte: bytes) -> str:
 
 
 @pytest.fixture
-async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
+async def environment(servers: Servers, databases: DatabaseFactory) -> AsyncIterator[dict[str, str]]:
+    """Of a service process on a database of its own."""
+    dsn, name = await databases.address("identity")
+    yield of_process(dsn, servers.nats_url)
+    await drop_database(servers.postgres_dsn, name)
+
+
+@pytest.fixture
+async def unmigrated(servers: Servers) -> AsyncIterator[dict[str, str]]:
     """Of a service process on a database of its own that nobody has migrated yet."""
     name = f"identity_process_{os.getpid()}"
-    dsn = await create_database(servers.postgres_dsn, name)
+    yield of_process(await create_database(servers.postgres_dsn, name), servers.nats_url)
+    await drop_database(servers.postgres_dsn, name)
+
+
+def of_process(dsn: str, nats_url: str) -> dict[str, str]:
     own = {
         "POSTGRES_DSN": dsn,
-        "NATS_URL": servers.nats_url,
+        "NATS_URL": nats_url,
         "GRPC_PORT": "0",
         "HTTP_PORT": "0",
         "CALLER_TOKEN": "s" * 16,
@@ -43,8 +55,11 @@ async def environment(servers: Servers) -> AsyncIterator[dict[str, str]]:
         "HASH_KEY": key(b"h"),
         "KEKS": json.dumps({"k1": key(b"v")}),
     }
-    yield {**os.environ, **{f"TROIKA_{variable}": value for variable, value in own.items()}, "PYTHONPATH": f"{ROOT}:{ROOT}/gen"}
-    await drop_database(servers.postgres_dsn, name)
+    return {
+        **os.environ,
+        **{f"TROIKA_{variable}": value for variable, value in own.items()},
+        "PYTHONPATH": f"{ROOT}:{ROOT}/gen",
+    }
 
 
 @pytest.fixture

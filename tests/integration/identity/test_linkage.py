@@ -15,7 +15,6 @@ import pytest
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition
-from chassis.migrations import migrate
 from chassis.testing import DatabaseFactory
 from services.identity.linkage import records
 from services.identity.linkage.profiles.customers import PROFILE
@@ -197,7 +196,6 @@ def run_verb(environment: dict[str, str], *words: str) -> subprocess.CompletedPr
 
 
 async def test_the_verb_tells_its_steps_and_counts_and_no_value(environment: dict[str, str], tmp_path: Path) -> None:
-    await migrate(environment["TROIKA_POSTGRES_DSN"], "identity", ROOT / "services" / "identity" / "migrations")
     persons = draw_persons(200)
     database = Database(environment["TROIKA_POSTGRES_DSN"], "identity", 2)
     try:

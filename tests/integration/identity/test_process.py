@@ -26,9 +26,9 @@ def start(verb: str, environment: dict[str, str], log: Path) -> subprocess.Popen
 
 
 async def test_the_process_tells_every_event_once_and_stops_when_asked(
-    bus: Bus, world: World, environment: dict[str, str], tmp_path: Path
+    bus: Bus, world: World, unmigrated: dict[str, str], tmp_path: Path
 ) -> None:
-    assert 0 == start("migrate", environment, tmp_path / "log").wait(60)
+    assert 0 == start("migrate", unmigrated, tmp_path / "log").wait(60)
     await bus.declare(Stream("EVENTS_OBSERVED", (SUBJECT,)))
     expected = []
     for number in range(EVENTS):
@@ -41,7 +41,7 @@ async def test_the_process_tells_every_event_once_and_stops_when_asked(
     async def listen(message: Message) -> None:
         told.extend(event.event_id for event in events_pb2.ResolvedBatch.FromString(message.data).events)
 
-    service = start("serve", environment, tmp_path / "log")
+    service = start("serve", unmigrated, tmp_path / "log")
     following = asyncio.create_task(bus.follow(RESOLVED, 0, listen))
     try:
         async with asyncio.timeout(60):

@@ -217,12 +217,10 @@ async def test_the_verb_tells_and_mends(environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "services.identity", *words]
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False)
 
-    assert 0 == (await asyncio.to_thread(verb, "migrate")).returncode
     database = Database(environment["TROIKA_POSTGRES_DSN"], "identity", 2)
     try:
         world = World(database)
         persons = await people(world)
-        assert 0 == (await asyncio.to_thread(verb, "rebuild")).returncode
         async with database.transaction() as uow:
             await uow.execute(DAMAGES["two persons who became one"], a=persons[3], b=persons[7])
     finally:

@@ -327,7 +327,6 @@ def run(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess
 
 
 async def test_the_process_says_what_it_did_or_what_to_do(environment: dict[str, str]) -> None:
-    assert 0 == (await asyncio.to_thread(run, environment, "migrate")).returncode
     done = await asyncio.to_thread(run, environment, "rotate-kek")
     assert (0, "0 data keys were wrapped; all are under k1\n") == (done.returncode, done.stdout)
     done = await asyncio.to_thread(run, environment, "rotate-tokens")

@@ -51,8 +51,8 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
     servers: Servers, databases: DatabaseFactory, bus: Bus, contacts: Contacts
 ) -> None:
     dsn, _ = await databases.address("scoring")
-    first_row = len(contacts) - 3000
-    port = TagsPort.of(contacts, range(first_row, len(contacts)), range(first_row, first_row + 2000))
+    first_row = len(contacts) - 1500
+    port = TagsPort.of(contacts, range(first_row, len(contacts)), range(first_row, first_row + 1000))
     async with serving(port) as tags_target:
         grpc_port = free_port()
         environment = {
@@ -85,7 +85,7 @@ async def test_a_training_whose_process_is_killed_goes_on_in_the_next_and_sigter
             async with asyncio.timeout(120):
                 while pb.OPERATION_STATE_RUNNING == (training := await state(models, training.operation_id)).state:
                     await asyncio.sleep(0.1)
-            assert (pb.OPERATION_STATE_SUCCEEDED, 1, 3000) == (training.state, training.model_version, training.persons_scored)
+            assert (pb.OPERATION_STATE_SUCCEEDED, 1, 1500) == (training.state, training.model_version, training.persons_scored)
             answer = await stub.ScorePersons(ScorePersonsRequest(model=MODEL, person_ids=list(port.persons)))
             assert min(answer.scores) > 0
             second.send_signal(signal.SIGTERM)
