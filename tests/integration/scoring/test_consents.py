@@ -91,7 +91,7 @@ async def keep(database: Database, facts: Sequence[Fact]) -> list[int]:
         return await consents.keep(uow, said, [fact for fact in facts if isinstance(fact, Move)])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lives())
 async def test_neither_order_nor_repetition_changes_who_is_silent(database: Database, life: Life) -> None:
     async with database.transaction() as uow:

@@ -131,7 +131,7 @@ plans = st.lists(
 
 
 @given(plans, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_order_of_events_and_moves_ends_in_the_same_tags_and_the_index_follows(
     database: Database, plan: list[tuple[str, int, int]], rnd: random.Random
 ) -> None:

@@ -36,7 +36,7 @@ async def _selected(connection: asyncpg.Connection, world: World, predicate: str
 
 
 @given(st.data(), worlds())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_postgresql_agrees_with_both_executions(servers: Servers, data: st.DataObject, world: World) -> None:
     written = data.draw(predicates(world.catalogue, Kind.PERSON))
     term = parse_predicate(written.ours, Kind.PERSON, world.catalogue)

@@ -135,7 +135,7 @@ def parsed(text: str, kind: Kind) -> Term | None:
         raise
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(world=lake_worlds(), at=st.integers(-130_000_000, 2_000_000), data=st.data())
 def test_three_executions_of_a_predicate_agree(engine: DuckDb, world: LakeWorld, at: int, data: st.DataObject) -> None:
     at_us = BASE_US + at

@@ -43,7 +43,7 @@ def take(index: AudienceIndex, step: tuple[Any, ...], version: int, changed: dic
         changed[pair[1]].add(other)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(worlds(), KINDS.flatmap(lambda kind: st.tuples(st.just(kind), terms(kind))), st.lists(st.lists(steps(), max_size=4)))
 def test_following_changes_equals_asking_everybody_again(
     world: World, asked: tuple[Kind, Term], batches: list[list[tuple[Any, ...]]]

@@ -18,7 +18,7 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.
 
 
 @given(st.data(), worlds(), st.sampled_from(Kind))
-@settings(max_examples=150, deadline=None, suppress_health_check=_SLOW)
+@settings(max_examples=60, deadline=None, suppress_health_check=_SLOW)
 def test_the_whole_base_at_once_and_one_entity_at_a_time_agree(data: st.DataObject, world: World, kind: Kind) -> None:
     term, index = data.draw(terms(kind)), world.index()
     expected = world.true_of(kind, term)
@@ -27,7 +27,7 @@ def test_the_whole_base_at_once_and_one_entity_at_a_time_agree(data: st.DataObje
 
 
 @given(st.data(), worlds(), st.sampled_from(Kind), st.sets(IDS))
-@settings(max_examples=150, deadline=None, suppress_health_check=_SLOW)
+@settings(max_examples=60, deadline=None, suppress_health_check=_SLOW)
 def test_a_few_entities_and_the_whole_base_agree(
     monkeypatch: pytest.MonkeyPatch, data: st.DataObject, world: World, kind: Kind, few: set[int]
 ) -> None:

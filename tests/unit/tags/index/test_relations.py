@@ -68,7 +68,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_order_of_changes_ends_in_the_newest(changes: list[Change], rnd: random.Random) -> None:
     relations = Relations()
     told = changes * 2
@@ -79,7 +79,7 @@ def test_any_order_of_changes_ends_in_the_newest(changes: list[Change], rnd: ran
 
 
 @given(histories(), st.integers(0, 60), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_loaded_at_once_goes_on_as_if_it_had_come_one_by_one(
     changes: list[Change], cut: int, rnd: random.Random
 ) -> None:

@@ -51,7 +51,7 @@ async def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, world: W
 
 
 @given(commits, commits, st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_snapshot_taken_amid_changes_and_the_stream_from_its_sequence_are_the_whole(
     tmp_path_factory: pytest.TempPathFactory, before: list, during: list, rnd: random.Random
 ) -> None:

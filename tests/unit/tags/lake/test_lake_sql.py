@@ -47,7 +47,7 @@ def plain(table: pa.Table) -> dict[int, dict[str, object]]:
     return {row.pop("entity_id"): {n: v for n, v in row.items() if v is not None} for row in table.to_pylist()}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(world=lake_worlds(), at=st.integers(-130_000_000, 2_000_000))
 def test_every_tag_is_as_the_first_execution_has_it(engine: DuckDb, world: LakeWorld, at: int) -> None:
     register(engine, world)
@@ -56,7 +56,7 @@ def test_every_tag_is_as_the_first_execution_has_it(engine: DuckDb, world: LakeW
         assert expected[kind] == plain(tags_as_of(engine, CATALOGUE, kind, BASE_US + at))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(world=lake_worlds(), at=st.integers(-130_000_000, 2_000_000))
 def test_every_audience_is_as_the_first_execution_has_it(engine: DuckDb, world: LakeWorld, at: int) -> None:
     register(engine, world)
