@@ -29,7 +29,7 @@ up: install ## start the suite and keep it running until Ctrl-C
 	@$(BIN)/python -m local up
 
 test: check ## every check and every test (what CI runs)
-	$(PYTEST) -n 2 --dist loadfile tests/unit tests/integration tests/contract
+	$(PYTEST) -n 2 --no-loadscope-reorder tests/unit tests/integration tests/contract
 	$(PYTEST) tests/e2e tests/chaos
 
 check: install ## lint, format, types, import walls, contracts, house rules

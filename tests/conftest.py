@@ -6,15 +6,30 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from chassis.bus import DEAD_LETTERS, Bus
 from chassis.testing import DatabaseFactory
 from local.embedded import Nats, Postgres
 from local.processes import Child
+from tests import order
+
+# How long a test may take is said in pyproject.toml: a busy machine is no reason to fail.
+settings.register_profile("troika", deadline=None)
+settings.load_profile("troika")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.ByFile:
+    return order.ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.sort(items, ROOT)
 
 
 @dataclass(frozen=True)
