@@ -11,6 +11,7 @@ from troika.orchestrator.v1.experiment_service_pb2_grpc import add_ExperimentSer
 from troika.orchestrator.v1.lead_service_pb2_grpc import add_LeadServiceServicer_to_server
 from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
+from troika.orchestrator.v1.target_service_pb2_grpc import add_TargetServiceServicer_to_server
 
 from chassis import run
 from chassis.run import Runtime
@@ -34,7 +35,10 @@ from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
 from services.orchestrator.rpc_leads import LeadRpc
 from services.orchestrator.rpc_offers import OfferRpc
+from services.orchestrator.rpc_targets import TargetRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.targets.handlers import Board
+from services.orchestrator.targets.keeping import ListKeeper
 from services.orchestrator.targets.scoring_door import RankingDoor
 from services.orchestrator.themes import command as theme_command
 from services.orchestrator.themes.clock import ThemeClock
@@ -65,10 +69,13 @@ async def serve(settings: Settings) -> None:
         distributor, ranking = Distributor(runtime.database, settings), RankingDoor(runtime.client(settings.scoring_target))
         runtime.spawn(distributor.run(), "leads")
         leads = LeadRpc(Counter(runtime.database, settings, distributor), ranking)
+        board = Board(runtime.database, ranking, settings)
+        runtime.spawn(ListKeeper(board).run(), "target-lists")
 
         def register(server: grpc.aio.Server) -> None:
             add_OrchestratorServiceServicer_to_server(OrchestratorRpc(room), server)
             add_LeadServiceServicer_to_server(leads, server)
+            add_TargetServiceServicer_to_server(TargetRpc(board), server)
             add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
             add_DecisionServiceServicer_to_server(DecisionRpc(decider), server)
             add_ExperimentServiceServicer_to_server(experiments, server)

@@ -125,7 +125,7 @@ class Settings(ChassisSettings):
         30, gt=0, description="Within how many days what those models foretell would happen; in fewer days less of it does."
     )
     target_list_size: int = Field(
-        1000, ge=10, le=10_000, description="How many of a dealer's customers are looked at, the best first."
+        1000, ge=10, le=3000, description="How many of a dealer's customers are looked at, the best first."
     )
     # Long enough for a morning meeting to see one list, short enough to follow the day.
     target_cache_s: float = Field(300, ge=0, description="For how long a dealer's list is remembered.")
@@ -164,6 +164,7 @@ class Settings(ChassisSettings):
             "troika.orchestrator.v1.DecisionService": self.decision_callers,
             "troika.orchestrator.v1.ExperimentService": self.experiment_callers,
             "troika.orchestrator.v1.LeadService": self.lead_callers,
+            "troika.orchestrator.v1.TargetService": self.target_callers,
             "troika.orchestrator.v1.OfferService": self.offer_callers,
         }
 

@@ -15,6 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import lead_service_pb2 as pb
 from troika.orchestrator.v1.lead_service_pb2_grpc import LeadServiceStub, add_LeadServiceServicer_to_server
+from troika.orchestrator.v1.target_service_pb2_grpc import TargetServiceStub, add_TargetServiceServicer_to_server
+from troika.scoring.v1 import scoring_service_pb2 as scoring_pb2
+from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
 
 from chassis import rpc
 from chassis.bus import Message
@@ -24,12 +27,45 @@ from services.orchestrator.consumers import consumers
 from services.orchestrator.leads.assigning import Distributor
 from services.orchestrator.leads.handlers import Counter
 from services.orchestrator.rpc_leads import LeadRpc
+from services.orchestrator.rpc_targets import TargetRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.targets.handlers import Board
 from services.orchestrator.targets.scoring_door import RankingDoor
-from tests.integration.orchestrator.world import HASHES, SECRET, People, peers
+from tests.integration.orchestrator.world import HASHES, MODEL, SECRET, People, Scoring, score
 
 EVENTS, ENTITIES = "troika.events.resolved.v1", "troika.entities.changed.v1"
 DAY_US = 24 * 3600 * 1_000_000
+
+
+class Ranking(Scoring):
+    """Stands in for scoring, with what leads and targets ask of it; `explained` are persons whom it was asked to explain."""
+
+    def __init__(self, people: People) -> None:
+        super().__init__(people)
+        self._table, self.rankings = people, 0
+        self.explained: list[int] = []
+
+    async def RankAudience(self, request: Any, context: Any) -> AsyncIterator[scoring_pb2.RankAudienceResponse]:  # noqa: N802
+        self._require(request.model)
+        self.rankings += 1
+        rows = self._table.select("id, probability", request.predicate)
+        found = sorted((-score(p), person) for person, p in rows if p is not None)[: request.limit or None]
+        yield scoring_pb2.RankAudienceResponse(
+            person_ids=[person for _, person in found], scores=[-points for points, _ in found], model_version=1
+        )
+
+    async def ExplainScore(self, request: Any, context: Any) -> scoring_pb2.ExplainScoreResponse:  # noqa: N802
+        self._require(request.model)
+        self.explained.append(request.person_id)
+        reasons = [
+            scoring_pb2.ScoreReason(tag="job", value="x", points=points, sentence=f"reason of {points:.0f} points")
+            for points in (30, 20, 10, 5, -4)
+        ]
+        return scoring_pb2.ExplainScoreResponse(score=1, reasons=reasons)
+
+    async def RankOffers(self, request: Any, context: Any) -> scoring_pb2.RankOffersResponse:  # noqa: N802
+        self._require(request.model)
+        return scoring_pb2.RankOffersResponse()
 
 
 @dataclass
@@ -42,6 +78,9 @@ class LeadHouse:
     distributor: Distributor
     ranking: RankingDoor
     call: Any
+    board: Board
+    scoring: Ranking
+    target: Any
 
     async def hear(self, subject: str, *batches: Proto) -> None:
         """Gives messages to whoever consumes the subject, in one transaction, as the bus does."""
@@ -144,16 +183,25 @@ async def open_lead_house(databases: DatabaseFactory, people: People, **changes:
         "caller_token": SECRET,
         "caller_token_sha256": HASHES,
         "quiet_hours": "",
+        "dormant_model": MODEL,
     }
     async with AsyncExitStack() as stack:
         settings = Settings(**(stated | changes))
         database = await stack.enter_async_context(databases.database("orchestrator"))
-        target = await stack.enter_async_context(peers(people))
+        scoring = Ranking(people)
+        allowed = {"troika.scoring.v1.ScoringService": frozenset({"orchestrator"})}
+        peer = rpc.Server(HASHES, allowed, with_reflection=False)
+        add_ScoringServiceServicer_to_server(scoring, peer.aio)
+        target = f"127.0.0.1:{await peer.start('127.0.0.1:0')}"
+        stack.push_async_callback(peer.stop, 0)
         to_peers = await stack.enter_async_context(rpc.connect(target, "orchestrator", SECRET))
         distributor, ranking = Distributor(database, settings), RankingDoor(to_peers)
         server = rpc.Server(HASHES, settings.allowed_callers(), with_reflection=False)
         add_LeadServiceServicer_to_server(LeadRpc(Counter(database, settings, distributor), ranking), server.aio)
+        board = Board(database, ranking, settings)
+        add_TargetServiceServicer_to_server(TargetRpc(board), server.aio)
         port = await server.start("127.0.0.1:0")
         stack.push_async_callback(server.stop, 0)
         channel = await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", "operator", SECRET))
-        yield LeadHouse(database, settings, people, distributor, ranking, LeadServiceStub(channel))
+        lead_stub, target_stub = LeadServiceStub(channel), TargetServiceStub(channel)
+        yield LeadHouse(database, settings, people, distributor, ranking, lead_stub, board, scoring, target_stub)
