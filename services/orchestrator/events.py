@@ -1,4 +1,4 @@
-"""Facts that the orchestrator states: pushes handed over to touchpoints."""
+"""Facts that the orchestrator states: pushes handed over to touchpoints, tags that journeys write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.themes.words import Words
 
 DELIVERIES_REQUESTED = "troika.deliveries.requested.v1"
-STREAMS = (Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)),)
+TAGS_STATED = "troika.tags.stated.v1"
+STREAMS = (Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)), Stream("TAGS_STATED", (TAGS_STATED,)))
 
 # Subjects of other rooms that consumers.py reads.
 DELIVERIES_UPDATED = "troika.deliveries.updated.v1"

@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client import Counter
 from troika.identity.v1 import events_pb2 as identity
+from troika.orchestrator.v1 import events_pb2 as orchestrator
 from troika.scoring.v1 import events_pb2 as scoring
 
 from chassis.bus import Consumer, Message
@@ -29,6 +30,9 @@ RESOLVED: Final = "tags-resolved"
 ENTITIES: Final = "tags-entities"
 SCORES: Final = "tags-scores"
 TEXTS: Final = "tags-texts"
+STATED_TAGS: Final = "tags-stated"
+# What tags say of where they come from when journeys write them.
+JOURNEYS: Final = "journeys"
 STATED: Final = frozenset(RELATIONS[Kind.PERSON, Kind.VEHICLE])
 _CONCERNING: Final = {(int(one), int(other)): kinds for (one, other), kinds in RELATIONS.items()}
 _UNTAGGED: Final = frozenset({identity.ENTITY_KIND_HOUSEHOLD, identity.ENTITY_KIND_DEALER, identity.ENTITY_KIND_DEVICE})
@@ -45,6 +49,7 @@ def consumers(rules: TagRules) -> tuple[Consumer, ...]:
         Consumer(ENTITIES, "troika.entities.changed.v1", _Entities(rules), MESSAGES_PER_BATCH),
         Consumer(SCORES, "troika.scores.changed.v1", _Scores(rules), MESSAGES_PER_BATCH),
         Consumer(TEXTS, "troika.texts.read.v1", _Texts(rules), MESSAGES_PER_BATCH),
+        Consumer(STATED_TAGS, "troika.tags.stated.v1", _Stated(rules), MESSAGES_PER_BATCH),
     )
 
 
@@ -205,6 +210,33 @@ class _Scores:
             for tag in self._rules.score_tags.get(changed.model, ()):
                 read = scores.of_label if tag.type is TagType.CATEGORY else scores.of_score
                 by_tag.setdefault(tag.name, []).extend(map(read, changed.scores))
+        for name, given in by_tag.items():
+            events.publish(uow, await scores.apply(uow, self._rules, name, given))
+
+
+class _Stated:
+    """Tags that journeys write: kept as scores are, by person, the newest counting."""
+
+    def __init__(self, rules: TagRules) -> None:
+        self._rules = rules
+
+    async def __call__(self, uow: UnitOfWork, messages: Sequence[Message]) -> None:
+        """Keeps what fits the catalogue."""
+        await self._rules.hold(uow)
+        types = {tag.name: tag.type for tag in self._rules.score_tags.get(JOURNEYS, ())}
+        by_tag: dict[str, list[Score]] = {}
+        for message in messages:
+            for stated in orchestrator.TagsStated.FromString(message.data).tags:
+                kind = stated.WhichOneof("value")
+                wanted = {TagType.CATEGORY: "word", TagType.NUMBER: "number"}.get(types.get(stated.tag, TagType.TEXT))
+                if wanted is None or kind not in (None, wanted) or stated.person_id <= 0:
+                    alone = orchestrator.TagsStated(tags=[stated])
+                    uow.dead_letter(STATED_TAGS, message.subject, alone.SerializeToString(), "TAG_NOT_OF_JOURNEYS")
+                    continue
+                value = None if kind is None else getattr(stated, kind)
+                by_tag.setdefault(stated.tag, []).append(
+                    Score(stated.person_id, value, stated.stated_at_us, stated.stated_at_us)
+                )
         for name, given in by_tag.items():
             events.publish(uow, await scores.apply(uow, self._rules, name, given))
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -106,13 +107,18 @@ class TagsRpc(TagsServiceServicer):
     ) -> AsyncIterator[pb.StreamAudienceResponse]:
         """Ids as they were when the call began."""
         kind = Kind(request.entity_kind)
-        listing = f"audience {int(kind)} {request.as_of.seconds}.{request.as_of.nanos} {request.predicate}"
+        among = hashlib.sha256(request.among).hexdigest() if request.among else ""
+        listing = f"audience {int(kind)} {request.as_of.seconds}.{request.as_of.nanos} {among} {request.predicate}"
         (after,) = paging.read(listing, request.page_token, (0,))
         if request.HasField("as_of"):
             term = self._questions.term(kind, request.predicate, "predicate")
             ids = await self._past.ids(kind, term, request.as_of)
         else:
             ids = ids_in(await self._questions.members(kind, request.predicate, "predicate"))
+        if request.among:
+            if len(request.among) % 4:
+                raise InvalidArgument("ids have 4 bytes each", field="among")
+            ids = np.intersect1d(ids, np.frombuffer(request.among, "<u4"))
         ids = ids[np.searchsorted(ids, after, "right") :] if after else ids
         page = ids[: request.page_size] if request.page_size else ids
         token = paging.token(listing, int(page[-1])) if len(page) < len(ids) else ""

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -158,6 +159,10 @@ async def test_ids_stream_packed_and_by_page(house: House, database: Database) -
     asked: dict[str, Any] = {"entity_kind": PERSON, "predicate": YOUNG}
     stream = house.tags.StreamAudience(tags_service_pb2.StreamAudienceRequest(**asked, packed=True))
     assert [1, 2, 3, 4, 5, 6, 7] == [each async for chunk in stream for each in ids(chunk.packed_ids)]
+    # Of some the members among them: nobody else, and no strangers.
+    few = np.array([2, 5, 99], "<u4").tobytes()
+    stream = house.tags.StreamAudience(tags_service_pb2.StreamAudienceRequest(**asked, packed=True, among=few))
+    assert [2, 5] == [each async for chunk in stream for each in ids(chunk.packed_ids)]
     pages: list[list[int]] = []
     token = ""
     while not pages or token:

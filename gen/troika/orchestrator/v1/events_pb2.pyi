@@ -128,3 +128,67 @@ class DeliveryRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliveryRequest: _TypeAlias = DeliveryRequest  # noqa: Y015
+
+@_typing.final
+class TagsStated(_message.Message):
+    """Subject troika.tags.stated.v1: journeys say what tags of persons are from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatedTag]:
+        """At most 5,000."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[Global___StatedTag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagsStated: _TypeAlias = TagsStated  # noqa: Y015
+
+@_typing.final
+class StatedTag(_message.Message):
+    """A tag of one person; tags takes those that its catalogue gives to journeys (`score: journeys`)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    STATED_AT_US_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    """The tag's name."""
+    person_id: _builtins.int
+    """The person."""
+    number: _builtins.float
+    """Number tags."""
+    word: _builtins.str
+    """Category tags."""
+    stated_at_us: _builtins.int
+    """When it was stated, microseconds since the epoch; the latest wins."""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        person_id: _builtins.int = ...,
+        number: _builtins.float = ...,
+        word: _builtins.str = ...,
+        stated_at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "value", b"value", "word", b"word"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "person_id", b"person_id", "stated_at_us", b"stated_at_us", "tag", b"tag", "value", b"value", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["number", "word"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___StatedTag: _TypeAlias = StatedTag  # noqa: Y015

@@ -507,6 +507,7 @@ class StreamAudienceRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    AMONG_FIELD_NUMBER: _builtins.int
     entity_kind: _events_pb2.EntityKind.ValueType
     """Which entities are meant."""
     predicate: _builtins.str
@@ -519,6 +520,8 @@ class StreamAudienceRequest(_message.Message):
     """From the last chunk of the page before. Every page is of the moment it is asked for: whoever is a member all the time
     comes exactly once, nobody twice, and who enters or leaves between pages may or may not come.
     """
+    among: _builtins.bytes
+    """Only those of these entities, at most 250,000 ids as little-endian unsigned 32-bit numbers; empty means no such bound."""
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """As of this moment of the past, from the event lake, under the owners that anchors have at present; unset means now."""
@@ -532,10 +535,11 @@ class StreamAudienceRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        among: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "entity_kind", b"entity_kind", "packed", b"packed", "page_size", b"page_size", "page_token", b"page_token", "predicate", b"predicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["among", b"among", "as_of", b"as_of", "entity_kind", b"entity_kind", "packed", b"packed", "page_size", b"page_size", "page_token", b"page_token", "predicate", b"predicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
