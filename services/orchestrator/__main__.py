@@ -16,12 +16,15 @@ from troika.orchestrator.v1.target_service_pb2_grpc import add_TargetServiceServ
 from chassis import run
 from chassis.run import Runtime
 from services.orchestrator import events
+from services.orchestrator.arbiter.due import DueWorker
+from services.orchestrator.arbiter.passing import Arbiter
 from services.orchestrator.consumers import consumers
 from services.orchestrator.experiments import command as experiment_command
 from services.orchestrator.experiments.handlers import Laboratory
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import Launcher
+from services.orchestrator.leads import command as lead_command
 from services.orchestrator.leads.assigning import Distributor
 from services.orchestrator.leads.handlers import Counter
 from services.orchestrator.offers import hearing
@@ -37,6 +40,7 @@ from services.orchestrator.rpc_leads import LeadRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.rpc_targets import TargetRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.targets import command as target_command
 from services.orchestrator.targets.handlers import Board
 from services.orchestrator.targets.keeping import ListKeeper
 from services.orchestrator.targets.scoring_door import RankingDoor
@@ -51,7 +55,9 @@ async def serve(settings: Settings) -> None:
         room = Room(runtime.database, tags, scoring, settings)
         await runtime.publishes(*events.STREAMS)
         runtime.consumes(*consumers(settings.stages(), settings.consent_regimes))
-        runtime.spawn(Launcher(room).run(), "launcher")
+        arbiter = Arbiter(runtime.database, tags, scoring, settings)
+        runtime.spawn(Launcher(room, arbiter).run(), "launcher")
+        runtime.spawn(DueWorker(arbiter).run(), "arbiter")
         runtime.spawn(ThemeClock(room).run(), "themes-clock")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
         experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))

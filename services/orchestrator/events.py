@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
 
 from troika.orchestrator.v1 import events_pb2
 
 from chassis.bus import Stream
-from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.themes.words import Words
 
 DELIVERIES_REQUESTED = "troika.deliveries.requested.v1"
@@ -25,13 +23,12 @@ MAX_REQUESTS = 500
 MAX_BYTES = 512 * 1024
 
 
-@dataclass(frozen=True)
-class Push:
-    """One push on its way out; `not_before` None when it may go at once."""
+class Push(NamedTuple):
+    """One push on its way out; moments in microseconds since the epoch."""
 
     delivery_id: str
     theme: str
-    person_id: PersonId
+    person_id: int
     channel: str
     words: Words
     score: float
@@ -39,9 +36,8 @@ class Push:
     reasons: tuple[str, ...]
     fallback_channels: tuple[str, ...]
     dealer_code: str
-    decided_at: datetime
-    not_before: datetime | None
-    expires_at: datetime
+    decided_at_us: int
+    expires_at_us: int
 
 
 def deliveries_requested(pushes: Sequence[Push]) -> Iterator[bytes]:
@@ -72,13 +68,8 @@ def _request(push: Push) -> events_pb2.DeliveryRequest:
         score=push.score,
         rank=push.rank,
         reasons=push.reasons,
-        decided_at_us=_micros(push.decided_at),
-        expires_at_us=_micros(push.expires_at),
+        decided_at_us=push.decided_at_us,
+        expires_at_us=push.expires_at_us,
         fallback_channels=push.fallback_channels,
         dealer_code=push.dealer_code,
-        not_before_us=_micros(push.not_before) if push.not_before else 0,
     )
-
-
-def _micros(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)

@@ -9,7 +9,7 @@ from chassis.errors import FailedPrecondition, NotFound
 from services.orchestrator.domain.explaining import Decision, explain
 from services.orchestrator.domain.reporting import Report, fold
 from services.orchestrator.domain.themes import PersonId, ThemeId
-from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.peers import Floats, Scoring, Tags
 from services.orchestrator.settings import Settings
 from services.orchestrator.store.decisions import DecisionStore
 from services.orchestrator.themes.states import found
@@ -33,21 +33,22 @@ async def theme_report(room: Room, theme_id: ThemeId) -> Report:
         return fold(await DecisionStore(uow).cells(theme_id), theme.definition.budget.unit_cost_fen)
 
 
-async def list_decisions(room: Room, theme_id: ThemeId, after: int, size: int) -> list[Decision]:
-    """Up to `size` decisions about persons with ids above `after`, ascending."""
+async def list_decisions(room: Room, theme_id: ThemeId, after: tuple[int, int], size: int) -> list[Decision]:
+    """Up to `size` decisions after a (person, occasion), in that order."""
     async with room.database.read() as uow:
         found(await ThemeStore(uow).in_force(theme_id), theme_id)
         return await DecisionStore(uow).page(theme_id, after, size)
 
 
-async def explain_decision(room: Room, theme_id: ThemeId, person_id: PersonId) -> tuple[Decision, list[str]]:
+async def explain_decision(room: Room, theme_id: ThemeId, person_id: PersonId, occasion: int) -> tuple[Decision, list[str]]:
     """A decision and the rules behind it; raises FailedPrecondition before launch, NotFound for people outside."""
     async with room.database.read() as uow:
-        theme = found(await ThemeStore(uow).in_force(theme_id), theme_id)
-        stored = await DecisionStore(uow).get(theme_id, person_id)
-    if stored is None and (theme.launched_at is None or theme.launching):
+        themes = ThemeStore(uow)
+        theme = found(await themes.in_force(theme_id), theme_id)
+        decision = await DecisionStore(uow).get(theme_id, person_id, occasion)
+        decided_by = await themes.get(theme_id, decision.theme_version) if decision else None
+    if decision is not None:
+        return decision, explain(decision, (decided_by or theme).definition)
+    if theme.launched_at is None or theme.launching:
         raise FailedPrecondition(f"{theme.name} has not decided yet", reason="THEME_NOT_LAUNCHED", field="name")
-    if stored is None:
-        raise NotFound(f"{theme.name} had no decision to make about this person", reason="NO_DECISION", field="person_id")
-    decision, frequency_cap = stored
-    return decision, explain(decision, theme.definition, frequency_cap)
+    raise NotFound(f"{theme.name} had no decision to make about this person", reason="NO_DECISION", field="person_id")

@@ -1,7 +1,8 @@
-"""The worker behind LaunchTheme: plans a theme once and hands its pushes over once, whatever is killed in between.
+"""The worker behind LaunchTheme: one pass over the audience, best first, chunk after chunk, whatever is killed in between.
 
-A launch belongs to the worker whose lease runs. Every transaction first locks the launch's row and gives up when the
-lease went to somebody else; the plan and each handed-over batch commit whole, together with their outbox rows.
+A launch belongs to the worker whose lease runs. Each chunk is one transaction: it takes the arbiter's turn, gives up when the
+lease went to somebody else, and commits decisions together with the pushes that go out. Whoever takes over asks anew and skips
+those who were decided on. Memory: two chunks, and a bit for each person's number.
 """
 
 from __future__ import annotations
@@ -9,30 +10,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chassis import telemetry
 from chassis.errors import TroikaError, Unavailable, is_operational
-from services.orchestrator import planning
-from services.orchestrator.domain.deciding import CHANNELS, DEALER, fallbacks
-from services.orchestrator.domain.merging import superfluous
-from services.orchestrator.domain.themes import PersonId
-from services.orchestrator.events import DELIVERIES_REQUESTED, MAX_REQUESTS, Push, deliveries_requested
+from services.orchestrator.arbiter.asking import Asked, Asking
+from services.orchestrator.arbiter.bits import Persons
+from services.orchestrator.arbiter.deciding import NO_OFFER_YET
+from services.orchestrator.arbiter.passing import Arbiter, Changed
+from services.orchestrator.arbiter.proposing import LAUNCH
+from services.orchestrator.arbiter.store import ArbiterStore, micros
+from services.orchestrator.domain.hashing import units
 from services.orchestrator.handlers import Room
-from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.offers.definitions import Offer
 from services.orchestrator.store.launches import Claim, LaunchStore
-from services.orchestrator.themes.definitions import ThemeDefinition
+from services.orchestrator.themes import states
 from services.orchestrator.themes.handlers import offers_of
-from services.orchestrator.themes.states import Theme, given_back
+from services.orchestrator.themes.states import Theme, ThemeState
 from services.orchestrator.themes.store import ThemeStore
-from services.orchestrator.themes.words import reading_alike, words_of
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.5
-RETRY_S = 1.0
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+# (persons, scores, probabilities), aligned.
+Ranked = tuple[Ints, Floats, Floats]
+
+CHUNK: Final = 5_000
+# Persons read at a time by whoever takes a launch over.
+KNOWN: Final = 100_000
+IDLE_S: Final = 0.5
+RETRY_S: Final = 1.0
 
 
 class LeaseLost(Exception):
@@ -42,8 +56,9 @@ class LeaseLost(Exception):
 class Launcher:
     """One worker. Any number may run, in one process or many."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, room: Room, arbiter: Arbiter | None = None, chunk: int = CHUNK) -> None:
+        self._room, self._chunk = room, chunk
+        self._arbiter = arbiter or Arbiter(room.database, room.tags, room.scoring, room.settings)
 
     async def run(self) -> None:
         """Works on launches until cancelled."""
@@ -63,7 +78,7 @@ class Launcher:
         """Claims one launch and brings it to its end; False when there is none. Every attempt is a worker of its own."""
         worker, lease_s = secrets.token_hex(8), self._room.settings.lease_s
         async with self._room.database.transaction(traced=False) as uow:
-            claim = await LaunchStore(uow).claim(worker, lease_s)
+            claim = await LaunchStore(uow).claim(worker, lease_s, ThemeState.RUNNING)
         if claim is None:
             return False
         beat = asyncio.create_task(self._keep_alive(claim))
@@ -95,111 +110,139 @@ class Launcher:
                         return
 
     async def _launch(self, claim: Claim) -> None:
-        async with self._room.database.read() as uow:
-            theme = await ThemeStore(uow).deciding(claim.theme_id)
-        if theme is None:
-            raise LeaseLost
-        if not claim.planned and not await self._plan(claim, theme):
-            return
-        while await self._hand_over(claim, theme):
-            pass
-        log.info("theme launched", extra={"theme": theme.name})
-
-    async def _plan(self, claim: Claim, theme: Theme) -> bool:
-        """Decides for everybody and stores it; False when the theme can never be planned as it is."""
-        room = self._room
-        try:
-            audience = await planning.gather(room.tags, room.scoring, theme.definition)
-        except TroikaError as error:
-            if isinstance(error, Unavailable):
-                raise
-            await self._give_up(claim, theme, error.reason)
-            return False
-        async with room.database.transaction() as uow:
-            launches = LaunchStore(uow)
-            held = await launches.hold(claim)
-            if held is None or held.planned_at is not None:
+        """Decides for everybody; starts over when the theme changes on the way, and stops when it does not run any more."""
+        while True:
+            done = await self._decided(claim)
+            async with self._room.database.read() as uow:
+                theme = await ThemeStore(uow).deciding(claim.theme_id)
+                offers = await offers_of(uow, theme) if theme else []
+            if theme is None:
                 raise LeaseLost
-            await launches.serialise()
-            now = datetime.now(UTC)
-            window = room.settings.frequency_window()
-            decided = await planning.decide_for(
-                uow,
-                audience,
-                theme,
-                now,
-                frequency_cap=held.frequency_cap,
-                window=window,
-                regimes=room.settings.consent_regimes,
-            )
-            await launches.keep_plan(theme.theme_id, await asyncio.to_thread(planning.records, theme, decided, now))
-            erasures = ErasureStore(uow)
-            if erased := await erasures.planned(theme.theme_id):
-                await erasures.erase([], erased)
-        return True
+            if theme.state is not ThemeState.RUNNING:
+                # Who finishes a theme ends its launch; who resumes it finds the launch free.
+                await self._let_go(claim)
+                return
+            try:
+                await self._decide(claim, theme, offers, done)
+            except Changed:
+                continue
+            except TroikaError as error:
+                if isinstance(error, Unavailable):
+                    raise
+                await self._give_up(claim, theme, error.reason)
+                return
+            log.info("theme launched", extra={"theme": theme.name})
+            return
+
+    async def _decided(self, claim: Claim) -> Persons:
+        """Whom those who held the launch before have decided on."""
+        done, after = Persons(), 0
+        while True:
+            async with self._room.database.read() as uow:
+                known = await ArbiterStore(uow).decided(claim.theme_id, after, KNOWN)
+            if not len(known):
+                return done
+            done.add(known)
+            after = int(known[-1])
+
+    async def _decide(self, claim: Claim, theme: Theme, offers: Sequence[Offer], done: Persons) -> None:
+        """One pass over the audience; asks about the next chunk while one is decided."""
+        ends_at = theme.definition.schedule.ends_at
+        # The clock of this process only bounds the worst case; moments of decisions are the database's.
+        ends_us = micros(ends_at or datetime.now(UTC) + timedelta(days=self._room.settings.launch_lifetime_days))
+        async with aclosing(chunks_of(self._room, theme, done, self._chunk)) as chunks:
+            ahead = asyncio.create_task(self._next(chunks, theme, offers, ends_us))
+            try:
+                while (asked := await ahead) is not None:
+                    ahead = asyncio.create_task(self._next(chunks, theme, offers, ends_us))
+                    await self._decide_chunk(claim, theme, asked)
+            finally:
+                ahead.cancel()
+                await asyncio.wait({ahead})
+        async with self._room.database.transaction() as uow:
+            if not await LaunchStore(uow).hold(claim):
+                raise LeaseLost
+            await LaunchStore(uow).finish(claim.theme_id)
+
+    async def _next(self, chunks: AsyncIterator[Ranked], theme: Theme, offers: Sequence[Offer], ends_us: int) -> Asked | None:
+        """The next chunk with all that other rooms know of it; None at the end."""
+        ranked = await anext(chunks, None)
+        return None if ranked is None else await asked_about(self._arbiter.asking, theme, offers, ranked, ends_us)
+
+    async def _decide_chunk(self, claim: Claim, theme: Theme, asked: Asked) -> None:
+        async with self._arbiter.turn(theme.theme_id, theme.version) as turn:
+            if not await LaunchStore(turn.uow).hold(claim):
+                raise LeaseLost
+            await self._arbiter.decide(turn, asked, anew=True)
 
     async def _give_up(self, claim: Claim, theme: Theme, reason: str) -> None:
+        """Gives a theme back of which nobody was decided on; one that has begun waits for its next version."""
         log.error("launch given up", extra={"theme": theme.name, "reason": reason})
         async with self._room.database.transaction() as uow:
-            if await LaunchStore(uow).hold(claim) is None:
-                raise LeaseLost
             themes = ThemeStore(uow)
             await themes.lock(theme.theme_id)
-            if given := await themes.deciding(theme.theme_id):
-                await themes.keep(given_back(given, reason))
-            await LaunchStore(uow).forget(theme.theme_id)
-
-    async def _hand_over(self, claim: Claim, theme: Theme) -> bool:
-        """Hands the next batch of pushes over; False when that was the end and the theme runs."""
-        settings = self._room.settings
-        async with self._room.database.transaction() as uow:
-            launches = LaunchStore(uow)
-            held = await launches.hold(claim)
-            if held is None or held.finished_at is not None:
+            if not await LaunchStore(uow).hold(claim):
                 raise LeaseLost
-            if twice := superfluous(*await launches.merged_since_plan(theme.theme_id)):
-                await launches.drop(theme.theme_id, sorted(twice))
-            now = datetime.now(UTC)
-            rows = await launches.hand_over(theme.theme_id, MAX_REQUESTS, now)
-            if not rows:
-                await launches.finish(theme.theme_id)
-                return False
-            quiet = settings.quiet()
-            earliest = quiet.earliest(now) if quiet else now
-            expires = earliest + timedelta(hours=settings.push_lifetime_hours)
-            stated = theme.definition
-            words = words_of(stated, await offers_of(uow, theme), settings.clock())
-            pushes = [
-                Push(
-                    row.delivery_id,
-                    theme.name,
-                    PersonId(row.person_id),
-                    row.channel,
-                    words[row.channel],
-                    row.score,
-                    row.call_rank,
-                    _reasons(row.score, row.call_rank, row.channel),
-                    _fallbacks(stated, row, reading_alike(words, row.channel)),
-                    row.dealer_code if row.channel == CHANNELS[DEALER] else "",
-                    row.decided_at,
-                    earliest if earliest > now else None,
-                    expires,
-                )
-                for row in rows
-            ]
-            for payload in deliveries_requested(pushes):
-                uow.publish(DELIVERIES_REQUESTED, payload)
-        return True
+            current = await themes.deciding(theme.theme_id)
+            if await LaunchStore(uow).forget(theme.theme_id) and current is not None:
+                await themes.keep(states.given_back(current, reason))
 
 
-def _fallbacks(stated: ThemeDefinition, row: Any, alike: frozenset[str]) -> tuple[str, ...]:
-    """Further channels of the person's band that may carry the very same words."""
-    preferred = [CHANNELS.index(channel) for channel in stated.band(row.score).channels if channel in alike]
-    return tuple(fallbacks(CHANNELS.index(row.channel), preferred, row.channels, row.opted_out, stated.purpose))
+async def asked_about(asking: Asking, theme: Theme, offers: Sequence[Offer], ranked: Ranked, ends_us: int) -> Asked:
+    """A launch's proposals for some persons."""
+    persons, scores, probabilities = ranked
+    size = len(persons)
+    return await asking.about(
+        theme.definition,
+        offers,
+        persons,
+        np.full(size, LAUNCH, np.int64),
+        np.full(size, NO_OFFER_YET, np.int8),
+        np.full(size, ends_us, np.int64),
+        (scores, probabilities),
+    )
 
 
-def _reasons(score: float, call_rank: int, channel: str) -> tuple[str, ...]:
-    """What a salesperson may be told; the app and WeChat have nobody to tell."""
-    if channel != CHANNELS[DEALER]:
-        return ()
-    return (f"score {score:.0f} of 1000", f"place {call_rank} of this dealer's calls")
+async def chunks_of(room: Room, theme: Theme, done: Persons, size: int = CHUNK) -> AsyncGenerator[Ranked]:
+    """An audience without those done: who has a score best first, then who has none. All who come are done then."""
+    held: Ranked = _nobody()
+    async with aclosing(_ranked(room, theme, size)) as ranking:
+        async for persons, scores, probabilities in ranking:
+            fresh = ~done.has(persons)
+            # A person may move in the ranking while we read it.
+            done.add(persons)
+            held = _joined(held, (persons[fresh], scores[fresh], probabilities[fresh]))
+            while len(held[0]) >= size:
+                yield held[0][:size], held[1][:size], held[2][:size]
+                held = held[0][size:], held[1][size:], held[2][size:]
+    if len(held[0]):
+        yield held
+
+
+async def _ranked(room: Room, theme: Theme, size: int) -> AsyncGenerator[Ranked]:
+    stated = theme.definition
+    if stated.model:
+        async for chunk in room.scoring.rank(stated.model, stated.audience, "theme.model"):
+            yield chunk
+        async for persons in room.tags.stream_ids(stated.audience, "theme.audience"):
+            yield _unscored(persons)
+        return
+    # Without scores nobody comes first: not who was known first, either. Four bytes for each person.
+    parts = [part.astype(np.uint32) async for part in room.tags.stream_ids(stated.audience, "theme.audience")]
+    everybody = np.concatenate([np.empty(0, np.uint32), *parts])
+    everybody = everybody[np.argsort(units(everybody.astype(np.int64), theme.salt))]
+    for start in range(0, len(everybody), size):
+        yield _unscored(everybody[start : start + size].astype(np.int64))
+
+
+def _unscored(persons: Ints) -> Ranked:
+    nothing = np.full(len(persons), -1.0)
+    return persons, nothing, nothing
+
+
+def _nobody() -> Ranked:
+    return np.empty(0, np.int64), np.empty(0), np.empty(0)
+
+
+def _joined(one: Ranked, other: Ranked) -> Ranked:
+    return np.concatenate((one[0], other[0])), np.concatenate((one[1], other[1])), np.concatenate((one[2], other[2]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -23,21 +24,30 @@ from services.orchestrator.domain.suggesting import Term
 REACH_TAGS = ("has_app", "has_wechat", "dealer_code")
 PAGE = 1000
 MAX_TERMS = 500
+# Of one question by ids.
+MOST_IDS = 100_000
+# An IANA name, where the catalogue has such a tag.
+ZONE_TAG = "time_zone"
 # A predicate over millions of people streams for a while; a launch can wait for it, a caller cannot.
 STREAM_TIMEOUT_S = 300.0
+# A ranking streams as fast as it is decided on, hence as long as a launch takes. What breaks off goes on where it was.
+RANKING_TIMEOUT_S = 4 * 3600.0
 
+A = TypeVar("A")
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Reach:
-    """A chunk of an audience: through which channels each person can be reached; `dealer` holds codes, "" for none."""
+    """Through which channels some persons can be reached, aligned with them; the last two are places in words, -1 for none."""
 
-    person_id: Ints
     has_app: NDArray[np.bool_]
     has_wechat: NDArray[np.bool_]
-    dealer: NDArray[np.str_]
+    dealer: Ints
+    dealers: Sequence[str]
+    zone: Ints
+    zones: Sequence[str]
 
 
 @contextmanager
@@ -53,6 +63,12 @@ def blaming(field: str) -> Iterator[None]:
         if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
             raise FailedPrecondition(message, reason=reason or None, field=field) from error
         raise
+
+
+async def _blamed(answers: AsyncIterable[A], field: str) -> AsyncIterator[A]:
+    with blaming(field):
+        async for answer in answers:
+            yield answer
 
 
 class Tags:
@@ -108,28 +124,35 @@ class Tags:
 
     async def person_ids(self, predicate: str, field: str) -> Ints:
         """The persons a predicate holds for, ascending."""
-        chunks = [np.empty(0, np.int64)]
-        with blaming(field):
-            request = tags_pb2.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, packed=True)
-            async for chunk in self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S):
-                packed = np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64)
-                chunks.append(packed if len(packed) else np.array(chunk.entity_ids, np.int64))
-        return np.concatenate(chunks)
+        return np.concatenate([np.empty(0, np.int64), *[chunk async for chunk in self.stream_ids(predicate, field)]])
 
-    async def reach(self, predicate: str, field: str) -> AsyncIterator[Reach]:
-        """The persons a predicate holds for and how they can be reached, in chunks."""
-        with blaming(field):
-            request = tags_pb2.StreamTagValuesRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, tags=REACH_TAGS)
-            async for chunk in self._stub.StreamTagValues(request, timeout=STREAM_TIMEOUT_S):
-                app, wechat, dealer = chunk.columns
-                words = np.array([*dealer.words, ""], np.str_)
-                # Index -1 (none) reads the empty word at the end.
-                yield Reach(
-                    np.array(chunk.entity_ids, np.int64),
-                    np.array(app.numbers, np.float64) == 1,
-                    np.array(wechat.numbers, np.float64) == 1,
-                    words[np.array(dealer.word_indexes, np.int64)],
-                )
+    async def stream_ids(self, predicate: str, field: str) -> AsyncIterator[Ints]:
+        """The same in chunks."""
+        request = tags_pb2.StreamAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate, packed=True)
+        async for chunk in _blamed(self._stub.StreamAudience(request, timeout=STREAM_TIMEOUT_S), field):
+            packed = np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64)
+            yield packed if len(packed) else np.array(chunk.entity_ids, np.int64)
+
+    async def reach(self, persons: Ints, *, zones: bool) -> Reach:
+        """How persons can be reached; with `zones` also where their clocks are. Who is unknown cannot be reached."""
+        size = len(persons)
+        app, wechat = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        columns = [np.full(size, -1, np.int64) for _ in range(2)]
+        words: list[list[str]] = [[], []]
+        order = np.argsort(persons)
+        for start in range(0, size, MOST_IDS):
+            asked = persons[start : start + MOST_IDS]
+            tags = [*REACH_TAGS, ZONE_TAG] if zones else REACH_TAGS
+            request = tags_pb2.StreamTagValuesRequest(entity_kind=ENTITY_KIND_PERSON, entity_ids=asked.tolist(), tags=tags)
+            async for chunk in _blamed(self._stub.StreamTagValues(request, timeout=STREAM_TIMEOUT_S), "theme.audience"):
+                rows = order[np.searchsorted(persons, np.array(chunk.entity_ids, np.int64), sorter=order)]
+                app[rows] = np.array(chunk.columns[0].numbers, np.float64) == 1
+                wechat[rows] = np.array(chunk.columns[1].numbers, np.float64) == 1
+                for column, known, told in zip(columns, words, chunk.columns[2:], strict=False):
+                    indexes = np.array(told.word_indexes, np.int64)
+                    column[rows] = np.where(indexes >= 0, indexes + len(known), -1)
+                    known.extend(told.words)
+        return Reach(app, wechat, columns[0], words[0], columns[1], words[1])
 
 
 class Scoring:
@@ -154,3 +177,13 @@ class Scoring:
             scores[start : start + len(part)] = answer.scores
             probabilities[start : start + len(part)] = answer.probabilities
         return scores, probabilities
+
+    async def rank(self, model: str, predicate: str, field: str) -> AsyncIterator[tuple[Ints, Floats, Floats]]:
+        """(persons, scores, probabilities) of an audience, the best first, in chunks; only who has a score."""
+        request = scoring_pb2.RankAudienceRequest(model=model, predicate=predicate)
+        async for chunk in _blamed(self._stub.RankAudience(request, timeout=RANKING_TIMEOUT_S), field):
+            yield (
+                np.array(chunk.person_ids, np.int64),
+                np.array(chunk.scores, np.float64),
+                np.array(chunk.probabilities, np.float64),
+            )

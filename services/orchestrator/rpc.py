@@ -19,6 +19,7 @@ from services.orchestrator.domain.reporting import BAND_WIDTH, Rate
 from services.orchestrator.domain.statistics import Interval
 from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.handlers import Room
+from services.orchestrator.offers.definitions import OfferId, name_of
 from services.orchestrator.suggesting import door as suggestions
 from services.orchestrator.suggesting.handlers import Suggester
 from services.orchestrator.themes import handlers as themes
@@ -182,18 +183,25 @@ class OrchestratorRpc(OrchestratorServiceServicer):
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
         """See the contract."""
         size = paging.size(request.page_size, DECISIONS_PAGE, DECISIONS_MOST)
-        (after,) = paging.read(request.name, request.page_token, (0,))
+        person, occasion = paging.read(request.name, request.page_token, (0, 0))
+        after = person, occasion
         decisions = await handlers.list_decisions(self._room, id_of(request.name), after, size + 1)
         more = len(decisions) > size
         return pb.ListDecisionsResponse(
             decisions=[_decision(decision) for decision in decisions[:size]],
-            next_page_token=paging.token(request.name, decisions[size - 1].person_id) if more else "",
+            next_page_token=paging.token(request.name, *_key(decisions[size - 1])) if more else "",
         )
 
     async def ExplainDecision(self, request: pb.ExplainDecisionRequest, context: Context) -> pb.ExplainDecisionResponse:
         """See the contract."""
-        decision, reasons = await handlers.explain_decision(self._room, id_of(request.name), PersonId(request.person_id))
+        decision, reasons = await handlers.explain_decision(
+            self._room, id_of(request.name), PersonId(request.person_id), request.occasion
+        )
         return pb.ExplainDecisionResponse(decision=_decision(decision), reasons=reasons)
+
+
+def _key(decision: Decision) -> tuple[int, int]:
+    return decision.person_id, decision.occasion
 
 
 def _decision(decision: Decision) -> pb.Decision:
@@ -205,6 +213,14 @@ def _decision(decision: Decision) -> pb.Decision:
         probability=decision.probability,
         delivery_id=decision.delivery_id,
         decide_time=_timestamp(decision.decided_at),
+        occasion=decision.occasion,
+        reason=decision.reason,
+        due_time=_timestamp(decision.due_at) if decision.due_at else None,
+        expire_time=_timestamp(decision.expires_at),
+        offer=name_of(OfferId(decision.offer_id)) if decision.offer_id else "",
+        theme_version=decision.theme_version,
+        value=decision.value,
+        cost_fen=decision.cost_fen,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
 from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.settings import ChassisSettings
-from services.orchestrator.domain.quiet_hours import QuietHours
+from services.orchestrator.arbiter.caps import CapTable
+from services.orchestrator.domain.quiet_hours import QuietHours, zone_of
 from services.orchestrator.leads.chain import STAGES, Stage
 from services.orchestrator.leads.collecting import DEFAULT_STAGES
 from services.orchestrator.leads.distributing import DEFAULT_WEIGHTS
@@ -60,15 +62,34 @@ class Settings(ChassisSettings):
         100, ge=1, description="What a success of an offer is worth beside those of themes that state a value."
     )
     offer_log_days: float = Field(400, gt=0, description="How long decisions about offers are kept.")
-    frequency_cap: int = Field(3, ge=1, description="Most pushes one person gets within the window, over all themes.")
-    frequency_window_days: float = Field(7, gt=0, description="Length of the frequency cap's window.")
+    push_caps: CapTable = Field(
+        {"any": (3, 7.0)},
+        description="Most pushes one person gets in so many days, over all themes and journeys: any, app, wechat or dealer to"
+        ' [pushes, days], as JSON, for example {"any": [3, 7], "dealer": [1, 14]}.',
+    )
+    dealer_calls_per_day: int = Field(
+        50,
+        ge=0,
+        description="Calls a day that a dealer takes of all themes together, where table dealer_capacity says nothing.",
+    )
+    launch_lifetime_days: float = Field(
+        14, gt=0, le=366, description="For how long a launch goes on with whom it put off, where its theme has no end."
+    )
+    audience_age_s: float = Field(
+        10, ge=0, description="For how long the arbiter remembers who is in an audience; tags tells whole ones only."
+    )
     # Providers accept marketing 08:00 to 22:00 at best (CONVENTIONS 6); we keep an hour's distance on both sides.
     quiet_hours: str = Field("21:00-09:00", description="Hours in which nothing is sent; empty for none.")
-    # An offset, not a zone name: China has had no daylight saving since 1991, and slim images carry no zone database.
-    quiet_utc_offset_hours: float = Field(
-        8, ge=-12, le=14, description="Offset from UTC of the clock of the quiet hours and of times in texts."
+    time_zone: str = Field(
+        "Asia/Shanghai",
+        description="IANA name of the house's clock: of its days, of times in texts, and of the quiet hours of persons whose tag"
+        " time_zone says nothing.",
     )
-    push_lifetime_hours: float = Field(72, gt=0, description="How long after its earliest moment a push may still be sent.")
+    push_lifetime_hours: float = Field(
+        72,
+        gt=0,
+        description="How long after the decision a push may still be sent; to the person herself, until her quiet hours begin.",
+    )
     consent_regimes: RegimeTable = Field(
         dict(DEFAULT_REGIMES),
         description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
@@ -155,8 +176,15 @@ class Settings(ChassisSettings):
     @field_validator("quiet_hours")
     @classmethod
     def _window(cls, window: str) -> str:
-        QuietHours.parse(window, 0)
+        QuietHours.parse(window, UTC)
         return window
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        if zone_of(name) is None:
+            raise ValueError("must be the IANA name of a zone")
+        return name
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
@@ -172,14 +200,14 @@ class Settings(ChassisSettings):
         """What the name of an event says of a lead."""
         return {event: STAGES[stage] for event, stage in self.lead_stages.items()}
 
+    def zone(self) -> ZoneInfo:
+        """The house's zone."""
+        return ZoneInfo(self.time_zone)
+
     def quiet(self) -> QuietHours | None:
-        """The quiet hours, or None when there are none."""
-        return QuietHours.parse(self.quiet_hours, self.quiet_utc_offset_hours)
+        """The quiet hours on the house's clock, or None when there are none."""
+        return QuietHours.parse(self.quiet_hours, self.zone())
 
     def clock(self) -> timedelta:
-        """How far the clock that people here look at is ahead of UTC."""
-        return timedelta(hours=self.quiet_utc_offset_hours)
-
-    def frequency_window(self) -> timedelta:
-        """How far back pushes count for the cap."""
-        return timedelta(days=self.frequency_window_days)
+        """How far the clock that people here look at is ahead of UTC now."""
+        return datetime.now(self.zone()).utcoffset() or timedelta()

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis.db import new_metadata
+from services.orchestrator.arbiter import tables as arbiter_tables
 from services.orchestrator.journeys import tables as journey_tables
 from services.orchestrator.leads import tables as lead_tables
 from services.orchestrator.offers import tables as decision_tables
@@ -63,48 +64,6 @@ Table(
     Column("reviewer", Text, nullable=False),
     Column("reviewed_at", MOMENT),
     Column("reason", Text, nullable=False),
-)
-
-# One row per launch under way or done; `worker` and `lease_until` say who is at it.
-Table(
-    "launch",
-    metadata,
-    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("worker", Text),
-    Column("lease_until", MOMENT, nullable=False),
-    Column("frequency_cap", Integer, nullable=False),
-    Column("traceparent", Text, nullable=False),
-    Column("planned_at", MOMENT),
-    Column("finished_at", MOMENT),
-)
-
-# Persons below 0 were erased and mean nobody (store/erasures.py).
-Table(
-    "decision",
-    metadata,
-    Column("theme_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("outcome", Text, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("score", Double, nullable=False),
-    Column("probability", Double, nullable=False),
-    Column("position", BigInteger, nullable=False),
-    Column("call_rank", BigInteger, nullable=False),
-    Column("channels", SmallInteger, nullable=False),
-    Column("opted_out", SmallInteger, nullable=False),
-    Column("recent_pushes", Integer, nullable=False),
-    Column("dealer_code", Text, nullable=False),
-    Column("delivery_id", Text),
-    Column("decided_at", MOMENT, nullable=False),
-    Column("handed_over_at", MOMENT),
-    Index("ix_decision_delivery_id", "delivery_id", unique=True, postgresql_where=text("delivery_id IS NOT NULL")),
-    Index(
-        "ix_decision_to_hand_over",
-        "theme_id",
-        "position",
-        postgresql_where=text("outcome = 'push' AND handed_over_at IS NULL"),
-    ),
-    Index("ix_decision_pushed_lately", "decided_at", "person_id", postgresql_where=text("outcome = 'push'")),
 )
 
 # Furthest state of each push; numbers as in touchpoints.v1.DeliveryState.
@@ -293,3 +252,4 @@ decision_tables.add_tables(metadata)
 lead_tables.add_tables(metadata)
 
 journey_tables.add_tables(metadata)
+arbiter_tables.add_tables(metadata)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.scoring.artefact import CLASS, EFFECT, PROBABILITY, ServedModel
-from services.scoring.domain import Floats, score_of, uplift_score
+from services.scoring.domain import Floats, effect_of, probability_of, score_of, uplift_score
 from services.scoring.frame import Matrix
 from services.scoring.registry import Version
 
@@ -61,3 +61,8 @@ def _score(kind: str, probability: Floats) -> Floats:
     if kind not in (PROBABILITY, EFFECT, CLASS):
         raise ValueError(kind)
     return uplift_score(probability) if kind == EFFECT else score_of(probability)
+
+
+def probability_behind(kind: str, scores: Floats) -> Floats:
+    """The probabilities, or of an uplift model the effects, that stored scores were made of."""
+    return effect_of(scores) if kind == EFFECT else probability_of(scores)

@@ -17,7 +17,7 @@ from services.scoring import consents, expanding, offers, ranking, reasons, stor
 from services.scoring.artefact import CLASS, ServedModel
 from services.scoring.frame import Matrix, matrix_of
 from services.scoring.models.specification import Specification
-from services.scoring.readings import usual_score
+from services.scoring.readings import probability_behind, usual_score
 from services.scoring.registry import Registry, Version
 from services.scoring.tag_door import TagDoor
 from services.scoring.text.reading import Reading
@@ -124,9 +124,15 @@ class ScoringRpc(ScoringServiceServicer):
         )
         if not version:
             raise _untrained()
+        kind = (await self._version(request.model)).served.kind
         for start in range(0, len(persons), CHUNK):
             part = slice(start, start + CHUNK)
-            yield pb.RankAudienceResponse(person_ids=persons[part], scores=scores[part], model_version=version)
+            yield pb.RankAudienceResponse(
+                person_ids=persons[part],
+                scores=scores[part],
+                model_version=version,
+                probabilities=probability_behind(kind, scores[part]),
+            )
 
     async def ClassifyText(self, request: pb.ClassifyTextRequest, context: Any) -> pb.ClassifyTextResponse:  # noqa: N802
         """By the text model in use; nothing is kept."""

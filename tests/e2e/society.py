@@ -29,7 +29,7 @@ from local.demo.doors import Doors
 from local.demo.operator import Operator
 from local.plan import SERVICES
 from local.supervisor import Suite
-from services.orchestrator.domain.deciding import CHANNEL_BITS
+from services.orchestrator.domain.channels import CHANNEL_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.store.consents import Asked, forbidden

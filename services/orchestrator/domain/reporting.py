@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from services.orchestrator.domain.deciding import CHANNELS
+from services.orchestrator.domain.channels import CHANNELS
 from services.orchestrator.domain.statistics import Interval, newcombe, wilson
 
 BAND_WIDTH = 200
@@ -16,13 +16,16 @@ ACCEPTED, DELIVERED, ANSWERED, FIRST_FAILURE = 3, 4, 6, 7
 
 @dataclass(frozen=True)
 class Cell:
-    """People who agree in outcome, channel, score band (0 to 4), handover and delivery state (0 when nothing is known)."""
+    """Decisions that agree in outcome, channel, score band (0 to 4) and delivery state (0 when nothing is known).
+
+    `persons`: for how many persons they are the first push or holdout; `goals`: how many of these reached the goal.
+    """
 
     outcome: str
     channel: str
     band: int
-    requested: bool
     state: int
+    decisions: int
     persons: int
     goals: int
 
@@ -70,7 +73,7 @@ def fold(cells: Iterable[Cell], unit_cost_fen: Mapping[str, int]) -> Report:
     pushed, holdout = _rate(pushes), _rate([cell for cell in cells if cell.outcome == "holdout"])
     decisions: dict[str, int] = {}
     for cell in cells:
-        decisions[cell.outcome] = decisions.get(cell.outcome, 0) + cell.persons
+        decisions[cell.outcome] = decisions.get(cell.outcome, 0) + cell.decisions
     return Report(
         decisions,
         funnels,
@@ -89,17 +92,17 @@ def _rate(cells: Iterable[Cell]) -> Rate:
 
 
 def _funnel(channel: str, cells: Iterable[Cell]) -> Funnel:
-    requested = [cell for cell in cells if cell.requested]
+    cells = list(cells)
 
     def reached(stage: int) -> int:
-        return sum(c.persons for c in requested if stage <= c.state < FIRST_FAILURE)
+        return sum(c.decisions for c in cells if stage <= c.state < FIRST_FAILURE)
 
     return Funnel(
         channel,
-        sum(c.persons for c in requested),
+        sum(c.decisions for c in cells),
         reached(ACCEPTED),
         reached(DELIVERED),
         reached(ANSWERED),
-        sum(c.goals for c in requested),
-        sum(c.persons for c in requested if c.state >= FIRST_FAILURE),
+        sum(c.goals for c in cells),
+        sum(c.decisions for c in cells if c.state >= FIRST_FAILURE),
     )

@@ -16,10 +16,33 @@ from chassis.db import UnitOfWork
 Ints = NDArray[np.int64]
 # Where a grant has no end.
 NO_END = 2**63 - 1
-# Restricts a question to the anchors that some persons have now, by index.
-_OF_PERSONS = (
-    " AND c.anchor_id IN (SELECT k.anchor_id FROM consent k WHERE k.person_id = ANY(CAST(:persons AS bigint[]))"
-    " UNION SELECT w.anchor_id FROM anchor_owner w WHERE w.person_id = ANY(CAST(:persons AS bigint[])))"
+# (person, uses withdrawn, uses given), masks of the numbers of the uses ($3 to $7), of whoever said anything about them.
+_SAID = """
+SELECT person_id, bit_or(CASE WHEN withdrawn THEN 1 << number ELSE 0 END) AS withdrawn,
+  bit_or(CASE WHEN given THEN 1 << number ELSE 0 END) AS given FROM (
+  SELECT person_id, number, needed,
+    withdrawn_us >= given_us OR (withdrawn_us >= 0 AND expires_us <= $1) AS withdrawn,
+    given_us > withdrawn_us AND expires_us > $1 AS given FROM (
+    SELECT t.person_id, t.anchor_id, u.number, u.needed, max(t.withdrawn_us) AS withdrawn_us,
+      coalesce(max(t.given_us) FILTER (WHERE separate OR NOT only_separate), -1) AS given_us,
+      coalesce((array_agg(t.expires_us ORDER BY t.given_us DESC, t.expires_us)
+        FILTER (WHERE separate OR NOT only_separate))[1], 0) AS expires_us
+    FROM ({said}) AS t JOIN unnest($3::int[], $4::text[], $5::text[], $6::boolean[], $7::boolean[])
+      AS u (number, use, via, needed, only_separate) ON t.purpose = u.use AND t.channel IN ($2, u.via)
+    GROUP BY 1, 2, 3, 4
+  ) AS a WHERE withdrawn_us >= 0 OR given_us >= 0
+) AS s WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id
+"""
+_WORDS = "c.anchor_id, c.purpose, c.channel, c.separate, c.withdrawn_us, c.given_us, c.expires_us"
+_BY_ALL = f"SELECT coalesce(o.person_id, c.person_id) AS person_id, {_WORDS} FROM consent c LEFT JOIN anchor_owner o USING (anchor_id)"  # noqa: S608
+# What they said through anchors that never moved, and through those that they have now.
+_BY_SOME = (
+    f"SELECT c.person_id, {_WORDS} FROM unnest($8::bigint[]) AS p (id) JOIN consent c ON c.person_id = p.id"  # noqa: S608
+    # A lateral question with a limit is asked by index, whatever the planner believes of the number of persons.
+    " LEFT JOIN LATERAL (SELECT true AS moved FROM anchor_owner o WHERE o.anchor_id = c.anchor_id LIMIT 1) AS m ON true"
+    " WHERE m.moved IS NULL"
+    f" UNION ALL SELECT o.person_id, {_WORDS} FROM unnest($8::bigint[]) AS p (id) JOIN anchor_owner o ON o.person_id = p.id"
+    " JOIN consent c ON c.anchor_id = o.anchor_id"
 )
 
 
@@ -97,35 +120,18 @@ class ConsentStore:
             for channel, bit in bits.items()
             for use in uses(purpose, channel)
         ]
-        rows = await self._uow.rows(
-            "SELECT person_id, bit_or(CASE WHEN withdrawn THEN 1 << number ELSE 0 END) AS withdrawn,"
-            " bit_or(CASE WHEN given THEN 1 << number ELSE 0 END) AS given FROM ("
-            " SELECT coalesce(o.person_id, a.person_id) AS person_id, a.number, a.needed,"
-            " a.withdrawn_us >= a.given_us OR (a.withdrawn_us >= 0 AND a.expires_us <= :now_us) AS withdrawn,"
-            " a.given_us > a.withdrawn_us AND a.expires_us > :now_us AS given FROM ("
-            " SELECT c.anchor_id, u.number, u.needed, max(c.person_id) AS person_id, max(c.withdrawn_us) AS withdrawn_us,"
-            " coalesce(max(c.given_us) FILTER (WHERE separate OR NOT only_separate), -1) AS given_us,"
-            " coalesce((array_agg(c.expires_us ORDER BY c.given_us DESC, c.expires_us)"
-            " FILTER (WHERE separate OR NOT only_separate))[1], 0) AS expires_us"
-            " FROM unnest(CAST(:numbers AS int[]), CAST(:purposes AS text[]), CAST(:channels AS text[]),"
-            " CAST(:needed AS boolean[]), CAST(:only_separate AS boolean[]))"
-            " AS u (number, use, via, needed, only_separate)"
-            " JOIN consent c ON c.purpose = u.use AND c.channel IN (:all_channels, u.via) /* among */"
-            " GROUP BY c.anchor_id, u.number, u.needed) AS a LEFT JOIN anchor_owner o USING (anchor_id)"
-            " WHERE a.withdrawn_us >= 0 OR a.given_us >= 0) AS s"
-            " WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id".replace(
-                "/* among */", "" if among is None else _OF_PERSONS
-            ),
-            now_us=int(now.timestamp() * 1_000_000),
-            all_channels=ALL_CHANNELS,
-            numbers=list(range(len(asked))),
-            purposes=[use for use, _, _, _ in asked],
-            channels=[channel for _, channel, _, _ in asked],
-            needed=[needs != OPT_OUT for _, _, _, needs in asked],
-            only_separate=[needs == SEPARATE for _, _, _, needs in asked],
-            **({} if among is None else {"persons": list(among)}),
+        rows = await self._uow.fetch(
+            _SAID.format(said=_BY_ALL if among is None else _BY_SOME),
+            int(now.timestamp() * 1_000_000),
+            ALL_CHANNELS,
+            list(range(len(asked))),
+            [use for use, _, _, _ in asked],
+            [channel for _, channel, _, _ in asked],
+            [needs != OPT_OUT for _, _, _, needs in asked],
+            [needs == SEPARATE for _, _, _, needs in asked],
+            *([] if among is None else [list(among)]),
         )
-        table = np.array([(row.person_id, row.withdrawn, row.given) for row in rows], np.int64).reshape(-1, 3)
+        table = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 3)
         persons, withdrawn, given = table[:, 0], table[:, 1], table[:, 2]
         masks, others = np.zeros(len(persons), np.int64), 0
         for number, (_, _, bit, needs) in enumerate(asked):

@@ -3,7 +3,7 @@
 Of a decision stays what the theme's report counts: outcome, channel, band of the score, whether it was handed over and how
 far the push came, whether the goal was reached. Without it the rates of a finished experiment would change, and with them its
 verdict. The row stands under a number below 0 that means nobody, its push under a new random id, its moments as days; place,
-dealer, channels, probability and the score itself are gone. A push that was not handed over is dropped (outcome "erased").
+dealer, channels, probability and the score itself are gone. What was put off is dropped (outcome "erased").
 Decisions of slots are deleted: what was learnt from them is sums over many.
 Exposures to experiments and the events they measure are deleted: an experiment counts on without the person. Of leads stays
 what a dealer's targets count, as a day of nobody's (leads/erasing.py).
@@ -30,7 +30,8 @@ WITH gone AS (
   SELECT g.theme_id, via.root FROM goal g JOIN via USING (anchor_id)
   UNION SELECT g.theme_id, gone.root FROM goal g JOIN gone USING (person_id)
 ), theirs AS MATERIALIZED (
-  SELECT d.theme_id, d.person_id, d.delivery_id, l.floor - row_number() OVER (PARTITION BY d.theme_id) AS nobody,
+  SELECT d.theme_id, d.person_id, d.occasion, d.delivery_id,
+    l.floor - dense_rank() OVER (PARTITION BY d.theme_id ORDER BY d.person_id) AS nobody,
     'erased-' || gen_random_uuid() AS push, (d.theme_id, g.root) IN (SELECT theme_id, root FROM reached) AS won
   FROM lowest l CROSS JOIN gone g JOIN decision d ON d.theme_id = l.theme_id AND d.person_id = g.person_id
 ), pushes AS (
@@ -43,16 +44,15 @@ WITH gone AS (
   WHERE person_id = ANY(CAST(:persons AS bigint[])) AND NOT anchor_id = ANY(CAST(:anchors AS bigint[]))
 ), goals AS (
   INSERT INTO goal (theme_id, anchor_id, person_id, version, occurred_at)
-  SELECT theme_id, nobody, nobody, 0, date_trunc('day', now()) FROM theirs WHERE won
+  SELECT DISTINCT theme_id, nobody, nobody, 0, date_trunc('day', now()) FROM theirs WHERE won
 )
 UPDATE decision d SET person_id = t.nobody,
-  outcome = CASE WHEN d.outcome = 'push' AND d.handed_over_at IS NULL THEN 'erased' ELSE d.outcome END,
-  channel = CASE WHEN d.outcome = 'push' AND d.handed_over_at IS NULL THEN '' ELSE d.channel END,
-  delivery_id = CASE WHEN d.handed_over_at IS NOT NULL THEN t.push END,
+  outcome = CASE WHEN d.outcome = 'deferred' THEN 'erased' ELSE d.outcome END, reason = '', due_at = NULL,
+  expires_at = date_trunc('day', d.expires_at), delivery_id = CASE WHEN d.delivery_id IS NOT NULL THEN t.push END,
   score = CASE WHEN d.score < 0 THEN -1 ELSE LEAST(floor(d.score / {BAND_WIDTH}), {BANDS - 1}) * {BAND_WIDTH} END,
-  probability = 0, position = 0, call_rank = 0, channels = 0, opted_out = 0, recent_pushes = 0, dealer_code = '',
-  decided_at = date_trunc('day', d.decided_at), handed_over_at = date_trunc('day', d.handed_over_at)
-FROM theirs t WHERE d.theme_id = t.theme_id AND d.person_id = t.person_id
+  probability = 0, value = 0, position = 0, call_rank = 0, channels = 0, opted_out = 0, closed = 0, recent_pushes = 0,
+  dealer_code = '', time_zone = '', decided_at = date_trunc('day', d.decided_at)
+FROM theirs t WHERE d.theme_id = t.theme_id AND d.person_id = t.person_id AND d.occasion = t.occasion
 """  # noqa: S608  (constants of ours)
 
 
@@ -100,9 +100,9 @@ class ErasureStore:
     async def erase(self, stones: Sequence[Tombstone], persons: Iterable[int] = ()) -> None:
         """Forgets the persons of the stones, further persons, and all who went into them.
 
-        One at a time, and never while somebody plans: a plan either knows the tombstones or is seen here.
+        One at a time, and never in the arbiter's turn: a decision either knows the tombstones or is seen here.
         """
-        await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator plan'))")
+        await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator arbiter'))")
         await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator erasure'))")
         await self.bury(stones)
         gone = await self._uow.rows(
@@ -150,12 +150,3 @@ class ErasureStore:
             persons=[stone.person_id for stone in stones],
             versions=[stone.version for stone in stones],
         )
-
-    async def planned(self, theme_id: int) -> set[int]:
-        """Erased persons that a plan was just made for: the audience was read before tags had heard of it."""
-        rows = await self._uow.rows(
-            "SELECT DISTINCT e.person_id FROM erased_anchor e"
-            " JOIN decision d ON d.theme_id = :id AND d.person_id = e.person_id",
-            id=theme_id,
-        )
-        return {row.person_id for row in rows}

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from chassis.db import UnitOfWork
 
 Update = tuple[str, int, str, str, datetime]
@@ -84,26 +81,6 @@ class ProjectionStore:
             ops=ops,
         )
 
-    async def pushed_since(self, moment: datetime) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(persons, pushes decided for them since), counted for whom they merged into as well."""
-        rows = await self._uow.rows(
-            "WITH RECURSIVE pushed AS (SELECT person_id, count(*) AS pushes FROM decision"
-            " WHERE outcome = 'push' AND decided_at >= :since GROUP BY person_id),"
-            " whole (person_id, present_id) AS (SELECT person_id, person_id FROM pushed UNION"
-            " SELECT w.person_id, a.survivor_id FROM whole w JOIN person_alias a ON a.person_id = w.present_id"
-            " AND a.survivor_id IS NOT NULL)"
-            " SELECT w.present_id AS person_id, CAST(sum(p.pushes) AS bigint) AS pushes"
-            " FROM whole w JOIN pushed p USING (person_id)"
-            " GROUP BY 1 ORDER BY 1",
-            since=moment,
-        )
-        return _pairs([(row.person_id, row.pushes) for row in rows])
-
 
 def _columns(records: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
     return [list(column) for column in zip(*records, strict=True)] or [[] for _ in range(width)]
-
-
-def _pairs(pairs: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    table = np.array(pairs, np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]

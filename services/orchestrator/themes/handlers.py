@@ -144,7 +144,7 @@ async def launch_theme(room: Room, theme_id: ThemeId, dry_run: bool = False) -> 
             for fault in offer_obstacles(after.definition, await offers_of(uow, after), room.settings.clock(), now):
                 raise fault
             if not dry_run:
-                await LaunchStore(uow).queue(theme_id, room.settings.frequency_cap, trace_headers().get("traceparent", ""))
+                await LaunchStore(uow).queue(theme_id, trace_headers().get("traceparent", ""))
         return after
 
     return await _change(room, theme_id, change, dry_run)

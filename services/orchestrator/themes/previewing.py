@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import numpy as np
-
 from chassis.errors import TroikaError
-from services.orchestrator import planning
-from services.orchestrator.domain.deciding import CHANNELS, HOLDOUT, OUTCOMES, PUSH
+from services.orchestrator import foreseeing
+from services.orchestrator.arbiter.deciding import HOLDOUT, PUSH
 from services.orchestrator.handlers import Room
 from services.orchestrator.themes import states
 from services.orchestrator.themes.checking import audience_obstacle, offer_obstacles, offers_for
@@ -44,37 +42,22 @@ class Preview:
 
 
 async def preview_theme(room: Room, theme: Theme) -> Preview:
-    """Decides as a launch of this version would, and keeps nothing."""
-    stated, settings = theme.definition, room.settings
-    size, base = await room.tags.sizes(stated.audience, "theme.audience")
-    audience = await planning.gather(room.tags, room.scoring, stated)
-    async with room.database.read() as uow:
-        decided = await planning.decide_for(
-            uow,
-            audience,
-            theme,
-            datetime.now(UTC),
-            frequency_cap=settings.frequency_cap,
-            window=settings.frequency_window(),
-            regimes=settings.consent_regimes,
-        )
-    plan = decided.plan
-    pushed = plan.outcome == PUSH
-    by_channel = {name: int((pushed & (plan.channel == code)).sum()) for code, name in enumerate(CHANNELS)}
-    by_outcome = np.bincount(plan.outcome, minlength=len(OUTCOMES)).tolist()
-    costs = stated.budget.unit_cost_fen
+    """Decides as a launch of this version would, and keeps nothing.
+
+    Quiet hours, pacing and dealers' days move pushes and end none: they are left out.
+    """
+    size, base = await room.tags.sizes(theme.definition.audience, "theme.audience")
+    seen = await foreseeing.foresee(room, theme)
     return Preview(
-        audience=len(audience.person_id),
+        audience=seen.audience,
         base=base,
-        reach_by_channel={
-            name: int((audience.channels >> np.uint8(CHANNELS.index(name)) & 1).sum()) for name in stated.channels
-        },
-        chosen=by_outcome[PUSH] + by_outcome[HOLDOUT],
-        holdout=by_outcome[HOLDOUT],
-        pushes_by_channel={name: count for name, count in by_channel.items() if count},
-        expected_responses=float(audience.probability[pushed].sum()),
-        expected_cost_fen=sum(count * costs.get(name, 0) for name, count in by_channel.items()),
-        passed_over={OUTCOMES[code]: n for code, n in enumerate(by_outcome) if n and code not in (PUSH, HOLDOUT)},
+        reach_by_channel={name: seen.reach.get(name, 0) for name in theme.definition.channels},
+        chosen=seen.outcomes[PUSH] + seen.outcomes[HOLDOUT],
+        holdout=seen.outcomes[HOLDOUT],
+        pushes_by_channel=dict(seen.channels),
+        expected_responses=seen.responses,
+        expected_cost_fen=seen.cost_fen,
+        passed_over={name: count for name, count in seen.outcomes.items() if name not in (PUSH, HOLDOUT)},
         obstacles=tuple([each async for each in obstacles(room, theme, size, base)]),
     )
 

@@ -18,7 +18,7 @@ from services.identity import consents, stewardship
 from services.identity.domain.consents import State, of_person
 from services.identity.stewardship import MergeOrder
 from services.orchestrator.consumers import follow_entities
-from services.orchestrator.domain.deciding import CHANNEL_BITS
+from services.orchestrator.domain.channels import CHANNEL_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.handlers import follow_entities as follow_in_touchpoints

@@ -13,7 +13,7 @@ from chassis.consents import DEFAULT_REGIMES, OPT_OUT, regime, uses
 from chassis.testing import DatabaseFactory
 from services.identity.domain import consents as ledger
 from services.identity.domain.consents import State
-from services.orchestrator.domain.deciding import CHANNEL_BITS
+from services.orchestrator.domain.channels import CHANNEL_BITS
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.projections import ProjectionStore
 from tests.integration.orchestrator.conftest import open_house

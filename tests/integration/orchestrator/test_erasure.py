@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from troika.identity.v1 import events_pb2 as identity_pb2
@@ -11,7 +12,9 @@ from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.bus import Message
+from services.orchestrator.arbiter.proposing import Proposal, propose
 from services.orchestrator.consumers import reach_goals
+from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.launching import Launcher
 from tests.integration.orchestrator.conftest import House
 from tests.integration.orchestrator.test_consents import said
@@ -139,27 +142,39 @@ async def test_a_shared_value_is_its_next_users_own(house: House, campaign: tupl
     assert [77_001] == [row.anchor_id for row in await house.rows("SELECT anchor_id FROM consent")]
 
 
-async def test_a_push_that_was_planned_is_not_handed_over(house: House) -> None:
+async def test_who_is_erased_while_a_launch_runs_is_not_pushed(house: House) -> None:
     name = await house.ready(budget=EVERYBODY, holdout_share=0.0)
     await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
     # An audience was read before tags had heard of it.
     known, late = 1, 9
     await house.hear(ENTITIES, erasure(known))
-    launcher = Launcher(house.room)
-    hand_over = launcher._hand_over
+    launcher = Launcher(house.room, chunk=50)
+    decide = launcher._decide_chunk
 
-    async def erase_first(*given: object) -> bool:
+    async def erase_first(*given: object) -> None:
         await house.hear(ENTITIES, erasure(late))
-        return await hand_over(*given)  # type: ignore[arg-type]
+        await decide(*given)  # type: ignore[arg-type]
 
-    launcher._hand_over = erase_first  # type: ignore[method-assign]
-    before = await house.rows("SELECT 1 FROM decision")
-    assert [] == list(before)
+    launcher._decide_chunk = erase_first  # type: ignore[method-assign]
     assert await launcher.work_once()
     assert {known, late}.isdisjoint(push.person_id for push in await house.pushes())
     assert [] == await traces(house, [known, late], [])
     report = await house.report(name)
     assert report.decisions["push"] == len(await house.pushes()) > 0
+
+
+async def test_what_was_put_off_for_an_erased_person_is_dropped_and_not_proposed_again(house: House) -> None:
+    name = await house.launch(budget=EVERYBODY, holdout_share=0.0)
+    theme_id, person = id_of(name), 3
+    later = datetime.now(UTC) + timedelta(days=1)
+    proposals = [Proposal(theme_id, PersonId(person), occasion, None, later, later) for occasion in (1, 2)]
+    async with house.transaction() as uow:
+        await propose(uow, proposals)
+    await house.hear(ENTITIES, erasure(person))
+    assert 2 == (await house.report(name)).decisions["erased"]
+    async with house.transaction() as uow:
+        await propose(uow, proposals)
+    assert [] == await traces(house, [person], [])
 
 
 async def test_an_erasure_waits_for_goals_under_way(house: House, campaign: tuple[str, list[int], list[int]]) -> None:

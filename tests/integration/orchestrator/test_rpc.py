@@ -156,7 +156,8 @@ async def test_a_decision_can_be_explained(house: House) -> None:
     [called, *_] = [d for d in await house.decisions(name) if d.channel == "dealer"]
     answer = await house.call.ExplainDecision(pb.ExplainDecisionRequest(name=name, person_id=called.person_id))
     assert called == answer.decision
-    assert ["consent", "frequency", "score", "channel", "budget", "holdout"] == [r.split(":")[0] for r in answer.reasons]
+    asked = ["consent", "score", "channel", "frequency", "quiet hours", "budget", "holdout"]
+    assert asked == [reason.split(":")[0] for reason in answer.reasons]
     outside = house.call.ExplainDecision(pb.ExplainDecisionRequest(name=name, person_id=2))
     assert (grpc.StatusCode.NOT_FOUND, "NO_DECISION", "person_id") == await refusal(outside)
 

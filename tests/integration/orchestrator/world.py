@@ -23,7 +23,7 @@ from chassis.errors import InvalidArgument, NotFound
 SECRET = "a secret that is long enough"
 HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "approver", "scoring")}
 MODEL = "purchase_intent"
-WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class")
+WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class", "time_zone")
 EXPRESSIONS = {
     "answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END",
     "offer_answer": "LAST(answer) FILTER (WHERE event = 'Offer Answered')",
@@ -43,6 +43,7 @@ class People:
     broken: bool = False
     poison: str = ""
     secret: frozenset[str] = frozenset()
+    zones: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class People:
         self.table = sqlite3.connect(":memory:")
         self.table.execute(
             "CREATE TABLE person (id INTEGER PRIMARY KEY, job TEXT, previous_outcome TEXT, has_app REAL, has_wechat REAL,"
-            " dealer_code TEXT, offer_answer TEXT, answer_class TEXT, probability REAL)"
+            " dealer_code TEXT, offer_answer TEXT, answer_class TEXT, probability REAL, time_zone TEXT)"
         )
         for number in range(1, self.count + 1):
             job = draw.choice(list(RATE))
@@ -68,8 +69,9 @@ class People:
                 answer,
                 None if answer is None else "A" if answer == "yes" else "B",
                 probability if draw.random() < 0.98 else None,
+                self.zones[number % len(self.zones)] if self.zones else None,
             )
-            self.table.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?)", row)
+            self.table.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?)", row)
 
     def select(self, columns: str, predicate: str) -> list[tuple[Any, ...]]:
         self.asked.append(predicate)
@@ -88,7 +90,8 @@ class Tags(TagsServiceServicer):
         self._people = people
 
     async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:  # noqa: N802
-        types = dict.fromkeys(WORDS, tags_pb2.TAG_TYPE_CATEGORY)
+        words = WORDS if self._people.zones else WORDS[:-1]
+        types = dict.fromkeys(words, tags_pb2.TAG_TYPE_CATEGORY)
         types |= dict.fromkeys(("has_app", "has_wechat"), tags_pb2.TAG_TYPE_BOOLEAN) | {"probability": tags_pb2.TAG_TYPE_NUMBER}
         return tags_pb2.ListTagsResponse(
             tags=[
@@ -124,7 +127,7 @@ class Tags(TagsServiceServicer):
         people = self._people
         [(audience,)], [(base,)] = (people.select("count(*)", p) for p in (request.predicate, request.base_predicate))
         terms = []
-        for tag in () if request.without_terms else WORDS:
+        for tag in () if request.without_terms else WORDS[:-1]:
             for (value,) in {row for row in people.select(tag, request.base_predicate) if row[0] is not None}:
                 predicate = f"{tag} = '{value}'"
                 [(n,)] = people.select("count(*)", f"({request.predicate}) AND {predicate}")
@@ -164,6 +167,18 @@ class Scoring(ScoringServiceServicer):
             probabilities=[-1 if p is None else p for p in chances],
             model_version=1,
         )
+
+    async def RankAudience(self, request: Any, context: Any) -> AsyncIterator[scoring_pb2.RankAudienceResponse]:  # noqa: N802
+        self._require(request.model)
+        people = self._people
+        known = [row for row in people.select("id, probability", request.predicate) if row[1] is not None]
+        known.sort(key=lambda row: (-row[1], row[0]))
+        for start in range(0, len(known), people.chunk):
+            await asyncio.sleep(people.pause_s)
+            ids, chances = zip(*known[start : start + people.chunk], strict=True)
+            yield scoring_pb2.RankAudienceResponse(
+                person_ids=ids, scores=[score(p) for p in chances], probabilities=chances, model_version=1
+            )
 
     def _require(self, model: str) -> None:
         if model != MODEL or not self._people.has_model:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from services.orchestrator.domain.deciding import in_holdout
+from services.orchestrator.arbiter.deciding import in_holdout
 from services.orchestrator.experiments.assigning import OUTSIDE, assign, buckets, draw, in_global_holdout
 from services.orchestrator.experiments.definitions import BUCKETS, Experiment, ExperimentId, State, Variant
 from tests.unit.orchestrator.test_experiment_statistics import definition

@@ -1,26 +1,29 @@
-"""Quiet hours, suggestions, merged people, explanations and the fold of the report."""
+"""Quiet hours, caps, pacing, suggestions, explanations and the fold of the report."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.orchestrator.domain.deciding import ALL_BITS, OUTCOMES
+from services.orchestrator.arbiter import caps, pacing
+from services.orchestrator.arbiter.deciding import DEFERRED, OUTCOMES, PROPOSED
+from services.orchestrator.domain.channels import ALL_BITS
 from services.orchestrator.domain.explaining import Decision, explain
-from services.orchestrator.domain.merging import superfluous
-from services.orchestrator.domain.quiet_hours import QuietHours
+from services.orchestrator.domain.quiet_hours import QuietHours, spans, zone_of
 from services.orchestrator.domain.reporting import Cell, fold
 from services.orchestrator.domain.suggesting import Term, combine, cover, leaking, significant, words
 from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.offers.definitions import OfferId
 from services.orchestrator.themes.definitions import Band, Budget, Goal, Pacing, Schedule, ThemeDefinition
 
-CHINA = 8.0
+CHINA = ZoneInfo("Asia/Shanghai")
 moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
 
 
@@ -39,13 +42,99 @@ def test_the_night_in_china_ends_at_nine(now: str, earliest: str) -> None:
     assert datetime.fromisoformat(earliest) == night.earliest(datetime.fromisoformat(now))
 
 
-@given(moments, st.sampled_from(["21:00-09:00", "12:00-14:00", "00:00-00:01", "23:59-23:58"]), st.integers(-12, 14))
-def test_waiting_for_the_end_of_quiet_hours_ends_it_and_takes_less_than_a_day(now: datetime, window: str, zone: int) -> None:
+zones = st.sampled_from(["Asia/Shanghai", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]).map(
+    ZoneInfo
+)
+
+
+@given(moments, st.sampled_from(["21:00-09:00", "12:00-14:00", "00:00-00:01", "23:59-23:58", "01:30-02:30"]), zones)
+def test_waiting_for_the_end_of_quiet_hours_ends_it_in_about_a_day(now: datetime, window: str, zone: ZoneInfo) -> None:
     quiet = QuietHours.parse(window, zone)
     assert quiet
     earliest = quiet.earliest(now)
-    assert timedelta() <= earliest - now < timedelta(days=1)
-    assert earliest == quiet.earliest(earliest)
+    assert timedelta() <= earliest - now <= timedelta(days=1, hours=1)
+    # Where clocks are put back, the hours may begin once more.
+    assert earliest == quiet.earliest(earliest) or window == "01:30-02:30"
+    begin = quiet.begin(earliest)
+    assert begin > earliest
+    assert begin == quiet.earliest(begin) or begin < quiet.earliest(begin)
+
+
+def test_quiet_hours_are_on_the_clock_of_each_zone_whatever_the_season() -> None:
+    night = QuietHours.parse("21:00-09:00", CHINA)
+    now = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
+    names = ["Asia/Shanghai", "Europe/Berlin", "America/New_York", "nowhere", "../etc/passwd"]
+    ends = [end and end.hour for end, _ in spans(night, names, now)]
+    assert [None, None, 13, None, None] == ends
+    winter = datetime(2026, 1, 1, 20, 30, tzinfo=UTC)
+    assert [1, 8, None] == [end and end.hour for end, _ in spans(night, names[:3], winter)]
+    assert [(None, None)] * 2 == spans(None, names[:2], now)
+    assert zone_of("nowhere") is None is zone_of("")
+
+
+def pushes(*rows: tuple[int, int, int]) -> caps.Pushed:
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    return caps.Pushed(table[:, 0], table[:, 1], table[:, 2])
+
+
+def test_a_cap_opens_when_enough_pushes_have_left_its_window() -> None:
+    day, now = caps.DAY_US, 100 * caps.DAY_US
+    until, counted = caps.opens(
+        {"any": (2, 7), "dealer": (1, 14)}, pushes((0, 0, now - day), (0, 1, now - 3 * day), (1, 2, now - 10 * day)), 3, now
+    )
+    assert [[now + 4 * day] * 3, [0, 0, now + 4 * day], [0, 0, 0]] == until.tolist()
+    assert [2, 0, 0] == counted.tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 1000)), max_size=30),
+    st.dictionaries(
+        st.sampled_from(["any", "app", "wechat", "dealer"]), st.tuples(st.integers(1, 3), st.integers(1, 9)), min_size=1
+    ),
+)
+def test_at_the_moment_that_caps_name_there_is_room_and_not_a_moment_before(
+    rows: list[tuple[int, int, int]], table: dict[str, tuple[int, int]]
+) -> None:
+    now = 1000 * caps.DAY_US // 100
+    given_pushes = [(row, channel, at * caps.DAY_US // 100) for row, channel, at in rows]
+    until, _ = caps.opens(table, pushes(*given_pushes), 4, now)
+
+    def room(row: int, channel: int, moment: int) -> bool:
+        return all(
+            sum(
+                r == row and at > moment - days * caps.DAY_US and name in ("any", ("app", "wechat", "dealer")[c])
+                for r, c, at in given_pushes
+            )
+            < most
+            for name, (most, days) in table.items()
+            if name in ("any", ("app", "wechat", "dealer")[channel])
+        )
+
+    for row in range(4):
+        for channel in range(3):
+            opens = int(until[row, channel])
+            assert room(row, channel, max(opens, now))
+            assert opens <= now or not room(row, channel, opens - 1)
+
+
+@given(st.integers(0, 1000), st.integers(1, 30), st.randoms())
+def test_even_shares_spend_all_by_the_last_day_and_never_more(total: int, days: int, draw: Any) -> None:
+    spent = 0
+    for day in range(days):
+        left, share = pacing.today_left(total, spent, 0, days - day)
+        assert (total - spent, True) == (left, 0 <= share <= left)
+        assert share <= -(-left // (days - day))
+        today = share if day == days - 1 else draw.randint(0, share)
+        assert pacing.today_left(total, spent, today, days - day) == (left - today, share - today)
+        spent += today
+    assert total == spent
+
+
+def test_days_are_those_of_the_house() -> None:
+    now = datetime(2026, 3, 1, 15, 59, tzinfo=UTC)
+    assert datetime(2026, 3, 1, 16, 0, tzinfo=UTC) == pacing.next_day(now, CHINA)
+    assert 1 == pacing.days_left(now.astimezone(CHINA).date(), datetime(2026, 3, 1, 16, 0, tzinfo=UTC), CHINA)
+    assert 2 == pacing.days_left(now.astimezone(CHINA).date(), datetime(2026, 3, 1, 16, 1, tzinfo=UTC), CHINA)
 
 
 @pytest.mark.parametrize("window", ["21-9", "25:00-09:00", "09:00-09:00", "21:00–09:00", " "])
@@ -122,29 +211,6 @@ def test_a_suggestion_reads_as_eligible_and_any_of_the_terms() -> None:
     assert "a IS NULL" == combine("a IS NULL", [])
 
 
-def test_of_one_human_the_push_handed_over_first_stays_else_the_best_placed() -> None:
-    assert {2} == superfluous([(2, 1)], {1: (False, 1), 2: (False, 2)})
-    assert {1} == superfluous([(2, 1)], {1: (False, 1), 2: (True, 2)})
-    assert set() == superfluous([(2, 1)], {1: (True, 1), 2: (True, 2)})
-    assert {3, 4} == superfluous([(3, 9), (4, 9), (9, 2)], {2: (True, 7), 3: (False, 1), 4: (False, 2), 5: (False, 3)})
-    assert set() == superfluous([(2, 1)], {2: (False, 5)})
-
-
-@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12))), st.dictionaries(st.integers(1, 12), st.booleans()))
-def test_after_dropping_no_human_waits_for_a_second_push(aliases: list[tuple[int, int]], done: dict[int, bool]) -> None:
-    pushes = {person: (handed, person) for person, handed in done.items()}
-    dropped = superfluous(aliases, pushes)
-    assert not any(pushes[person][0] for person in dropped)
-    left = [{person} for person in range(1, 13)]
-    for a, b in aliases:
-        joined = next(s for s in left if a in s) | next(s for s in left if b in s)
-        left = [s for s in left if not s & joined] + [joined]
-    for human in left:
-        planned = [p for p in human if p in pushes and p not in dropped]
-        waiting = [p for p in planned if not pushes[p][0]]
-        assert len(waiting) <= (0 if len(planned) > len(waiting) else 1)
-
-
 STATED = ThemeDefinition(
     title="t",
     words="",
@@ -163,48 +229,56 @@ STATED = ThemeDefinition(
     exclusion=None,
     waves=None,
 )
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
 PUSHED = Decision(
-    PersonId(7), "push", "app", 612.3, 0.1161, "ab", datetime.now(UTC), 3, 0, ALL_BITS, 0, 1, "D001"
+    PersonId(7), 0, 1, "push", "", None, NOW, 1, "app", 612.3, 0.1161, 0.1161, 3, 3, 0, ALL_BITS, 0, 0, 1, "D001", "", "ab", NOW
 )  # fmt: skip
 
 
 def test_an_explanation_names_the_rules_in_order_and_stops_at_the_one_that_decided() -> None:
     assert [
         "consent: closes none",
-        "frequency: 1 of at most 3 pushes lately",
         "score: 612 from m, probability 0.1161",
-        "channel: app, open are app, dealer; WeChat carries no marketing; at most 2 calls; from score 0 on: app, dealer",
-        "budget: place 3 of at most 10",
+        "channel: app, open are app, dealer of app, dealer from score 0 on; WeChat carries no marketing; at most 2 calls",
+        "frequency: 1 pushes lately, caps close none",
+        "quiet hours: not now in the usual zone",
+        "budget: place 3 of at most 10, costs 3 fen",
         "holdout: not kept out, share 0.1",
-    ] == explain(PUSHED, STATED, 3)
+    ] == explain(PUSHED, STATED)
     assert ["consent: closes everything"] == explain(
-        replace(PUSHED, outcome="opted_out", channel="", opted_out=ALL_BITS), STATED, 3
+        replace(PUSHED, outcome="opted_out", channel="", opted_out=ALL_BITS), STATED
     )
-    assert "score: none from m" == explain(replace(PUSHED, outcome="no_score", channel="", score=-1), STATED, 3)[-1]
+    assert "score: none from m" == explain(replace(PUSHED, outcome="no_score", channel="", score=-1), STATED)[-1]
+    put_off = replace(PUSHED, outcome=DEFERRED, reason="quiet_hours", due_at=NOW, channel="", time_zone="Europe/Berlin")
+    assert "quiet hours: now in Europe/Berlin; decided again at 2026-03-02T00:00:00+00:00" == explain(put_off, STATED)[-1]
+    assert ["proposed: waits for its moment; decided again at 2026-03-02T00:00:00+00:00"] == explain(
+        replace(put_off, reason=PROPOSED), STATED
+    )
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("outcome", [word for word in OUTCOMES if word != DEFERRED])
 def test_every_outcome_has_an_explanation(outcome: str) -> None:
-    assert explain(replace(PUSHED, outcome=outcome), STATED, 3)
+    assert all(explain(replace(PUSHED, outcome=outcome), STATED))
 
 
 def test_a_report_counts_everybody_chosen_and_charges_what_was_accepted() -> None:
     report = fold(
         [
-            Cell("push", "app", 1, True, 4, 10, 2),
-            Cell("push", "app", 1, True, 7, 5, 0),
-            Cell("push", "app", 4, True, 6, 3, 3),
-            Cell("push", "dealer", 4, True, 2, 4, 0),
-            Cell("holdout", "", 4, False, 0, 8, 1),
-            Cell("budget", "", 0, False, 0, 100, 0),
+            Cell("push", "app", 1, 4, 10, 10, 2),
+            Cell("push", "app", 1, 7, 5, 5, 0),
+            Cell("push", "app", 4, 6, 3, 3, 3),
+            Cell("push", "dealer", 4, 2, 4, 4, 0),
+            Cell("holdout", "", 4, 0, 8, 8, 1),
+            Cell("push", "app", 4, 4, 2, 0, 0),
+            Cell("budget", "", 0, 0, 100, 100, 0),
         ],
         {"app": 3, "dealer": 500},
     )
-    assert {"push": 22, "holdout": 8, "budget": 100} == report.decisions
+    assert {"push": 24, "holdout": 8, "budget": 100} == report.decisions
     assert (22, 5, 8, 1) == (report.pushed.persons, report.pushed.goals, report.holdout.persons, report.holdout.goals)
     [app, dealer] = report.funnels
-    assert (18, 13, 13, 3, 5, 5) == (app.requested, app.accepted, app.delivered, app.answered, app.goals, app.failed)
+    assert (20, 15, 15, 3, 5, 5) == (app.requested, app.accepted, app.delivered, app.answered, app.goals, app.failed)
     assert (4, 0) == (dealer.requested, dealer.accepted)
-    assert 39 == report.cost_fen
+    assert 45 == report.cost_fen
     assert [0, 15, 0, 0, 7] == [band.persons for band in report.bands]
     assert 5 / 22 - 1 / 8 == pytest.approx(report.effect.value)

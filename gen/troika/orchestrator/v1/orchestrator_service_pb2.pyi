@@ -2007,7 +2007,7 @@ class ListDecisionsResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
-        """By person id."""
+        """By person id and occasion."""
 
     def __init__(
         self,
@@ -2036,11 +2036,21 @@ class Decision(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     DELIVERY_ID_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    OCCASION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    THEME_VERSION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COST_FEN_FIELD_NUMBER: _builtins.int
     person_id: _builtins.int
     """The person at the time of the decision."""
     outcome: _builtins.str
-    """push, holdout, or the reason nobody was pushed: budget, no_score, opted_out, no_channel, frequency_cap,
-    merged (the person turned out to be another one who is pushed already), erased (with what was known, before the push).
+    """push, holdout (of the theme), global_holdout, deferred, or why nobody is pushed: merged (the person turned out to be
+    another one who was decided on already), left_audience, opted_out, no_score, no_channel, no_offer (none that is for the
+    person has words for an open channel), no_value, budget, erased (with what was known), expired, theme_finished, or what a
+    proposal that ended was put off for.
     """
     channel: _builtins.str
     """app, wechat or dealer; empty unless pushed."""
@@ -2050,9 +2060,29 @@ class Decision(_message.Message):
     """The probability then."""
     delivery_id: _builtins.str
     """The push; empty unless pushed."""
+    occasion: _builtins.int
+    """0 for the theme's launch, else the number of whatever proposed the push."""
+    reason: _builtins.str
+    """Why it was put off: exclusion, frequency_cap, quiet_hours, priority, pacing, capacity, stock, proposed; else empty."""
+    offer: _builtins.str
+    """The offer, "offers/12"; empty unless pushed."""
+    theme_version: _builtins.int
+    """The version of the theme that decided; 0 when none has yet."""
+    value: _builtins.float
+    """Expected value: in fen, less what the push costs, where the goal has a worth; else the probability."""
+    cost_fen: _builtins.int
+    """What the push costs, in fen."""
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was decided."""
+        """When it was decided; of what nobody has looked at yet, when it was proposed."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is decided again; not set when that is over."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the proposal ends."""
 
     def __init__(
         self,
@@ -2064,10 +2094,18 @@ class Decision(_message.Message):
         probability: _builtins.float = ...,
         delivery_id: _builtins.str = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        occasion: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        offer: _builtins.str = ...,
+        theme_version: _builtins.int = ...,
+        value: _builtins.float = ...,
+        cost_fen: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "decide_time", b"decide_time", "delivery_id", b"delivery_id", "outcome", b"outcome", "person_id", b"person_id", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "cost_fen", b"cost_fen", "decide_time", b"decide_time", "delivery_id", b"delivery_id", "due_time", b"due_time", "expire_time", b"expire_time", "occasion", b"occasion", "offer", b"offer", "outcome", b"outcome", "person_id", b"person_id", "probability", b"probability", "reason", b"reason", "score", b"score", "theme_version", b"theme_version", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2081,19 +2119,23 @@ class ExplainDecisionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     PERSON_ID_FIELD_NUMBER: _builtins.int
+    OCCASION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"themes/12"."""
     person_id: _builtins.int
     """The person."""
+    occasion: _builtins.int
+    """0 for the theme's launch, else the number of whatever proposed the push."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         person_id: _builtins.int = ...,
+        occasion: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "person_id", b"person_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "occasion", b"occasion", "person_id", b"person_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,16 +19,27 @@ STATEMENTS = (
     " state smallint NOT NULL, submitter text NOT NULL, submitted_at timestamptz, reviewer text NOT NULL,"
     " reviewed_at timestamptz, reason text NOT NULL,"
     " CONSTRAINT pk_theme_version PRIMARY KEY (theme_id, version))",
-    "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, frequency_cap integer NOT NULL,"
-    " traceparent text NOT NULL, planned_at timestamptz, finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
-    "CREATE TABLE decision (theme_id bigint, person_id bigint, outcome text NOT NULL, channel text NOT NULL,"
-    " score double precision NOT NULL, probability double precision NOT NULL, position bigint NOT NULL,"
-    " call_rank bigint NOT NULL, channels smallint NOT NULL, opted_out smallint NOT NULL, recent_pushes integer NOT NULL,"
-    " dealer_code text NOT NULL, delivery_id text, decided_at timestamptz NOT NULL, handed_over_at timestamptz,"
-    " CONSTRAINT pk_decision PRIMARY KEY (theme_id, person_id))",
+    "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, traceparent text NOT NULL,"
+    " finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
+    "CREATE TABLE decision (theme_id bigint, person_id bigint, occasion bigint, theme_version integer NOT NULL DEFAULT 0,"
+    " outcome text NOT NULL, reason text NOT NULL, due_at timestamptz, expires_at timestamptz NOT NULL, asked_offer_id bigint,"
+    " offer_id bigint, channel text NOT NULL DEFAULT '', score double precision NOT NULL DEFAULT -1,"
+    " probability double precision NOT NULL DEFAULT -1, value double precision NOT NULL DEFAULT 0,"
+    " cost_fen bigint NOT NULL DEFAULT 0, position bigint NOT NULL DEFAULT 0, call_rank bigint NOT NULL DEFAULT 0,"
+    " channels smallint NOT NULL DEFAULT 0, opted_out smallint NOT NULL DEFAULT 0, closed smallint NOT NULL DEFAULT 0,"
+    " recent_pushes integer NOT NULL DEFAULT 0, dealer_code text NOT NULL DEFAULT '', time_zone text NOT NULL DEFAULT '',"
+    " delivery_id text, decided_at timestamptz NOT NULL, CONSTRAINT pk_decision PRIMARY KEY (theme_id, person_id, occasion))",
     "CREATE UNIQUE INDEX ix_decision_delivery_id ON decision (delivery_id) WHERE delivery_id IS NOT NULL",
-    "CREATE INDEX ix_decision_to_hand_over ON decision (theme_id, position) WHERE outcome = 'push' AND handed_over_at IS NULL",
-    "CREATE INDEX ix_decision_pushed_lately ON decision (decided_at, person_id) WHERE outcome = 'push'",
+    "CREATE INDEX ix_decision_due ON decision (theme_id, due_at, value DESC) WHERE outcome = 'deferred'",
+    "CREATE INDEX ix_decision_waiting ON decision (person_id) WHERE outcome = 'deferred'",
+    "CREATE INDEX ix_decision_pushed ON decision (person_id, decided_at) WHERE outcome = 'push'",
+    "CREATE TABLE spending (theme_id bigint, day date, contacts bigint NOT NULL, calls bigint NOT NULL,"
+    " cost_fen bigint NOT NULL, CONSTRAINT pk_spending PRIMARY KEY (theme_id, day))",
+    "CREATE TABLE dealer_calls (theme_id bigint, dealer_code text, day date, calls bigint NOT NULL,"
+    " CONSTRAINT pk_dealer_calls PRIMARY KEY (theme_id, dealer_code, day))",
+    "CREATE INDEX ix_dealer_calls_dealer_code_day ON dealer_calls (dealer_code, day)",
+    "CREATE TABLE dealer_capacity (dealer_code text, calls_per_day integer NOT NULL,"
+    " CONSTRAINT pk_dealer_capacity PRIMARY KEY (dealer_code))",
     "CREATE TABLE delivery (delivery_id text, state smallint NOT NULL, reason text NOT NULL, answer text NOT NULL,"
     " occurred_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))",
     "CREATE TABLE goal (theme_id bigint, anchor_id bigint, person_id bigint NOT NULL, version bigint NOT NULL,"

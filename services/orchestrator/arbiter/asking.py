@@ -1,0 +1,133 @@
+"""What other rooms know of the persons to be decided on. Asked outside of transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.orchestrator.arbiter.bits import Persons
+from services.orchestrator.domain.channels import APP_BIT, DEALER_BIT, WECHAT_BIT
+from services.orchestrator.offers.definitions import Offer
+from services.orchestrator.peers import ZONE_TAG, Scoring, Tags
+from services.orchestrator.themes.definitions import ThemeDefinition
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bits = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+# Whether the catalogue has zones is asked anew after this time.
+CATALOGUE_S: Final = 30.0
+MOST_AUDIENCES: Final = 200
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Proposals of one theme and what other rooms know of the persons, as aligned columns.
+
+    `wanted`: the place of the offer proposed, -1 for any; `offers`: mask of the theme's offers that are for each; `dealer` and
+    `zone`: places in `dealers` and `zones`, -1 for none; `left`: who is not in the theme's audience any more.
+    """
+
+    person_id: Ints
+    occasion: Ints
+    wanted: NDArray[np.int8]
+    ends_us: Ints
+    score: Floats
+    probability: Floats
+    channels: Bits
+    dealer: Ints
+    dealers: Sequence[str]
+    zone: Ints
+    zones: Sequence[str]
+    offers: Ints
+    left: Flags
+
+    def take(self, rows: Ints | Flags) -> Asked:
+        """Some of them."""
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        taken: dict[str, Any] = {name: each[rows] for name, each in columns.items() if isinstance(each, np.ndarray)}
+        return replace(self, **taken)
+
+
+class Asking:
+    """Questions to tags and scoring about some persons."""
+
+    def __init__(self, tags: Tags, scoring: Scoring, keep_s: float) -> None:
+        """`keep_s`: for how long an audience read whole is remembered; tags answers a predicate for everybody only."""
+        self._tags, self._scoring, self._keep_s = tags, scoring, keep_s
+        self._zones, self._zones_at = False, float("-inf")
+        self._audiences: dict[str, tuple[float, Persons]] = {}
+        self._reading = asyncio.Lock()
+
+    async def about(
+        self,
+        stated: ThemeDefinition,
+        offers: Sequence[Offer],
+        persons: Ints,
+        occasion: Ints,
+        wanted: NDArray[np.int8],
+        ends_us: Ints,
+        scored: tuple[Floats, Floats] | None = None,
+        *,
+        recheck: bool = False,
+    ) -> Asked:
+        """All that is asked; `scored` where scores are known already. `recheck`: whether launches' persons are still meant."""
+        reach = await self._tags.reach(persons, zones=await self._has_zones())
+        score = probability = np.full(len(persons), -1.0)
+        if scored is not None:
+            score, probability = scored
+        elif stated.model:
+            score, probability = await self._scoring.scores(stated.model, persons, "theme.model")
+        left = np.zeros(len(persons), np.bool_)
+        if recheck and (launched := occasion == 0).any():
+            left = launched & ~(await self.audience(stated.audience, "theme.audience")).has(persons)
+        mask = np.zeros(len(persons), np.int64)
+        for place, offer in enumerate(offers):
+            predicate = offer.definition.audience
+            meant = (await self.audience(predicate, "offer.audience")).has(persons) if predicate else True
+            mask |= np.where(meant, 1 << place, 0)
+        bits = reach.has_app * APP_BIT | reach.has_wechat * WECHAT_BIT | (reach.dealer >= 0) * DEALER_BIT
+        return Asked(
+            persons,
+            occasion,
+            wanted,
+            ends_us,
+            score,
+            probability,
+            bits.astype(np.uint8),
+            reach.dealer,
+            reach.dealers,
+            reach.zone,
+            reach.zones,
+            mask,
+            left,
+        )
+
+    async def audience(self, predicate: str, field: str) -> Persons:
+        """For whom a predicate held at most `keep_s` seconds ago."""
+        known = self._audiences.get(predicate)
+        if known is None or time.monotonic() - known[0] > self._keep_s:
+            # One at a time: a crowd must not read the same millions side by side.
+            async with self._reading:
+                known = self._audiences.get(predicate)
+                if known is None or time.monotonic() - known[0] > self._keep_s:
+                    began, members = time.monotonic(), Persons()
+                    async for ids in self._tags.stream_ids(predicate, field):
+                        members.add(ids)
+                    if len(self._audiences) >= MOST_AUDIENCES:
+                        self._audiences.pop(min(self._audiences, key=lambda each: self._audiences[each][0]))
+                    known = self._audiences[predicate] = began, members
+        return known[1]
+
+    async def _has_zones(self) -> bool:
+        if time.monotonic() - self._zones_at > CATALOGUE_S:
+            self._zones = ZONE_TAG in await self._tags.catalogue()
+            self._zones_at = time.monotonic()
+        return self._zones

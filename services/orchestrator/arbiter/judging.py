@@ -1,0 +1,204 @@
+"""A chunk of proposals on its way through the arbiter: rules, what is left to spend, what is kept and what goes out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chassis.db import UnitOfWork
+from services.orchestrator.arbiter import evidence, pacing
+from services.orchestrator.arbiter.asking import Asked
+from services.orchestrator.arbiter.deciding import PUSH, UNLIMITED, Purse, Rules, Verdicts, decide, delivery_id, fallbacks
+from services.orchestrator.arbiter.evidence import Evidence
+from services.orchestrator.arbiter.house import Deciding, House
+from services.orchestrator.arbiter.store import ArbiterStore, Record, micros, moment_of
+from services.orchestrator.domain.channels import CHANNELS, DEALER, mask_of
+from services.orchestrator.events import Push
+from services.orchestrator.offers.stock import StockStore
+from services.orchestrator.themes.definitions import Pacing
+
+# What an offer may come back from.
+_PASSING = ("", "OUT_OF_STOCK")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of a chunk; the verdicts are aligned with the evidence."""
+
+    evidence: Evidence
+    verdicts: Verdicts
+
+
+class Judge:
+    """Decides for one theme, within a transaction that has the arbiter's turn, or in a snapshot to see what would be."""
+
+    def __init__(self, uow: UnitOfWork, house: House, deciding: Deciding, now: datetime, foreseen: Purse | None = None) -> None:
+        """`foreseen`: what is left of a purse of `foresee` when nothing is kept."""
+        self._uow, self._house, self._deciding, self._now = uow, house, deciding, now
+        self._store, self._theme = ArbiterStore(uow), deciding.theme
+        self._today: date = now.astimezone(house.zone).date()
+        self._foreseen = foreseen
+
+    async def look(self, asked: Asked, *, once: bool) -> tuple[Evidence, Purse]:
+        """All that a decision rests on; see evidence.read for who is left out."""
+        known = await evidence.read(self._uow, self._house, self._theme, asked, self._now, once=once)
+        if self._foreseen is None:
+            purse = await self._purse()
+        else:
+            purse = self._foreseen
+        dealers = sorted(set(known.people.dealer) - {"", *purse.dealers})
+        for code, (ranks, today, most) in (await self._store.dealers(dealers, self._theme.theme_id, self._today)).items():
+            free = (self._house.settings.dealer_calls_per_day if most is None else most) - today
+            purse.ranks[code], purse.dealers[code] = ranks, free if self._foreseen is None else UNLIMITED
+        return known, purse
+
+    def judge(self, known: Evidence, purse: Purse) -> Judged:
+        """Decides, and spends from the purse."""
+        return Judged(known, decide(known.people, self._rules(), purse, micros(self._now)))
+
+    async def foresee(self) -> Purse:
+        """What is left in all, as if it could be spent today: days move pushes, they do not end them."""
+        purse = await self._purse(keeping=False)
+        purse.contacts_today, purse.calls_today, purse.cost_today = purse.contacts, purse.calls, purse.cost
+        return purse
+
+    async def _purse(self, *, keeping: bool = True) -> Purse:
+        stated = self._theme.definition
+        spent, budget, days = await self._store.spent(self._theme.theme_id, self._today), stated.budget, None
+        if budget.pacing is Pacing.EVEN and stated.schedule.ends_at is not None:
+            days = pacing.days_left(self._today, stated.schedule.ends_at, self._house.zone)
+        contacts, calls, cost = (
+            pacing.today_left(most, spent[f"{name}_before"], spent[f"{name}_today"], days)
+            for name, most in (
+                ("contacts", budget.max_contacts),
+                ("calls", budget.max_calls),
+                ("cost", UNLIMITED if budget.max_cost_fen is None else budget.max_cost_fen),
+            )
+        )
+        stock = await self._store.stock(self._deciding.offer_ids, self._now, keeping=keeping)
+        return Purse(
+            *contacts,
+            *calls,
+            *cost,
+            micros(pacing.next_day(self._now, self._house.zone)),
+            spent["contacts_before"] + spent["contacts_today"],
+            stock=[stock.get(offer, UNLIMITED) for offer in self._deciding.offer_ids],
+        )
+
+    def _rules(self) -> Rules:
+        stated, settings = self._theme.definition, self._house.settings
+        offered = zip(self._deciding.offers, self._deciding.words, strict=True)
+        return Rules(
+            stated.purpose,
+            tuple((band.from_score, tuple(map(CHANNELS.index, band.channels))) for band in stated.bands),
+            bool(stated.model),
+            stated.goal.value_fen,
+            tuple(stated.budget.unit_cost_fen.get(channel, 0) for channel in CHANNELS),
+            tuple(
+                sum(1 << code for code in words) if offer.unavailable(self._now) in _PASSING else 0 for offer, words in offered
+            ),
+            stated.holdout_share,
+            self._theme.salt,
+            settings.global_holdout_share,
+            settings.global_holdout_salt,
+        )
+
+    def records(self, judged: Judged) -> list[Record]:
+        """Rows of `decision`, aligned with the verdicts."""
+        theme, ids, said = self._theme, self._deciding.offer_ids, judged.verdicts
+        asked, people = judged.evidence.asked, judged.evidence.people
+        ends, wanted = asked.ends_us.tolist(), asked.wanted.tolist()
+        moments = {us: moment_of(us) for us in {*said.due_us, *ends}}
+        persons, occasions = asked.person_id.tolist(), asked.occasion.tolist()
+        columns = zip(
+            persons, occasions, said.outcome, said.reason, said.due_us, ends, wanted, said.offer, said.channel,
+            people.score.tolist(), people.probability.tolist(), said.value, said.cost_fen, said.position, said.call_rank,
+            people.channels.tolist(), people.opted_out.tolist(), _closed(judged, self._now).tolist(), people.pushes.tolist(),
+            people.dealer, np.array([*asked.zones, ""], object)[asked.zone].tolist(), strict=True,
+        )  # fmt: skip
+        return [
+            (
+                theme.theme_id, person, occasion, theme.version, outcome, reason, moments[due] if due else None, moments[end],
+                ids[asked_for] if asked_for >= 0 else None, ids[offer] if offer >= 0 else None,
+                CHANNELS[channel] if channel >= 0 else "", score, probability, value, cost, position, rank, channels, opted_out,
+                closed, recent, dealer, zone, delivery_id(theme.salt, person, occasion) if outcome == PUSH else None, self._now,
+            )
+            for (
+                person, occasion, outcome, reason, due, end, asked_for, offer, channel, score, probability, value, cost,
+                position, rank, channels, opted_out, closed, recent, dealer, zone,
+            ) in columns
+        ]  # fmt: skip
+
+    def pushes(self, judged: Judged, records: Sequence[Record]) -> list[Push]:
+        """What goes out, the most valuable first."""
+        said, people = judged.verdicts, judged.evidence.people
+        stated, name, now_us = self._theme.definition, self._theme.name, micros(self._now)
+        last_us = now_us + round(self._house.settings.push_lifetime_hours * 3_600_000_000)
+        quiet_from = np.minimum(judged.evidence.quiet_from_us, last_us).tolist()
+        open_ = (people.channels & ~people.opted_out & ~_closed(judged, self._now)).tolist()
+        masks = {band.channels: mask_of(band.channels) for band in stated.bands}
+        alike: dict[tuple[int, int, int], tuple[str, ...]] = {}
+        pushed = [row for row, outcome in enumerate(said.outcome) if outcome == PUSH]
+        found: list[Push] = []
+        for row in sorted(pushed, key=said.position.__getitem__):
+            channel, offer, score = said.channel[row], said.offer[row], float(people.score[row])
+            words = self._deciding.words[offer]
+            key = channel, offer, open_[row] & masks[stated.band(score).channels]
+            if key not in alike:
+                alike[key] = tuple(CHANNELS[other] for other in fallbacks(channel, key[2], words))
+            called = channel == DEALER
+            found.append(
+                Push(
+                    records[row][-2],
+                    name,
+                    records[row][1],
+                    CHANNELS[channel],
+                    words[channel],
+                    score,
+                    said.call_rank[row],
+                    _reasons(score, said.call_rank[row]) if called else (),
+                    alike[key],
+                    people.dealer[row] if called else "",
+                    now_us,
+                    # A dealer works off a list in the dealer's hours; what goes to the person must not come in her night.
+                    last_us if called else quiet_from[row],
+                )
+            )
+        return found
+
+    async def keep(self, judged: Judged, records: Sequence[Record], *, anew: bool) -> None:
+        """Stores decisions (`anew`: there was no proposal before), and counts what they spend."""
+        if not records:
+            return
+        said, theme = judged.verdicts, self._theme
+        await (self._store.add(records) if anew else self._store.settle(records))
+        dealers = zip(judged.evidence.people.dealer, said.channel, strict=True)
+        calls = Counter(dealer for dealer, channel in dealers if channel == DEALER)
+        contacts = sum(position > 0 for position in said.position)
+        await self._store.spend(theme.theme_id, self._today, contacts, calls.total(), sum(said.cost_fen))
+        await self._store.call(theme.theme_id, self._today, calls)
+        limited = [offer.definition.stock is not None for offer in self._deciding.offers]
+        ids = self._deciding.offer_ids
+        holds = [(ids[o], records[row][-2]) for row, o in enumerate(said.offer) if o >= 0 and limited[o]]
+        if holds:
+            lifetime = timedelta(hours=self._house.settings.push_lifetime_hours, days=theme.definition.goal.window_days)
+            if refused := [verdict for verdict in await StockStore(self._uow).reserve(holds, lifetime) if verdict]:
+                raise RuntimeError(f"pieces that were counted are refused: {refused[0]}")
+
+
+def _closed(judged: Judged, now: datetime) -> NDArray[np.uint8]:
+    """Channels that caps close."""
+    closed = (judged.evidence.people.opens_us > micros(now)) << np.arange(len(CHANNELS))
+    bits: NDArray[np.uint8] = closed.sum(axis=1).astype(np.uint8)
+    return bits
+
+
+def _reasons(score: float, call_rank: int) -> tuple[str, ...]:
+    """What a salesperson may be told; the app and WeChat have nobody to tell."""
+    place = f"place {call_rank} of this dealer's calls"
+    return (f"score {score:.0f} of 1000", place) if score >= 0 else (place,)

@@ -1,0 +1,317 @@
+"""The arbiter on a real database: each rule, deferrals that are decided anew, and themes that stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from chassis.testing import DatabaseFactory
+from services.orchestrator.themes.definitions import Band, Exclusion, Goal, Pacing, Schedule
+from services.orchestrator.themes.states import ThemeState
+from tests.integration.orchestrator.court import EVERYBODY, MORNING, Court, court
+from tests.integration.orchestrator.world import People
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def bench(databases: DatabaseFactory) -> AsyncIterator[Court]:
+    async with court(databases, People(200, seed=4), MORNING) as opened:
+        yield opened
+
+
+async def test_a_launch_decides_on_everybody_once(bench: Court) -> None:
+    theme = await bench.launch(chunk=37, holdout_share=0.2)
+    words = await bench.words(theme)
+    assert set(range(1, 201)) == set(words)
+    counted = Counter(words.values())
+    assert {"push", "holdout", "no_score", "no_channel"} == set(counted)
+    assert 15 < counted["holdout"] < 60
+    pushes = await bench.pushes()
+    assert sorted(person for person, word in words.items() if word == "push") == sorted(p.person_id for p in pushes)
+    assert len(pushes) == len({push.delivery_id for push in pushes})
+    spent = (await bench.rows("SELECT * FROM spending"))[0]
+    assert (counted["push"] + counted["holdout"], sum({"app": 1, "wechat": 2, "dealer": 500}[p.channel] for p in pushes)) == (
+        spent.contacts,
+        spent.cost_fen,
+    )
+
+
+async def test_proposals_are_decided_once_each_and_repeats_change_nothing(bench: Court) -> None:
+    theme = await bench.theme()
+    for _ in range(2):
+        await bench.propose(theme, range(1, 50))
+        await bench.propose(theme, range(1, 20), occasion=2)
+        await bench.work()
+    outcomes = await bench.outcomes(theme)
+    assert 49 + 19 == len(outcomes)
+    assert Counter(outcomes.values())["push"] == len(await bench.pushes()) == len({p.delivery_id for p in await bench.pushes()})
+
+
+async def test_a_proposal_waits_for_its_moment_and_ends_with_its_last_reason(bench: Court) -> None:
+    theme = await bench.theme(bands=(Band(0.0, ("app",)),))
+    await bench.propose(theme, range(1, 100), due_at=MORNING + timedelta(hours=1), ends=timedelta(hours=2))
+    await bench.work()
+    assert {"proposed"} == set((await bench.words(theme)).values())
+    await bench.state(theme, ThemeState.PAUSED)
+    bench.pass_on(hours=3)
+    await bench.work()
+    assert {"proposed"} == set((await bench.words(theme)).values())
+    await bench.state(theme, ThemeState.RUNNING)
+    await bench.work()
+    assert {"expired"} == set((await bench.words(theme)).values())
+
+
+async def test_what_a_finished_theme_put_off_is_dropped(bench: Court) -> None:
+    theme = await bench.theme()
+    await bench.propose(theme, range(1, 10), due_at=MORNING + DAY)
+    await bench.state(theme, ThemeState.FINISHED)
+    await bench.work()
+    assert {"theme_finished"} == set((await bench.words(theme)).values())
+
+
+async def test_caps_count_over_all_themes_and_open_again(databases: DatabaseFactory) -> None:
+    async with court(databases, People(60), MORNING, push_caps={"any": [2, 7], "app": [1, 3]}) as bench:
+        one, two, three = [await bench.theme(bands=(Band(0.0, ("app", "wechat")),)) for _ in range(3)]
+        for theme in (one, two, three):
+            await bench.propose(theme, range(1, 61), ends=30 * DAY)
+            await bench.work()
+        assert 2 == max(Counter(push.person_id for push in await bench.pushes()).values())
+        by_channel = Counter((push.person_id, push.channel) for push in await bench.pushes())
+        assert 1 == max(count for (_, channel), count in by_channel.items() if channel == "app")
+        put_off = await bench.rows(f"SELECT person_id, due_at FROM decision WHERE theme_id = {three} AND outcome = 'deferred'")
+        assert {MORNING + 3 * DAY, MORNING + 7 * DAY} == {row.due_at for row in put_off}
+        bench.pass_on(days=7)
+        await bench.work()
+        words = await bench.words(three)
+        assert {"push"} == {words[row.person_id] for row in put_off if row.due_at == MORNING + 7 * DAY}
+
+
+async def test_quiet_hours_are_the_persons_own_and_everything_is_asked_again_after_them(databases: DatabaseFactory) -> None:
+    night = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+    zones = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "nowhere")
+    async with court(databases, People(120, zones=zones), night, quiet_hours="21:00-09:00") as bench:
+        theme = await bench.theme(model="", bands=(Band(0.0, ("app",)),))
+        await bench.propose(theme, range(1, 121))
+        await bench.work()
+        zone = {person: zones[person % 4] for person in range(1, 121)}
+        words = await bench.words(theme)
+        # 23:00 in Shanghai, 16:00 in Berlin, 10:00 in New York.
+        assert {"quiet_hours"} == {
+            words[p] for p in words if zone[p] in ("Asia/Shanghai", "nowhere") and words[p] != "no_channel"
+        }
+        assert {"push"} == {
+            words[p] for p in words if "/" in zone[p] and zone[p] != "Asia/Shanghai" and words[p] != "no_channel"
+        }
+        for push in await bench.pushes():
+            last = datetime(2026, 3, 2, 20, 0, tzinfo=UTC) if zone[push.person_id] == "Europe/Berlin" else None
+            assert push.expires_at_us == (last or datetime(2026, 3, 3, 2, 0, tzinfo=UTC)).timestamp() * 1_000_000
+        waiting = [person for person, word in words.items() if word == "quiet_hours"]
+        morning = datetime(2026, 3, 3, 1, 0, tzinfo=UTC)
+        due = await bench.rows("SELECT DISTINCT due_at FROM decision WHERE outcome = 'deferred'")
+        assert [morning] == [row.due_at for row in due]
+        mover, silent, *others = waiting
+        bench.people.table.execute("UPDATE person SET time_zone = 'America/New_York' WHERE id = ?", (mover,))
+        await bench.forbid(silent)
+        bench.moment = morning
+        await bench.work()
+        words = await bench.words(theme)
+        # It is 20:00 there, and nine in the evening an hour later.
+        assert ("push", "opted_out", {"push"}) == (words[mover], words[silent], {words[person] for person in others})
+
+
+async def test_who_leaves_the_audience_while_waiting_is_left_alone(databases: DatabaseFactory) -> None:
+    async with court(databases, People(60), MORNING - timedelta(hours=2), quiet_hours="21:00-09:00") as bench:
+        theme = await bench.launch(audience="job = 'services'", bands=(Band(0.0, ("app",)),))
+        waiting = [person for person, word in (await bench.words(theme)).items() if word == "quiet_hours"]
+        bench.people.table.execute("UPDATE person SET job = 'student' WHERE id = ?", (waiting[0],))
+        bench.moment = MORNING
+        await bench.work()
+        words = await bench.words(theme)
+        assert "left_audience" == words[waiting[0]]
+        assert {"push"} == {words[person] for person in waiting[1:]}
+
+
+async def test_an_even_budget_is_spent_day_by_day_on_the_best(bench: Court) -> None:
+    budget = replace(EVERYBODY, max_contacts=60, pacing=Pacing.EVEN)
+    ends_at = MORNING + 2 * DAY
+    theme = await bench.launch(
+        chunk=20,
+        budget=budget,
+        schedule=Schedule(None, ends_at),
+        bands=(Band(0.0, ("app", "wechat")),),
+        audience="probability > 0",
+    )
+    for day in (1, 2, 3):
+        rows = await bench.rows("SELECT person_id, probability, decided_at FROM decision WHERE outcome = 'push'")
+        assert 20 * day == len(rows) == len(await bench.pushes())
+        # The shares are of days, in the zone of the house.
+        bench.moment = datetime(2026, 3, 2 + day, 1, 0, tzinfo=UTC) if day < 2 else ends_at - timedelta(hours=2)
+        await bench.work()
+    by_day = [[row.probability for row in rows if row.decided_at == moment] for moment in sorted({r.decided_at for r in rows})]
+    assert min(by_day[0]) >= max(by_day[1]) >= min(by_day[1]) >= max(by_day[2])
+    bench.moment = ends_at + DAY
+    await bench.work()
+    assert {"push", "pacing", "no_channel", "budget"} >= set((await bench.words(theme)).values())
+    assert 60 == len(await bench.pushes())
+
+
+async def test_a_dealer_takes_so_many_calls_a_day_of_all_themes_together(databases: DatabaseFactory) -> None:
+    async with court(databases, People(200), MORNING, dealer_calls_per_day=4) as bench:
+        async with bench.database.transaction() as uow:
+            await uow.execute("INSERT INTO dealer_capacity VALUES ('D002', 7)")
+        themes = [await bench.launch(bands=(Band(0.0, ("dealer",)),)) for _ in range(2)]
+        assert {"D001": 4, "D002": 7} == Counter(push.dealer_code for push in await bench.pushes())
+        assert "capacity" in (await bench.words(themes[0])).values()
+        bench.pass_on(days=1)
+        await bench.work()
+        assert {"D001": 8, "D002": 14} == Counter(push.dealer_code for push in await bench.pushes())
+        ranks = sorted((push.theme, push.dealer_code, push.rank) for push in await bench.pushes())
+        assert len(ranks) == len(set(ranks))
+        for name, code in {(theme, dealer) for theme, dealer, _ in ranks}:
+            mine = [rank for theme, dealer, rank in ranks if (theme, dealer) == (name, code)]
+            assert list(range(1, len(mine) + 1)) == mine
+
+
+async def test_themes_of_a_group_keep_their_distance(bench: Court) -> None:
+    one = await bench.launch(exclusion=Exclusion("cars", 2), audience="id <= 50")
+    other = await bench.launch(exclusion=Exclusion("cars", 5), audience="id <= 50")
+    free = await bench.launch(exclusion=Exclusion("tyres", 5), audience="id <= 50")
+    pushed = {person for person, word in (await bench.words(one)).items() if word == "push"}
+    words = await bench.words(other)
+    assert pushed == {person for person, word in words.items() if word == "exclusion"}
+    assert pushed == {person for person, word in (await bench.words(free)).items() if word == "push"}
+    bench.pass_on(days=4, hours=23)
+    await bench.work()
+    assert pushed == {person for person, word in (await bench.words(other)).items() if word == "exclusion"}
+    bench.pass_on(hours=1)
+    await bench.work()
+    assert pushed == {person for person, word in (await bench.words(other)).items() if word == "push"}
+
+
+async def test_the_theme_of_higher_priority_comes_first(databases: DatabaseFactory) -> None:
+    async with court(databases, People(60), MORNING, push_caps={"any": [1, 7]}) as bench:
+        low = await bench.theme(priority=1, bands=(Band(0.0, ("app",)),))
+        high = await bench.theme(priority=900, bands=(Band(0.0, ("app",)),))
+        await bench.propose(low, range(1, 61))
+        await bench.propose(high, range(31, 61))
+        # The worker would take the higher one first; a launch cannot know of it but by asking.
+        launched = await bench.launch(priority=2, bands=(Band(0.0, ("app",)),))
+        assert {"priority"} <= set((await bench.words(launched)).values())
+        await bench.work()
+        pushed_high = {p for p, word in (await bench.words(high)).items() if word == "push"}
+        assert pushed_high.isdisjoint(p for p, word in (await bench.words(low)).items() if word == "push")
+        assert pushed_high
+
+
+async def test_a_push_that_costs_more_than_it_brings_is_not_sent(bench: Court) -> None:
+    theme = await bench.launch(goal=Goal("Offer Answered", "answer", "yes", 30, 1000), bands=(Band(0.0, ("dealer",)),))
+    rows = await bench.rows(
+        f"SELECT outcome, probability, value FROM decision WHERE theme_id = {theme} AND outcome <> 'no_channel'"
+    )
+    assert {"push", "no_value", "no_score"} >= {row.outcome for row in rows}
+    assert all(row.probability >= 0.5 for row in rows if row.outcome == "push")
+    assert all(row.probability < 0.5 for row in rows if row.outcome == "no_value")
+    assert all(row.value == pytest.approx(row.probability * 1000 - 500) for row in rows if row.outcome == "push")
+
+
+async def test_an_offer_goes_out_as_often_as_there_are_pieces(bench: Court) -> None:
+    rare, plenty = await bench.offer(stock=5), await bench.offer(audience="id > 100")
+    theme = await bench.launch(chunk=20, offers=(rare, plenty), bands=(Band(0.0, ("app",)),))
+    pushes = Counter(push.offer for push in await bench.pushes())
+    assert 5 == pushes[f"offers/{rare}"]
+    assert pushes[f"offers/{plenty}"] > 20
+    assert {"stock"} == {
+        word for p, word in (await bench.words(theme)).items() if p <= 100 and word not in ("push", "no_score", "no_channel")
+    }
+    [offer] = await bench.rows(f"SELECT reserved, taken FROM offer WHERE offer_id = {rare}")
+    assert (5, 0) == tuple(offer)
+    assert {p.offer for p in await bench.pushes() if p.person_id <= 100} <= {f"offers/{rare}"}
+
+
+async def test_a_proposed_offer_is_the_one_that_goes_out(bench: Court) -> None:
+    first, second = await bench.offer(), await bench.offer()
+    theme = await bench.theme(offers=(first, second), bands=(Band(0.0, ("app",)),))
+    await bench.propose(theme, range(1, 100), offer_id=second)
+    await bench.work()
+    assert {f"offers/{second}"} == {push.offer for push in await bench.pushes()}
+
+
+async def test_people_who_turn_out_to_be_one_are_one(bench: Court) -> None:
+    await bench.merge(1, 2, 1)
+    await bench.merge(1, 3, 2)
+    await bench.merge(4, 1, 3)
+    theme = await bench.launch(chunk=3, model="", bands=(Band(0.0, ("app", "wechat", "dealer")),))
+    words = await bench.words(theme)
+    family = [words[person] for person in (1, 2, 3, 4)]
+    assert 1 >= family.count("push")
+    assert {"merged"} <= set(family)
+    journey = await bench.theme(model="", holdout_share=0.5)
+    for occasion in range(1, 20):
+        await bench.propose(journey, [1 + occasion % 4], occasion=occasion)
+        await bench.work()
+    sides = set((await bench.words(journey)).values()) - {"no_channel"}
+    assert 1 == len(sides)
+
+
+async def test_people_who_merged_share_caps_and_forbid_for_each_other(databases: DatabaseFactory) -> None:
+    async with court(databases, People(60), MORNING, push_caps={"any": [1, 7]}) as bench:
+        reached = [person for (person,) in bench.people.table.execute("SELECT id FROM person WHERE has_app = 1 LIMIT 6")]
+        a, b, c, d, e, f = reached
+        first = await bench.theme(model="", bands=(Band(0.0, ("app",)),))
+        await bench.propose(first, [a, c])
+        await bench.work()
+        await bench.merge(b, a, 1)
+        await bench.forbid(f)
+        await bench.merge(e, f, 2)
+        second = await bench.theme(model="", bands=(Band(0.0, ("app",)),))
+        await bench.propose(second, [a, b, c, d, e])
+        await bench.work()
+        words = await bench.words(second)
+        assert ["frequency_cap"] * 3 + ["push", "opted_out"] == [words[person] for person in (a, b, c, d, e)]
+        await bench.merge(b, a, 3, "split")
+        third = await bench.theme(model="", bands=(Band(0.0, ("app",)),))
+        await bench.propose(third, [a, b])
+        await bench.work()
+        words = await bench.words(third)
+        assert ["frequency_cap", "push"] == [words[person] for person in (a, b)]
+
+
+async def test_a_clock_that_goes_backwards_counts_nothing_twice_and_forgets_nothing(databases: DatabaseFactory) -> None:
+    async with court(databases, People(60), MORNING, push_caps={"any": [1, 7]}) as bench:
+        budget = replace(EVERYBODY, max_contacts=20)
+        first = await bench.launch(budget=budget, bands=(Band(0.0, ("app",)),))
+        pushed = {p for p, word in (await bench.words(first)).items() if word == "push"}
+        bench.pass_on(days=-3)
+        second = await bench.launch(bands=(Band(0.0, ("app",)),))
+        words = await bench.words(second)
+        assert {"frequency_cap"} == {words[person] for person in pushed}
+        due = await bench.rows(f"SELECT DISTINCT due_at FROM decision WHERE theme_id = {second} AND reason = 'frequency_cap'")
+        assert [MORNING + 7 * DAY] == [row.due_at for row in due]
+        bench.pass_on(days=11)
+        await bench.propose(first, range(1, 61))
+        await bench.work()
+        assert "budget" in (await bench.words(first)).values()
+        assert 20 == [push.theme for push in await bench.pushes()].count(f"themes/{first}")
+
+
+async def test_a_theme_edited_while_it_runs_decides_by_the_new_version_from_then_on(bench: Court) -> None:
+    theme = await bench.theme(bands=(Band(0.0, ("app",)),))
+    await bench.propose(theme, range(1, 50))
+    await bench.work()
+    async with bench.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO theme_version SELECT (jsonb_populate_record(v, jsonb_build_object('version', 2, 'definition',"
+            " jsonb_set(v.definition, '{bands}', CAST(:bands AS jsonb))))).* FROM theme_version v WHERE theme_id = :id",
+            bands='[{"from_score": 0, "channels": ["wechat"]}]',
+            id=theme,
+        )
+        await uow.execute("UPDATE theme SET approved_version = 2, version = 2 WHERE theme_id = :id", id=theme)
+    await bench.propose(theme, range(50, 100))
+    await bench.work()
+    rows = await bench.rows("SELECT DISTINCT theme_version, channel FROM decision WHERE outcome = 'push' ORDER BY 1")
+    assert [(1, "app"), (2, "wechat")] == [tuple(row) for row in rows]
