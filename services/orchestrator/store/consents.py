@@ -34,15 +34,18 @@ SELECT person_id, bit_or(CASE WHEN withdrawn THEN 1 << number ELSE 0 END) AS wit
 ) AS s WHERE withdrawn OR (given AND needed) GROUP BY person_id ORDER BY person_id
 """
 _WORDS = "c.anchor_id, c.purpose, c.channel, c.separate, c.withdrawn_us, c.given_us, c.expires_us"
-_BY_ALL = f"SELECT coalesce(o.person_id, c.person_id) AS person_id, {_WORDS} FROM consent c LEFT JOIN anchor_owner o USING (anchor_id)"  # noqa: S608
-# What they said through anchors that never moved, and through those that they have now.
+_BY_ALL = (
+    f"SELECT coalesce(o.person_id, c.person_id) AS person_id, {_WORDS} FROM consent c"  # noqa: S608
+    " LEFT JOIN anchor_owner o USING (anchor_id)"
+)
+# What they said through anchors that never moved, and through those that they have now. A lateral question with a limit is
+# asked by index, whatever the planner believes of the number of persons.
 _BY_SOME = (
-    f"SELECT c.person_id, {_WORDS} FROM unnest($8::bigint[]) AS p (id) JOIN consent c ON c.person_id = p.id"  # noqa: S608
-    # A lateral question with a limit is asked by index, whatever the planner believes of the number of persons.
+    f"SELECT c.person_id, {_WORDS} FROM consent c"  # noqa: S608
     " LEFT JOIN LATERAL (SELECT true AS moved FROM anchor_owner o WHERE o.anchor_id = c.anchor_id LIMIT 1) AS m ON true"
-    " WHERE m.moved IS NULL"
-    f" UNION ALL SELECT o.person_id, {_WORDS} FROM unnest($8::bigint[]) AS p (id) JOIN anchor_owner o ON o.person_id = p.id"
-    " JOIN consent c ON c.anchor_id = o.anchor_id"
+    " WHERE c.person_id = ANY($8::bigint[]) AND m.moved IS NULL"
+    f" UNION ALL SELECT o.person_id, {_WORDS} FROM anchor_owner o JOIN consent c ON c.anchor_id = o.anchor_id"
+    " WHERE o.person_id = ANY($8::bigint[])"
 )
 
 
