@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from chassis.errors import FailedPrecondition, NotFound
+from services.orchestrator.arbiter.proposing import Proposal, propose
 from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.leads.consents import MARKETING, closed_to_dealers
 from services.orchestrator.leads.handlers import Counter
@@ -131,8 +132,6 @@ async def _choose(scoring: RankingDoor, model: str, rows: Sequence[Any], wish: W
 async def _speak(room: Counter, wish: Wish, chosen: Sequence[Chosen], rows: dict[int, Any], now: datetime, caller: str) -> None:
     async with room.database.transaction() as uow:
         if wish.theme_id is not None:
-            from services.orchestrator.arbiter.proposing import Proposal, propose
-
             theme = ThemeId(wish.theme_id)
             await propose(
                 uow, [Proposal(theme, PersonId(c.person_id), -c.last_step, None, now, now + PATIENCE) for c in chosen]

@@ -81,6 +81,7 @@ class LeadHouse:
     board: Board
     scoring: Ranking
     target: Any
+    address: str
 
     async def hear(self, subject: str, *batches: Proto) -> None:
         """Gives messages to whoever consumes the subject, in one transaction, as the bus does."""
@@ -204,4 +205,6 @@ async def open_lead_house(databases: DatabaseFactory, people: People, **changes:
         stack.push_async_callback(server.stop, 0)
         channel = await stack.enter_async_context(rpc.connect(f"127.0.0.1:{port}", "operator", SECRET))
         lead_stub, target_stub = LeadServiceStub(channel), TargetServiceStub(channel)
-        yield LeadHouse(database, settings, people, distributor, ranking, lead_stub, board, scoring, target_stub)
+        yield LeadHouse(
+            database, settings, people, distributor, ranking, lead_stub, board, scoring, target_stub, f"127.0.0.1:{port}"
+        )

@@ -20,15 +20,25 @@ from services.orchestrator.leads.chain import Stage
 from services.orchestrator.leads.reading import LeadReader, Wanted
 from services.orchestrator.leads.store import LeadStore, NewStep, step_key
 from services.orchestrator.leads.tasks import NewTask, create_tasks
+from services.orchestrator.themes.store import ThemeStore
 from tests.integration.orchestrator.lead_house import LeadHouse, event, merged, moved, open_lead_house, stamp, withdrawn
 from tests.integration.orchestrator.test_leads import INVALID, NOT_FOUND, PRECONDITION, refusal
 from tests.integration.orchestrator.world import People
+from tests.unit.orchestrator.test_themes import STATED
 
 
 @pytest.fixture
 async def house(databases: DatabaseFactory) -> AsyncIterator[LeadHouse]:
     async with open_lead_house(databases, People(50)) as house:
         yield house
+
+
+async def running_theme(house: LeadHouse) -> str:
+    """A theme's name; what it says does not matter here."""
+    async with house.database.transaction() as uow:
+        number = await ThemeStore(uow).add(STATED, "", "operator")
+        await uow.execute("UPDATE theme SET state = 4, launched_at = now()")
+    return f"themes/{number}"
 
 
 async def holders(house: LeadHouse) -> dict[int, str]:
@@ -350,3 +360,88 @@ async def test_hot_questions_about_leads_are_answered_by_index(house: LeadHouse)
     ):
         assert index in plans[plan], plans[plan]
     assert [] == [name for name, plan in plans.items() if re.search(r"Seq Scan on lead(_step|_task)? ", plan)]
+
+
+async def test_the_silent_are_spoken_to_again_the_likeliest_first_and_once_per_silence(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1")
+    for person in range(1, 21):
+        await house.tell(event(person, "Lead Created", person, 60), event(100 + person, "Showroom Visit", person, 50))
+    await house.tell(event(300, "Lead Contacted", 1, 2))
+    await house.tell(*(event(400 + n, "Order Placed", n, 45) for n in (2, 3)))
+    await house.tell(
+        *(event(500 + n, "Lead Lost", n, 45, reason=reason) for n, reason in ((4, "price"), (5, "bought_elsewhere")))
+    )
+    await house.later(0)
+    await house.change(consent_changes=[withdrawn(6, "marketing")])
+
+    async def wake(**more: Any) -> pb.ReactivateLeadsResponse:
+        request = pb.ReactivateLeadsRequest(**({"among": 2, "limit": 100} | more))  # type: ignore[arg-type]
+        answer: pb.ReactivateLeadsResponse = await house.call.ReactivateLeads(request)
+        return answer
+
+    dry = await wake(dry_run=True)
+    chances = dict(house.people.select("id, probability", "probability IS NOT NULL"))
+    wanted = sorted(set(range(7, 21)) & set(chances), key=lambda person: -chances[person])
+    assert (15, len(wanted)) == (dry.silent, dry.scored)
+    assert wanted == [each.person_id for each in dry.reactivations]
+    assert [] == await house.tasks(kind="wake_up")
+    assert [4] == [each.person_id for each in (await wake(among=3, dry_run=True)).reactivations if each.person_id in chances]
+    assert 0 == (await wake(among=1, dry_run=True)).silent
+    students = await wake(predicate="job = 'student'", dry_run=True)
+    assert set(wanted) & {row[0] for row in house.people.select("id", "job = 'student'")} == {
+        each.person_id for each in students.reactivations
+    }
+    for _ in range(2):
+        await wake(limit=3)
+    woken = await house.tasks(kind="wake_up")
+    assert set(wanted[:3]) == {task.person_id for task in woken}
+    assert {("D1", "A1")} == {(task.dealer_code, task.advisor) for task in woken}
+    theme = await running_theme(house)
+    for _ in range(2):
+        await wake(limit=2, theme=theme)
+    # Nobody is pushed from here: the arbiter decides about proposals.
+    proposed = await house.rows("SELECT person_id, occasion, outcome, reason FROM decision")
+    assert {(person, "deferred", "proposed") for person in wanted[:2]} == {(r[0], r[2], r[3]) for r in proposed}
+    assert 2 == len(proposed) and all(row.occasion < 0 for row in proposed)
+    assert [] == await house.rows("SELECT 1 FROM outbox")
+    async with house.database.transaction() as uow:
+        await uow.execute("UPDATE theme SET state = 5")
+    paused = house.call.ReactivateLeads(pb.ReactivateLeadsRequest(among=2, limit=1, theme=theme))
+    assert (PRECONDITION, "THEME_NOT_RUNNING", "theme") == await refusal(paused)
+    missing = house.call.ReactivateLeads(pb.ReactivateLeadsRequest(among=2, limit=1, theme="themes/9"))
+    assert (NOT_FOUND, "THEME_NOT_FOUND", "theme") == await refusal(missing)
+
+
+async def test_steps_and_merges_side_by_side_end_as_one_after_the_other(house: LeadHouse) -> None:
+    events = [
+        event(n, ("Lead Created", "Showroom Visit", "Order Placed")[n % 3], n % 6 + 1, n, model=("X5", "X3")[n % 2])
+        for n in range(1, 61)
+    ]
+    moves = [moved(10_000 + person, 1, 50 + person) for person in range(2, 5)]
+
+    async def told(part: list[Any]) -> None:
+        for one in part:
+            await house.tell(one)
+
+    async def changed() -> None:
+        for number, move in enumerate(moves):
+            await house.change(anchor_moves=[move], cluster_changes=[merged(1, number + 2, number + 1)])
+
+    await asyncio.gather(told(events[:20]), told(events[20:40]), told(events[40:]), changed())
+    expected = [
+        tuple(row)
+        for row in await house.rows(
+            "SELECT human_id, interest, stage, opened_at, last_at FROM lead WHERE merged_into IS NULL ORDER BY 1, 2, 4"
+        )
+    ]
+    async with house.database.transaction() as uow:
+        await LeadStore(uow).lock()
+        await LeadStore(uow).refold(range(1, 7))
+    again = await house.rows(
+        "SELECT human_id, interest, stage, opened_at, last_at FROM lead WHERE merged_into IS NULL ORDER BY 1, 2, 4"
+    )
+    assert expected == [tuple(row) for row in again]
+    assert {1, 5, 6} == {row[0] for row in expected}
+    assert 60 == (await house.rows("SELECT count(*) AS n FROM lead_step"))[0].n
+    orphans = "SELECT 1 FROM lead_step s LEFT JOIN lead l USING (lead_id) WHERE l.lead_id IS NULL OR l.human_id <> s.human_id"
+    assert [] == await house.rows(orphans)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import target_service_pb2 as pb
 
+from chassis.db import UnitOfWork
 from chassis.testing import DatabaseFactory
+from services.orchestrator import terminal
+from services.orchestrator.leads import command as lead_command
+from services.orchestrator.targets import command as target_command
 from services.orchestrator.targets.closing import Metric
 from services.orchestrator.targets.keeping import ListKeeper
 from services.orchestrator.targets.store import TargetStore
 from tests.integration.orchestrator.lead_house import LeadHouse, event, merged, moved, open_lead_house, withdrawn
 from tests.integration.orchestrator.test_leads import INVALID, PRECONDITION, refusal
-from tests.integration.orchestrator.world import People
+from tests.integration.orchestrator.world import SECRET, People
 
 DRIVES, ORDERS = pb.TARGET_METRIC_TEST_DRIVES, pb.TARGET_METRIC_ORDERS
 # The middle of a month, so that days before and after are in it whenever the test runs.
@@ -245,3 +252,103 @@ async def test_lists_are_measured_against_the_dealers_own_order(house: LeadHouse
     async with house.database.read() as uow:
         rows = await TargetStore(uow).outcomes("D001", Metric.ORDERS, NOW.date(), timedelta(days=14), NOW, (1,))
     assert [] == list(rows)
+
+
+async def test_the_command_line_does_what_the_doors_do(
+    house: LeadHouse, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    token = tmp_path / "operator.token"
+    token.write_text(f"operator.{SECRET}\n")
+    dealer = tmp_path / "dealer.json"
+    dealer.write_text('{"dealer_code": "D001", "capacity_per_day": 40, "advisors": [{"advisor": "A1", "capacity_per_day": 9}]}')
+
+    async def run(verb: str, *words: str) -> tuple[int, str]:
+        parser = argparse.ArgumentParser()
+        {"leads": lead_command, "targets": target_command}[verb].arguments(parser)
+        flags = parser.parse_args([*words, "--target", house.address, "--token-file", str(token)])
+        code = await asyncio.to_thread(terminal.run, flags)
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    assert (0, "none\n") == await run("leads", "list")
+    assert (0, True) == ((done := await run("leads", "register", str(dealer)))[0], "D001    1" in done[1])
+    assert 0 == (await run("leads", "create", "7", "--interest", "X5"))[0]
+    code, told = await run("leads", "assign", "--dry-run")
+    assert (0, True) == (code, "has room" in told and "0 had been let lapse" in told)
+    assert 0 == (await run("leads", "assign"))[0]
+    code, told = await run("leads", "tasks", "--dealer", "D001", "--json")
+    [task] = orjson.loads(told)["tasks"]
+    assert ("first_call", "A1") == (task["kind"], task["advisor"])
+    code, told = await run("leads", "complete", task["name"], "visit_agreed", "--next", "2099-01-01")
+    assert (0, True) == (code, "next: follow_up at 2099-01-01 00:00" in told and "invited" in told)
+    assert 0 == (await run("leads", "advance", "1", "lost", "--reason", "price"))[0]
+    code, told = await run("leads", "show", "leads/1")
+    assert (0, True) == (code, "price" in told and "A1" in told)
+    assert (0, True) == ((done := await run("leads", "dealers"))[0], "A1" in done[1])
+    assert (0, True) == ((done := await run("leads", "reactivate", "lost", "--dry-run"))[0], "0 silent" in done[1])
+    code, told = await run("targets", "report", "D001")
+    assert (1, "NO_TARGETS (dealer_code): D001 has no targets in 2026-11\n") == (code, told)
+    assert 0 == (await run("targets", "set", "D001", "orders", "5", "--month", "2026-11", "--value-fen", "100000"))[0]
+    code, told = await run("targets", "report", "D001")
+    assert (0, True) == (code, "speak to about" in told and "15.5 days are left" in told)
+    code, told = await run("targets", "list", "D001", "orders", "--limit", "3")
+    assert (0, 4, True) == (code, len(told.splitlines()), "reason of 30 points; reason of 20 points" in told)
+    code, told = await run("targets", "measure", "D001", "orders")
+    assert (0, True) == (code, "0 lists" in told and "no data" in told)
+
+
+async def test_hot_questions_about_targets_are_answered_by_index(house: LeadHouse) -> None:
+    async with house.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO lead_step (step_key, anchor_id, person_id, version, human_id, lead_id, stage, reached, interest,"
+            " brand, area, source, dealer_code, advisor, reason, author, note, occurred_at)"
+            " SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), n + 100000, n, 1, n, n, 5 + n % 3, true, '', '', '', '',"
+            " 'D' || n % 500, '', '', '', '', now() FROM generate_series(1, 30000) n"
+        )
+        await uow.execute(
+            "INSERT INTO lead (founding_step_id, human_id, interest, brand, area, source, named_dealer, stage, furthest, since,"
+            " opened_at, last_at, lost_reason, dealer_code) SELECT n, n, '', '', '', '', '', 1, 1, now(), now(), now(), '',"
+            " 'D' || n % 500 FROM generate_series(1, 30000) n"
+        )
+        await uow.execute(
+            "INSERT INTO opportunity SELECT 'D' || n % 500, current_date, 2, n, 1, 1, 0.1, 1, ''"
+            " FROM generate_series(1, 30000) n"
+        )
+        await uow.execute(
+            "INSERT INTO opportunity_day SELECT 'D' || n, current_date, NULL, now(), now(), '' FROM generate_series(0, 499) n"
+        )
+        for table in ("lead", "lead_step", "opportunity", "opportunity_day"):
+            await uow.execute(f"ANALYZE {table}")
+    plans: dict[str, str] = {}
+
+    class Explained(UnitOfWork):
+        """Runs every statement as EXPLAIN and keeps what PostgreSQL says it would do."""
+
+        name = ""
+
+        async def rows(self, statement: str, **given: Any) -> Sequence[Any]:
+            told = "\n".join(row[0] for row in await super().rows(f"EXPLAIN {statement}", **given))
+            plans[self.name] = plans.get(self.name, "") + told
+            return []
+
+    async with house.database.transaction() as uow:
+        explained = Explained(uow.connection)
+        store = TargetStore(explained)
+        now = datetime.now(UTC)
+        explained.name = "actuals"
+        await store.actuals("D7", now - timedelta(days=1), now)
+        explained.name = "own"
+        await store.own_customers("D7", 100)
+        explained.name = "known"
+        await store.known([7, 8, 9], now)
+        explained.name = "outcomes"
+        await store.outcomes("D7", Metric.ORDERS, now.date(), timedelta(days=14), now)
+    for plan, index in (
+        ("actuals", "ix_lead_step_reached"),
+        ("own", "ix_lead_looked_after"),
+        ("known", "ix_lead_human_id"),
+        ("known", "ix_lead_step_human_id"),
+        ("outcomes", "pk_opportunity"),
+    ):
+        assert index in plans[plan], plans[plan]
+    assert [] == [name for name, plan in plans.items() if "Seq Scan on lead" in plan or "Seq Scan on opportunity " in plan]

@@ -463,7 +463,7 @@ class MeasureOpportunitiesRequest(_message.Message):
     DAYS_FIELD_NUMBER: _builtins.int
     WINDOW_DAYS_FIELD_NUMBER: _builtins.int
     dealer_code: _builtins.str
-    """One dealer; empty for all."""
+    """One dealer; empty for all, of which the lists of the 1st, 11th and 21st are looked at."""
     metric: Global___TargetMetric.ValueType
     """Which target."""
     days: _builtins.int
