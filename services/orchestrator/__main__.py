@@ -8,6 +8,10 @@ from pathlib import Path
 import grpc
 from troika.orchestrator.v1.decide_service_pb2_grpc import add_DecisionServiceServicer_to_server
 from troika.orchestrator.v1.experiment_service_pb2_grpc import add_ExperimentServiceServicer_to_server
+from troika.orchestrator.v1.journey_service_pb2_grpc import (
+    add_JourneyServiceServicer_to_server,
+    add_ReferralServiceServicer_to_server,
+)
 from troika.orchestrator.v1.lead_service_pb2_grpc import add_LeadServiceServicer_to_server
 from troika.orchestrator.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import add_OrchestratorServiceServicer_to_server
@@ -23,6 +27,8 @@ from services.orchestrator.experiments import command as experiment_command
 from services.orchestrator.experiments.handlers import Laboratory
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.handlers import Room
+from services.orchestrator.journeys import command as journey_command
+from services.orchestrator.journeys.building import Journeys
 from services.orchestrator.launching import Launcher
 from services.orchestrator.leads import command as lead_command
 from services.orchestrator.leads.assigning import Distributor
@@ -36,6 +42,7 @@ from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.rpc import OrchestratorRpc
 from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.rpc_experiments import ExperimentRpc
+from services.orchestrator.rpc_journeys import JourneyRpc, ReferralRpc
 from services.orchestrator.rpc_leads import LeadRpc
 from services.orchestrator.rpc_offers import OfferRpc
 from services.orchestrator.rpc_targets import TargetRpc
@@ -60,7 +67,12 @@ async def serve(settings: Settings) -> None:
         runtime.spawn(DueWorker(arbiter).run(), "arbiter")
         runtime.spawn(ThemeClock(room).run(), "themes-clock")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
-        experiments = ExperimentRpc(Laboratory(runtime.database, experiment_tags, settings))
+        laboratory = Laboratory(runtime.database, experiment_tags, settings)
+        experiments = ExperimentRpc(laboratory)
+        journeys = Journeys(runtime.database, runtime.client(settings.tags_target), laboratory, tags, scoring, settings)
+        runtime.consumes(*journeys.consumers())
+        for worker in journeys.workers(settings.journey_lanes):
+            runtime.spawn(worker.run(), "journeys")
         runtime.consumes(hearing.consumer(settings.offer_successes))
         stockroom = Stockroom(runtime.database, tags, settings)
         decider = Decider(runtime.database, stockroom, settings)
@@ -85,13 +97,16 @@ async def serve(settings: Settings) -> None:
             add_OfferServiceServicer_to_server(OfferRpc(Catalogue(runtime.database, tags), settings.clock()), server)
             add_DecisionServiceServicer_to_server(DecisionRpc(decider), server)
             add_ExperimentServiceServicer_to_server(experiments, server)
+            add_JourneyServiceServicer_to_server(JourneyRpc(journeys.room), server)
+            add_ReferralServiceServicer_to_server(ReferralRpc(journeys.referrals), server)
 
         await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:
     """Entry point."""
-    verbs = (*experiment_command.VERBS, *theme_command.VERBS)
+    commands = (experiment_command, theme_command, lead_command, target_command, journey_command)
+    verbs = [verb for command in commands for verb in command.VERBS]
     run.main("orchestrator", Settings, Path(__file__).parent / "migrations", serve, verbs)
 
 

@@ -16,6 +16,7 @@ from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
+from services.orchestrator.journeys.enrolments import EnrolmentStore
 from services.orchestrator.leads.chain import Stage
 from services.orchestrator.leads.collecting import DEFAULT_STAGES, LeadCollector, follow_pushes
 from services.orchestrator.leads.consents import withdraw
@@ -161,6 +162,7 @@ async def follow_entities(
     aliases: dict[int, Alias] = {}
     consents: list[Statement] = []
     erased: dict[int, Tombstone] = {}
+    touched: set[int] = set()
     for message in messages:
         if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
             continue
@@ -168,6 +170,7 @@ async def follow_entities(
             _keep_move(moves, move)
         for change in batch.cluster_changes:
             _keep_alias(aliases, change)
+            touched |= {change.other_id, change.survivor_id} if change.entity_kind == identity_pb2.ENTITY_KIND_PERSON else set()
         erased |= {anchor: Tombstone(anchor, e.person_id) for e in batch.erasures for anchor in e.anchor_ids}
         for stated in batch.consent_changes:
             consents += _statements(uow, stated)
@@ -175,6 +178,7 @@ async def follow_entities(
     # Before the erasures: it takes along whoever went into an erased person.
     if aliases:
         await _keep_aliases(erasures, store, aliases)
+        await EnrolmentStore(uow).follow(touched, datetime.now(UTC))
     if erased:
         await erasures.erase(list(erased.values()))
     stones = await erasures.tombstones([*moves, *(statement.anchor_id for statement in consents)])

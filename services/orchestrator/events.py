@@ -18,6 +18,8 @@ STREAMS = (Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)), Stream("TAGS
 DELIVERIES_UPDATED = "troika.deliveries.updated.v1"
 EVENTS_RESOLVED = "troika.events.resolved.v1"
 ENTITIES_CHANGED = "troika.entities.changed.v1"
+AUDIENCES_CHANGED = "troika.audiences.changed.v1"
+SCORES_CHANGED = "troika.scores.changed.v1"
 
 MAX_REQUESTS = 500
 MAX_BYTES = 512 * 1024

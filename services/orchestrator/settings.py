@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from chassis.consents import DEFAULT_REGIMES, RegimeTable
 from chassis.settings import ChassisSettings
@@ -152,6 +152,23 @@ class Settings(ChassisSettings):
     target_cache_s: float = Field(300, ge=0, description="For how long a dealer's list is remembered.")
     dormant_model: str = Field("dormant_wake_up", description="Which model says whom of the silent to speak to again.")
 
+    journey_callers: frozenset[str] = Field(
+        frozenset({"operator", "approver"}), description="Who may call the orchestrator's JourneyService, as JSON list."
+    )
+    journey_lanes: int = Field(2, ge=1, le=16, description="How many batches of people one process moves side by side.")
+    referral_callers: frozenset[str] = Field(
+        frozenset({"operator", "touchpoints"}), description="Who may call the orchestrator's ReferralService, as JSON list."
+    )
+    referral_event: str = Field("Order Placed", min_length=1, description="The event of a referred person that credits both.")
+    referrer_credit_fen: int = Field(50_000, ge=0, description="What who referred is credited with.")
+    referred_credit_fen: int = Field(50_000, ge=0, description="What who was referred is credited with.")
+    referral_cap: int = Field(10, ge=1, description="How many persons one person may refer within the window.")
+    referral_window_days: float = Field(365, gt=0, description="Length of that window.")
+    referral_per_device: int = Field(2, ge=1, description="How many persons may name a code on one device.")
+    referral_device_key: SecretStr = Field(
+        SecretStr("not a secret"), description="Key of the hashes that devices are kept as; another one forgets all devices."
+    )
+
     @field_validator("lead_stages")
     @classmethod
     def _stages(cls, table: dict[str, str]) -> dict[str, str]:
@@ -193,6 +210,8 @@ class Settings(ChassisSettings):
             "troika.orchestrator.v1.ExperimentService": self.experiment_callers,
             "troika.orchestrator.v1.LeadService": self.lead_callers,
             "troika.orchestrator.v1.TargetService": self.target_callers,
+            "troika.orchestrator.v1.JourneyService": self.journey_callers,
+            "troika.orchestrator.v1.ReferralService": self.referral_callers,
             "troika.orchestrator.v1.OfferService": self.offer_callers,
         }
 

@@ -6,7 +6,7 @@ verdict. The row stands under a number below 0 that means nobody, its push under
 dealer, channels, probability and the score itself are gone. What was put off is dropped (outcome "erased").
 Decisions of slots are deleted: what was learnt from them is sums over many.
 Exposures to experiments and the events they measure are deleted: an experiment counts on without the person. Of leads stays
-what a dealer's targets count, as a day of nobody's (leads/erasing.py).
+what a dealer's targets count, as a day of nobody's (leads/erasing.py). Ways through journeys and referrals are deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.reporting import BAND_WIDTH, BANDS
+from services.orchestrator.journeys import forgetting as journeys
 from services.orchestrator.leads import erasing as leads
 
 # Decisions of these persons, each with the number and the id that stand for nobody from now on, and whether it counts as won.
@@ -120,6 +121,7 @@ class ErasureStore:
             anchor_roots=[stone.person_id for stone in stones],
         )
         await leads.forget(self._uow, persons, anchors)
+        await journeys.forget(self._uow, persons)
         await self._uow.execute(
             "DELETE FROM person_alias WHERE person_id = ANY(CAST(:persons AS bigint[]))"
             " OR survivor_id = ANY(CAST(:persons AS bigint[]))",
