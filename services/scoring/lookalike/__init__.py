@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from services.scoring.lookalike.choosing import TagTerm, choose_tags
-from services.scoring.lookalike.expanding import Expansion, expand
 from services.scoring.lookalike.likenesses import Likeness
 from services.scoring.lookalike.model import BASE_SAMPLE, MIN_SEEDS, LookalikeModel, learn, similarity
 
 __all__ = [
     "BASE_SAMPLE",
     "MIN_SEEDS",
-    "Expansion",
     "Likeness",
     "LookalikeModel",
     "TagTerm",
     "choose_tags",
-    "expand",
     "learn",
     "similarity",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from services.scoring.domain import TrainingRefused
+from services.scoring.expanding import Best
 from services.scoring.frame import Column, Frame, Numbers, Words
-from services.scoring.lookalike import Expansion, LookalikeModel, TagTerm, choose_tags, expand, learn
-from services.scoring.lookalike.expanding import best
+from services.scoring.lookalike import LookalikeModel, TagTerm, choose_tags, learn, similarity
 from services.scoring.lookalike.model import contributions_of, recall_area
 
 PEOPLE = 4_000
@@ -31,6 +34,27 @@ def people(count: int = PEOPLE, seed: int = 0) -> tuple[Frame, np.ndarray]:
     return Frame(np.arange(1000, 1000 + count), columns), taste
 
 
+@dataclass(frozen=True)
+class Expansion:
+    """Who is no seed, the most similar first, by number and by row."""
+
+    model: LookalikeModel
+    order: np.ndarray
+    similarities: np.ndarray
+    reasons: np.ndarray
+
+
+def expand(
+    frame: Frame, is_seed: np.ndarray, limit: int = PEOPLE, progress: Callable[[float], None] = lambda share: None
+) -> Expansion:
+    others = np.flatnonzero(~is_seed)
+    model = learn(frame.rows(np.flatnonzero(is_seed)), frame.rows(others), len(others), progress)
+    best = Best(limit)
+    best.add(frame.persons[others], model.score(frame.rows(others)))
+    order, scores = best.ranked()
+    return Expansion(model, order, similarity(scores), model.reasons(frame.rows(np.searchsorted(frame.persons, order))))
+
+
 @pytest.fixture(scope="module")
 def seeds_and_hidden() -> tuple[Frame, np.ndarray, np.ndarray]:
     frame, taste = people()
@@ -42,7 +66,7 @@ def seeds_and_hidden() -> tuple[Frame, np.ndarray, np.ndarray]:
 def expansion(seeds_and_hidden: tuple[Frame, np.ndarray, np.ndarray]) -> Expansion:
     frame, seeds, _ = seeds_and_hidden
     shown: list[float] = []
-    found = expand(frame, seeds, shown.append)
+    found = expand(frame, seeds, progress=shown.append)
     assert sorted(shown) == shown and 1.0 == shown[-1]
     return found
 
@@ -68,14 +92,14 @@ def test_reasons_name_what_the_persons_have_and_the_seeds_have_more_often(
     seeds_and_hidden: tuple[Frame, np.ndarray, np.ndarray], expansion: Expansion
 ) -> None:
     frame, _, _ = seeds_and_hidden
-    top = expansion.likenesses[expansion.reasons[0, 0]], expansion.likenesses[expansion.reasons[0, 1]]
+    top = expansion.model.likenesses[expansion.reasons[0, 0]], expansion.model.likenesses[expansion.reasons[0, 1]]
     assert {"age", "city"} == {each.tag for each in top}
-    assert ("city", "c") == next((each.tag, each.value) for each in expansion.likenesses if each.tag == "city")
+    assert ("city", "c") == next((each.tag, each.value) for each in expansion.model.likenesses if each.tag == "city")
     city = frame.columns["city"]
     assert isinstance(city, Words)
     for person, reasons in zip(expansion.order[:300], expansion.reasons[:300], strict=True):
         for place in reasons[reasons >= 0]:
-            likeness = expansion.likenesses[place]
+            likeness = expansion.model.likenesses[place]
             assert likeness.seed_share > likeness.base_share
             if likeness.tag == "city":
                 index = city.indexes[person - 1000]
@@ -200,8 +224,10 @@ def test_seeds_without_a_tag_are_refused() -> None:
 
 
 def test_equal_scores_are_ordered_by_id() -> None:
-    assert [3, 1, 2, 0] == best(np.array([0.0, 1, 1, 2]), np.array([9, 5, 7, 1])).tolist()
-    assert [3, 1] == best(np.array([0.0, 1, 1, 2]), np.array([9, 5, 7, 1]), 2).tolist()
+    for limit, expected in ((4, [1, 5, 7, 9]), (2, [1, 5])):
+        best = Best(limit)
+        best.add(np.array([9, 5, 7, 1]), np.array([0.0, 1, 1, 2]))
+        assert expected == best.ranked()[0].tolist()
 
 
 def test_the_area_is_one_half_for_ties_and_the_mean_recall_otherwise() -> None:
