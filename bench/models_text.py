@@ -1,10 +1,11 @@
 """Feedback text: topics with sentiment on car comments, praise or complaint on shop reviews, beside n-grams and regression.
 
-What was looked at: the networks and every number in `services/scoring/text/fitting.py` were chosen on four fifths of the
-car comments, by folds within them. The fifth that remained was looked at by nothing before this bench; it is fold 0 here
-and has its own figure (`pair_micro_f1_untouched`). Folds 1 to 4 are tests on comments that some choice was made on.
+What was looked at: the networks, the regression and every number in `fitting.py`, `regressing.py` and `regression.py` of
+`services/scoring/text` were chosen on four fifths of the car comments, by folds within them. The fifth that remained is
+fold 0 here and has its own figure (`pair_micro_f1_untouched`). Folds 1 to 4 are tests on comments that some choice was
+made on.
 
-The networks of the folds also read the shop reviews, whose labels say nothing of topics. The baseline of the issue
+The models of the folds also read the shop reviews, whose labels say nothing of topics. The baseline of the issue
 (character n-grams and logistic regression) is trained on the same folds and tuned the same: it tells the likeliest topic
 of each text too. `python -m bench.models_text [--quick]` runs it alone.
 """

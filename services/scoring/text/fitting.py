@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,12 @@ def fit(first: Vectors, lesson: Lesson, seed: int, progress: Progress) -> Networ
 
 def settled(network: Network) -> Network:
     """Weights rounded to what an artefact keeps (half precision), so that served equals trained to the last bit."""
-    return Network(**{name: weights.astype(np.float16).astype(np.float32) for name, weights in network.arrays().items()})
+    return Network(**halved(network.arrays()))
+
+
+def halved(arrays: Mapping[str, Float32s]) -> dict[str, Float32s]:
+    """Arrays at half precision, by name."""
+    return {name: weights.astype(np.float16).astype(np.float32) for name, weights in arrays.items()}
 
 
 def _untrained(first: Vectors, topics: int, random: Random) -> Network:

@@ -1,4 +1,8 @@
-"""A text model in memory: texts in, readings out."""
+"""A text model in memory: texts in, readings out.
+
+The networks and the regression are weighed on the scale of log-odds and margins, so that what a place adds to the one
+and to the other adds up.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,9 @@ from services.scoring.text.network import SENTIMENTS, Float32s, Pass, sigmoid, s
 from services.scoring.text.normalising import Normal, normalise
 from services.scoring.text.packing import Trunk, unpack
 from services.scoring.text.reading import MAX_CHARACTERS, NOTHING, Kind, Opinion, Reading, Span, TextTooLong
+from services.scoring.text.regression import FEELING_SHARE, TOPIC_SHARE
 from services.scoring.text.spans import given, stretches
-from services.scoring.text.vocabulary import RARE, Encoded, batched
+from services.scoring.text.vocabulary import RARE, Encoded, Numbers, batched
 
 # Places read at once: what fits the cache of a core.
 PLACES = 4_096
@@ -26,10 +31,19 @@ LIKELY = 0.45
 
 @dataclass(frozen=True)
 class Judged:
-    """One text by the mean of the networks: P(topic), P(sentiment | topic), the last topic being the whole text."""
+    """Texts by networks and regression: P(topic), P(sentiment | topic), the last topic being the whole text."""
 
     topics: Float32s
     feelings: Float32s
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken from one text: its passes through the networks, at `place` of each, and its n-grams."""
+
+    passes: Sequence[Pass]
+    place: int
+    numbers: Numbers
 
 
 class TextModel:
@@ -53,27 +67,43 @@ class TextModel:
         normals = [normalise(text) for text in texts]
         encoded = [self._trunk.vocabulary.encode(normal.characters) for normal in normals]
         readings = [_unread(normal) for normal in normals]
-        for rows, passes in self._passes(encoded):
-            for place, row in enumerate(rows):
-                readings[row] = self._reading(normals[row], passes, place)
+        for row, taken in self._taken(normals, encoded):
+            readings[row] = self._reading(normals[row], taken)
         return readings
 
     def judge(self, texts: Sequence[str]) -> Judged:
         """The bare numbers: [n, t] and [n, t, 3]; of texts without a known character, zeros."""
-        encoded = [self._trunk.vocabulary.encode(normalise(text).characters) for text in texts]
+        normals = [normalise(text) for text in texts]
+        encoded = [self._trunk.vocabulary.encode(normal.characters) for normal in normals]
         topics = np.zeros((len(texts), len(self.topics) + 1), np.float32)
         feelings = np.zeros((*topics.shape, len(SENTIMENTS)), np.float32)
-        for rows, passes in self._passes(encoded):
-            topics[rows], feelings[rows] = _probabilities(passes)
+        for row, taken in self._taken(normals, encoded):
+            topics[row], feelings[row] = self.probabilities(taken)
         return Judged(topics, feelings)
+
+    def probabilities(self, taken: Taken) -> tuple[Float32s, Float32s]:
+        """[t] and [t, 3] of one text."""
+        log_odds = np.mean([read.topics[taken.place] for read in taken.passes], axis=0)
+        margins = np.mean([read.feelings[taken.place] for read in taken.passes], axis=0)
+        if self._trunk.regression:
+            counted, felt = self._trunk.regression.read(taken.numbers)
+            log_odds[:-1] += TOPIC_SHARE * (counted - log_odds[:-1])
+            margins[:-1] += FEELING_SHARE * (felt - margins[:-1])
+        return sigmoid(log_odds), softmax(margins)
 
     def told(self, topics: Float32s) -> list[int]:
         """Which topics of one text are told, by confidence [t], the surest first."""
         order = [int(topic) for topic in np.argsort(-topics, kind="stable")]
         return [topic for topic in order if topics[topic] >= (LEAST if topic == order[0] else self._trunk.threshold)]
 
+    def _taken(self, normals: Sequence[Normal], encoded: Sequence[Encoded]) -> Iterator[tuple[int, Taken]]:
+        """Row by row; those without a known character are left out."""
+        for rows, passes in self._passes(encoded):
+            for place, row in enumerate(rows):
+                yield row, Taken(passes, place, self._trunk.grams.numbers(normals[row].characters))
+
     def _passes(self, encoded: Sequence[Encoded]) -> Iterator[tuple[list[int], list[Pass]]]:
-        """Texts of similar length through every network; those without a known character are left out."""
+        """Texts of similar length through every network."""
         readable = [row for row, text in enumerate(encoded) if len(text) and (text.characters > RARE).any()]
         readable.sort(key=lambda row: len(encoded[row]))
         rows: list[int] = []
@@ -89,21 +119,18 @@ class TextModel:
         numbers = batched(texts)
         return [network.read(*numbers) for network in self._trunk.networks]
 
-    def _reading(self, normal: Normal, passes: Sequence[Pass], place: int) -> Reading:
-        log_odds = np.mean([read.topics[place] for read in passes], axis=0)
-        margins = np.mean([read.feelings[place] for read in passes], axis=0)
-        feelings = softmax(margins)
-        confidences = sigmoid(log_odds[:-1]) * feelings[:-1].max(1) if self.topics else np.empty(0, np.float32)
+    def _reading(self, normal: Normal, taken: Taken) -> Reading:
+        topics, feelings = self.probabilities(taken)
+        confidences = topics[:-1] * feelings[:-1].max(1) if self.topics else np.empty(0, np.float32)
         opinions = []
         for topic in self.told(confidences):
             feeling = int(feelings[topic].argmax())
-            shares = self.shares(passes, place, topic, feeling)[: len(normal.characters)]
-            spans = given(normal, stretches(shares))
+            spans = given(normal, stretches(self.shares(taken, topic, feeling)))
             opinions.append(Opinion(self.topics[topic], SENTIMENTS[feeling], float(confidences[topic]), spans))
-        kind, confidence, spans = self._kind(normal, passes, place, feelings[-1])
+        kind, confidence, spans = self._kind(normal, taken, feelings[-1])
         return Reading(kind, confidence, spans, tuple(opinions))
 
-    def shares(self, passes: Sequence[Pass], text: int, topic: int, feeling: int) -> Float32s:
+    def shares(self, taken: Taken, topic: int, feeling: int) -> Float32s:
         """What each place adds to the log-odds of the topic plus the lead of the feeling's margin over the mean of the others.
 
         Exact: with the biases they sum to it. The whole text has no log-odds, only the lead.
@@ -111,20 +138,24 @@ class TextModel:
         against = np.full(len(SENTIMENTS), -1 / (len(SENTIMENTS) - 1), np.float32)
         against[feeling] = 1
         named = topic < len(self.topics)
+        regression = self._trunk.regression if named else None
+        of_topics, of_feelings = (1 - TOPIC_SHARE, 1 - FEELING_SHARE) if regression else (1.0, 1.0)
         each = []
-        for network, read in zip(self._trunk.networks, passes, strict=True):
-            attended = (network.feeling_attended + network.feeling_of_topic[topic]) @ against
-            strongest = network.feeling_strongest @ against
+        for network, read in zip(self._trunk.networks, taken.passes, strict=True):
+            attended = of_feelings * ((network.feeling_attended + network.feeling_of_topic[topic]) @ against)
+            strongest = of_feelings * (network.feeling_strongest @ against)
             if named:
-                attended = attended + network.topic_attended[topic]
-                strongest = strongest + network.topic_strongest[:, topic]
-            each.append(read.shares(text, topic, attended, strongest))
-        return np.asarray(np.mean(each, axis=0), np.float32)
+                attended = attended + of_topics * network.topic_attended[topic]
+                strongest = strongest + of_topics * network.topic_strongest[:, topic]
+            each.append(read.shares(taken.place, topic, attended, strongest)[: len(taken.numbers)])
+        shares = np.asarray(np.mean(each, axis=0), np.float32)
+        if regression:
+            counted, felt = regression.shares(taken.numbers, topic, against)
+            shares += TOPIC_SHARE * counted + FEELING_SHARE * felt
+        return shares
 
-    def _kind(
-        self, normal: Normal, passes: Sequence[Pass], place: int, whole: Float32s
-    ) -> tuple[Kind, float, tuple[Span, ...]]:
-        """Rules say what is wanted, the network how the writer feels; an angry question is a complaint."""
+    def _kind(self, normal: Normal, taken: Taken, whole: Float32s) -> tuple[Kind, float, tuple[Span, ...]]:
+        """Rules say what is wanted, the networks how the writer feels; an angry question is a complaint."""
         told = tell(normal.characters)
         bad, _, good = (float(p) for p in whole)
         if told and (told.kind is Kind.PURCHASE_INTENT or bad < SURELY_COMPLAINT):
@@ -132,13 +163,8 @@ class TextModel:
         feeling = 0 if bad >= good else 2
         if max(bad, good) < LIKELY:
             return Kind.OTHER, 1 - max(bad, good), ()
-        shares = self.shares(passes, place, len(self.topics), feeling)[: len(normal.characters)]
+        shares = self.shares(taken, len(self.topics), feeling)
         return Kind.COMPLAINT if feeling == 0 else Kind.PRAISE, max(bad, good), given(normal, stretches(shares))
-
-
-def _probabilities(passes: Sequence[Pass]) -> tuple[Float32s, Float32s]:
-    log_odds = np.mean([read.topics for read in passes], axis=0)
-    return sigmoid(log_odds), softmax(np.mean([read.feelings for read in passes], axis=0))
 
 
 def _by_rule(normal: Normal, told: Told) -> tuple[Kind, float, tuple[Span, ...]]:

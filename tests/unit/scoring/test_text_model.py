@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from services.scoring.artefact import ArtefactRefused, check_seal, seal
 from services.scoring.models.feedback_text.training import grow, measure
-from services.scoring.text.model import TextModel
-from services.scoring.text.network import sigmoid, softmax
+from services.scoring.text.model import Taken, TextModel
+from services.scoring.text.network import sigmoid
 from services.scoring.text.normalising import normalise
 from services.scoring.text.packing import FORMAT, Trunk, pack, unpack
 from services.scoring.text.reading import MAX_CHARACTERS, NOTHING, Kind, TextTooLong
+from services.scoring.text.regression import FEELING_SHARE, TOPIC_SHARE
 from services.scoring.text.vocabulary import batched
 from tests.unit.scoring.text_corpus import feedback, reviews
 
@@ -71,20 +72,36 @@ def test_a_reading_does_not_depend_on_the_texts_read_beside_it(model: TextModel)
         assert [o.confidence for o in one.opinions] == pytest.approx([o.confidence for o in other.opinions], abs=1e-4)
 
 
+def taken(trunk: Trunk, text: str) -> Taken:
+    characters = normalise(text).characters
+    numbers = batched([trunk.vocabulary.encode(characters)])
+    return Taken([network.read(*numbers) for network in trunk.networks], 0, trunk.grams.numbers(characters))
+
+
 def test_the_shares_of_the_places_sum_to_the_decision(trunk: Trunk, model: TextModel) -> None:
-    encoded = trunk.vocabulary.encode(normalise("动力太肉起步慢，内饰是黑色的").characters)
-    passes = [network.read(*batched([encoded])) for network in trunk.networks]
+    text = taken(trunk, "动力太肉起步慢，内饰是黑色的，动力真太肉")
+    regression = trunk.regression
+    assert regression is not None
+    counted, felt = regression.read(text.numbers)
     for topic in range(len(trunk.topics) + 1):
         for feeling in range(3):
             against = np.full(3, -0.5)
             against[feeling] = 1
-            decided = []
-            for network, read in zip(trunk.networks, passes, strict=True):
-                lead = (read.feelings[0, topic] - network.feeling_bias[topic]) @ against
-                named = topic < len(trunk.topics)
-                decided.append(lead + (read.topics[0, topic] - network.topic_bias[topic] if named else 0))
-            shares = model.shares(passes, 0, topic, feeling)
-            assert float(np.mean(decided)) == pytest.approx(float(shares.sum()), abs=1e-3)
+            named = topic < len(trunk.topics)
+            leads = [
+                float((read.feelings[0, topic] - network.feeling_bias[topic]) @ against)
+                for network, read in zip(trunk.networks, text.passes, strict=True)
+            ]
+            decided = float(np.mean(leads))
+            if named:
+                odds = [
+                    float(read.topics[0, topic] - network.topic_bias[topic])
+                    for network, read in zip(trunk.networks, text.passes, strict=True)
+                ]
+                decided = (1 - FEELING_SHARE) * decided + (1 - TOPIC_SHARE) * float(np.mean(odds))
+                decided += TOPIC_SHARE * float(counted[topic] - regression.topic_bias[topic])
+                decided += FEELING_SHARE * float((felt[topic] - regression.feeling_bias[topic]) @ against)
+            assert decided == pytest.approx(float(model.shares(text, topic, feeling).sum()), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +209,15 @@ def test_bytes_that_are_no_text_model_are_refused(trunk: Trunk) -> None:
         b"",
         b"not a model",
         artefact[: len(artefact) // 2],
-        with_head(artefact, format="npz-text-2"),
+        with_head(artefact, format="npz-text-1"),
         with_head(artefact, networks=0),
         with_head(artefact, networks=9),
         with_head(artefact, topics=["油耗"]),
+        with_head(artefact, topics=[]),
+        with_head(artefact, grams=["油"]),
         changed(artefact, "0.queries", np.zeros((1, 1), np.float16)),
+        changed(artefact, "regression.near", np.zeros((1, 3), np.float16)),
+        changed(artefact, "regression.topic_bias", np.full(3, np.inf, np.float16)),
         changed(artefact, "0.filters", np.full(trunk.networks[0].filters.shape, np.nan, np.float16)),
         changed(artefact, "0.filters", np.array([{"code": 1}], dtype=object)),
     ]
@@ -208,10 +229,18 @@ def test_bytes_that_are_no_text_model_are_refused(trunk: Trunk) -> None:
 
 def test_confidence_is_the_topic_times_its_sentiment(trunk: Trunk, model: TextModel) -> None:
     text = "内饰异味很难闻"
-    encoded = batched([trunk.vocabulary.encode(normalise(text).characters)])
-    passes = [network.read(*encoded) for network in trunk.networks]
+    topics, feelings = model.probabilities(taken(trunk, text))
     topic = trunk.topics.index("内饰")
-    about = sigmoid(np.mean([read.topics[0] for read in passes], axis=0))[topic]
-    bad = softmax(np.mean([read.feelings[0] for read in passes], axis=0))[topic][0]
     [opinion] = model.classify([text])[0].opinions
-    assert float(about * bad) == pytest.approx(opinion.confidence, abs=1e-6)
+    assert float(topics[topic] * feelings[topic][0]) == pytest.approx(opinion.confidence, abs=1e-6)
+
+
+def test_the_regression_is_weighed_with_the_networks_on_the_scale_of_log_odds(trunk: Trunk, model: TextModel) -> None:
+    assert trunk.regression is not None
+    text = taken(trunk, "内饰异味很难闻，油耗百公里八个左右")
+    by_networks = np.mean([read.topics[0] for read in text.passes], axis=0)
+    by_grams, _ = trunk.regression.read(text.numbers)
+    topics, _ = model.probabilities(text)
+    expected = (1 - TOPIC_SHARE) * by_networks[:-1] + TOPIC_SHARE * by_grams
+    assert expected == pytest.approx(np.log(topics[:-1] / (1 - topics[:-1])), abs=1e-3)
+    assert float(sigmoid(by_networks[-1:])[0]) == pytest.approx(float(topics[-1]), abs=1e-6)

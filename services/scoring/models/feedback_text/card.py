@@ -13,10 +13,12 @@ DATA = (
     " text as a whole). No model is shipped: the public sets it was measured on carry no open licence."
 )
 METHOD = (
-    "Small networks (vectors of characters and of pairs, filters over three places, one attention per topic), averaged;"
-    " vectors start from the company that characters keep in the training texts. Praise and complaint come from the network's"
+    "Small networks (vectors of characters and of pairs, filters over three places, one attention per topic) and a"
+    " regression on n-grams of characters (topics by distinct grams, sentiment by those of the whole text and those near the"
+    " place that says most of the topic), averaged on the scale of log-odds; the two err differently. The networks' vectors"
+    " start from the company that characters keep in the training texts. Praise and complaint come from the networks'"
     " sentiment of the whole text; enquiry and purchase intent are rules written by hand (services/scoring/text/kinds.toml),"
-    " not learnt, and their confidence was not measured."
+    " not learnt, and their confidence was not measured. What the places that decided add is exact: it sums to the decision."
 )
 LIMITS = (
     "Not for judging a person, and not the only ground of any decision that concerns one. Neutral is what human labellers"
