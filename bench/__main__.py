@@ -24,6 +24,7 @@ BENCHES = {
     "models": "what each model reaches on real outcomes, beside its baseline on the same splits",
     "experiments": "two campaigns with a known answer, errors of those who peek at results, assignments a second",
     "bandit": "which offer to show: value on a replay of real logged data, regret on a simulator, beside three simpler rules",
+    "waves": "a real campaign in ripple waves beside one blast: pushes for the same conversions",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 

@@ -53,6 +53,7 @@ from services.orchestrator.targets.keeping import ListKeeper
 from services.orchestrator.targets.scoring_door import RankingDoor
 from services.orchestrator.themes import command as theme_command
 from services.orchestrator.themes.clock import ThemeClock
+from services.orchestrator.waves.opening import WaveWatch
 
 
 async def serve(settings: Settings) -> None:
@@ -66,6 +67,7 @@ async def serve(settings: Settings) -> None:
         runtime.spawn(Launcher(room, arbiter).run(), "launcher")
         runtime.spawn(DueWorker(arbiter).run(), "arbiter")
         runtime.spawn(ThemeClock(room).run(), "themes-clock")
+        runtime.spawn(WaveWatch(room).run(), "waves")
         experiment_tags = ExperimentTags(runtime.client(settings.tags_target), settings.eligibility_age_s)
         laboratory = Laboratory(runtime.database, experiment_tags, settings)
         experiments = ExperimentRpc(laboratory)

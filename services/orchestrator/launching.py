@@ -34,6 +34,8 @@ from services.orchestrator.themes import states
 from services.orchestrator.themes.handlers import offers_of
 from services.orchestrator.themes.states import Theme, ThemeState
 from services.orchestrator.themes.store import ThemeStore
+from services.orchestrator.waves.opening import EVERYBODY, Reach, reach_of
+from services.orchestrator.waves.store import WaveStore
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class Launcher:
             async with self._room.database.read() as uow:
                 theme = await ThemeStore(uow).deciding(claim.theme_id)
                 offers = await offers_of(uow, theme) if theme else []
+                reach = await reach_of(uow, theme) if theme else EVERYBODY
             if theme is None:
                 raise LeaseLost
             if theme.state is not ThemeState.RUNNING:
@@ -123,7 +126,7 @@ class Launcher:
                 await self._let_go(claim)
                 return
             try:
-                await self._decide(claim, theme, offers, done)
+                await self._decide(claim, theme, offers, done, reach)
             except Changed:
                 continue
             except TroikaError as error:
@@ -145,17 +148,17 @@ class Launcher:
             done.add(known)
             after = int(known[-1])
 
-    async def _decide(self, claim: Claim, theme: Theme, offers: Sequence[Offer], done: Persons) -> None:
+    async def _decide(self, claim: Claim, theme: Theme, offers: Sequence[Offer], done: Persons, reach: Reach) -> None:
         """One pass over the audience; asks about the next chunk while one is decided."""
         ends_at = theme.definition.schedule.ends_at
         # The clock of this process only bounds the worst case; moments of decisions are the database's.
         ends_us = micros(ends_at or datetime.now(UTC) + timedelta(days=self._room.settings.launch_lifetime_days))
-        async with aclosing(chunks_of(self._room, theme, done, self._chunk)) as chunks:
+        async with aclosing(chunks_of(self._room, theme, done, self._chunk, reach)) as chunks:
             ahead = asyncio.create_task(self._next(chunks, theme, offers, ends_us))
             try:
                 while (asked := await ahead) is not None:
                     ahead = asyncio.create_task(self._next(chunks, theme, offers, ends_us))
-                    await self._decide_chunk(claim, theme, asked)
+                    await self._decide_chunk(claim, theme, asked, reach)
             finally:
                 ahead.cancel()
                 await asyncio.wait({ahead})
@@ -169,11 +172,13 @@ class Launcher:
         ranked = await anext(chunks, None)
         return None if ranked is None else await asked_about(self._arbiter.asking, theme, offers, ranked, ends_us)
 
-    async def _decide_chunk(self, claim: Claim, theme: Theme, asked: Asked) -> None:
+    async def _decide_chunk(self, claim: Claim, theme: Theme, asked: Asked, reach: Reach) -> None:
         async with self._arbiter.turn(theme.theme_id, theme.version) as turn:
             if not await LaunchStore(turn.uow).hold(claim):
                 raise LeaseLost
             await self._arbiter.decide(turn, asked, anew=True)
+            if reach.layer:
+                await WaveStore(turn.uow).put(theme.theme_id, reach.layer, asked.person_id.tolist())
 
     async def _give_up(self, claim: Claim, theme: Theme, reason: str) -> None:
         """Gives a theme back of which nobody was decided on; one that has begun waits for its next version."""
@@ -203,18 +208,28 @@ async def asked_about(asking: Asking, theme: Theme, offers: Sequence[Offer], ran
     )
 
 
-async def chunks_of(room: Room, theme: Theme, done: Persons, size: int = CHUNK) -> AsyncGenerator[Ranked]:
-    """An audience without those done: who has a score best first, then who has none. All who come are done then."""
+async def chunks_of(
+    room: Room, theme: Theme, done: Persons, size: int = CHUNK, reach: Reach = EVERYBODY
+) -> AsyncGenerator[Ranked]:
+    """An audience without those done, as far as the launch may go: who has a score best first, then who has none.
+
+    All who come are done then.
+    """
     held: Ranked = _nobody()
+    left = reach.room_for(len(done))
     async with aclosing(_ranked(room, theme, size)) as ranking:
         async for persons, scores, probabilities in ranking:
-            fresh = ~done.has(persons)
+            inside = reach.holds(scores)
+            fresh = np.flatnonzero(~done.has(persons) & inside)[:left]
+            left = None if left is None else left - len(fresh)
             # A person may move in the ranking while we read it.
             done.add(persons)
             held = _joined(held, (persons[fresh], scores[fresh], probabilities[fresh]))
             while len(held[0]) >= size:
                 yield held[0][:size], held[1][:size], held[2][:size]
                 held = held[0][size:], held[1][size:], held[2][size:]
+            if left == 0 or not inside.all():
+                break
     if len(held[0]):
         yield held
 

@@ -24,7 +24,7 @@ from services.orchestrator.suggesting import door as suggestions
 from services.orchestrator.suggesting.handlers import Suggester
 from services.orchestrator.themes import handlers as themes
 from services.orchestrator.themes.definitions import checked
-from services.orchestrator.themes.door import caller, definition, told
+from services.orchestrator.themes.door import caller, definition, told, told_wave
 from services.orchestrator.themes.previewing import preview_theme
 from services.orchestrator.themes.states import ThemeState
 
@@ -151,7 +151,16 @@ class OrchestratorRpc(OrchestratorServiceServicer):
                 pb.Obstacle(command=each.command, reason=each.reason, field=each.field, message=each.message)
                 for each in preview.obstacles
             ],
+            words=[
+                pb.ThemeWords(offer=o.name, offer_version=o.version, channel=channel, title=words.title, body=words.body)
+                for o, channel, words in await themes.words_told(self._room, theme)
+            ],
         )
+
+    async def ListThemeWaves(self, request: pb.ListThemeWavesRequest, context: Context) -> pb.ListThemeWavesResponse:
+        """See the contract."""
+        found = await themes.list_waves(self._room, id_of(request.name))
+        return pb.ListThemeWavesResponse(waves=[told_wave(wave) for wave in found])
 
     async def GetThemeReport(self, request: pb.GetThemeReportRequest, context: Context) -> pb.GetThemeReportResponse:
         """See the contract."""

@@ -24,6 +24,7 @@ from services.orchestrator.arbiter import tables as arbiter_tables
 from services.orchestrator.journeys import tables as journey_tables
 from services.orchestrator.leads import tables as lead_tables
 from services.orchestrator.offers import tables as decision_tables
+from services.orchestrator.waves import tables as wave_tables
 
 metadata = new_metadata("orchestrator")
 
@@ -45,6 +46,7 @@ Table(
     Column("launched_at", MOMENT),
     Column("finished_at", MOMENT),
     Index("ix_theme_request_id", "request_id", unique=True),
+    Index("ix_theme_launched_at", "launched_at", postgresql_where=text("launched_at IS NOT NULL")),
     Index("ix_theme_under_way", "theme_id", postgresql_where=text("state BETWEEN 3 AND 5")),
 )
 
@@ -248,6 +250,8 @@ Table(
 )
 
 decision_tables.add_tables(metadata)
+
+wave_tables.add_tables(metadata)
 
 lead_tables.add_tables(metadata)
 

@@ -28,6 +28,9 @@ class Persons:
             self._bits = np.concatenate([self._bits, more])
         np.bitwise_or.at(self._bits, persons >> 3, np.left_shift(1, persons & 7).astype(np.uint8))
 
+    def __len__(self) -> int:
+        return int(np.bitwise_count(self._bits).sum())
+
     def has(self, persons: Ints) -> Flags:
         """Which of some persons are in it."""
         inside = persons >> 3 < len(self._bits)

@@ -28,6 +28,8 @@ def add_tables(metadata: MetaData) -> None:
         Column("person_id", BigInteger, primary_key=True, autoincrement=False),
         Column("occasion", BigInteger, primary_key=True, autoincrement=False),
         Column("theme_version", Integer, nullable=False, server_default=text("0")),
+        # Of a theme that opens in waves, which one; 0 for others.
+        Column("layer", SmallInteger, nullable=False, server_default=text("0")),
         Column("outcome", Text, nullable=False),
         Column("reason", Text, nullable=False),
         Column("due_at", MOMENT),

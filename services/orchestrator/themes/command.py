@@ -47,6 +47,11 @@ async def _get(stub: Any, flags: argparse.Namespace, version: int = 0) -> pb.The
     return theme
 
 
+async def _waves(stub: Any, flags: argparse.Namespace) -> Message:
+    answer: Message = await stub.ListThemeWaves(pb.ListThemeWavesRequest(name=flags.theme), timeout=TIMEOUT_S)
+    return answer
+
+
 async def _preview(stub: Any, flags: argparse.Namespace) -> Message:
     request = pb.PreviewThemeRequest(name=flags.theme, version=flags.version)
     answer: Message = await stub.PreviewTheme(request, timeout=TIMEOUT_S)
@@ -77,6 +82,8 @@ def in_words(answer: Message) -> str:
             return "\n".join(_lines(answer))
         case pb.PreviewThemeResponse():
             return "\n".join(_preview_lines(answer))
+        case pb.ListThemeWavesResponse():
+            return "\n".join(f"layer {wave.layer}: {wave.words or 'not judged yet'}" for wave in answer.waves) or "none"
         case pb.ListThemeVersionsResponse():
             return "\n".join(map(_version_line, answer.versions))
         case pb.ListThemesResponse():
@@ -119,6 +126,9 @@ def _preview_lines(preview: pb.PreviewThemeResponse) -> list[str]:
         *(f"{channel}: {n} pushes of {preview.reach_by_channel[channel]} it could reach" for channel, n in _sorted(preview)),
         *(f"passed over: {n} {reason}" for reason, n in sorted(preview.passed_over.items(), key=lambda item: -item[1])),
         f"{preview.expected_responses:.0f} responses expected for {preview.expected_cost_fen / 100:.2f} yuan",
+    ]
+    told += [
+        f"{each.offer} (version {each.offer_version}) on {each.channel}: {each.title} | {each.body}" for each in preview.words
     ]
     return told + [f"{o.command} would refuse: {o.reason} ({o.field}): {o.message}" for o in preview.obstacles]
 
@@ -189,6 +199,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--version", type=int, default=0, help="default: the latest")
     preview = action("preview", "what it would do now, and what the next command would refuse", _preview)
     preview.add_argument("--version", type=int, default=0, help="default: the latest")
+    action("waves", "the layers that have opened, and how they are judged", _waves)
     for verb, about in (
         ("submit", "ask for a version's approval"),
         ("approve", "approve what somebody else wrote and submitted"),

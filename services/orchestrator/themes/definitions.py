@@ -70,12 +70,21 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Waves:
-    """Layers, best first: cumulative `shares` of the ranked audience, or the scores they reach down to; one is empty."""
+    """Layers, best first: cumulative `shares` of the ranked audience, or the scores they reach down to; one is empty.
+
+    A push is judged once it had `response_hours` to reach the goal.
+    """
 
     shares: tuple[float, ...]
     from_scores: tuple[float, ...]
     target_rate: float
     least_pushes: int
+    response_hours: int
+
+    @property
+    def count(self) -> int:
+        """How many layers there are."""
+        return len(self.shares) or len(self.from_scores)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from services.orchestrator.themes.definitions import (
     Waves,
 )
 from services.orchestrator.themes.states import Theme
+from services.orchestrator.waves.store import Wave
 
 
 def definition(theme: pb.Theme) -> ThemeDefinition:
@@ -56,7 +57,7 @@ def definition(theme: pb.Theme) -> ThemeDefinition:
 
 
 def _waves(waves: pb.Waves) -> Waves:
-    return Waves(tuple(waves.shares), tuple(waves.from_scores), waves.target_rate, waves.least_pushes)
+    return Waves(tuple(waves.shares), tuple(waves.from_scores), waves.target_rate, waves.least_pushes, waves.response_hours)
 
 
 def _schedule(given: pb.Schedule) -> Schedule:
@@ -139,9 +140,26 @@ def told(theme: Theme) -> pb.Theme:
                 from_scores=waves.from_scores,
                 target_rate=waves.target_rate,
                 least_pushes=waves.least_pushes,
+                response_hours=waves.response_hours,
             )
         )
     return answer
+
+
+def told_wave(wave: Wave) -> pb.ThemeWave:
+    """A layer as the contract tells it."""
+    return pb.ThemeWave(
+        layer=wave.layer,
+        open_time=stamp(wave.opened_at),
+        persons=wave.persons or 0,
+        from_score=wave.from_score or 0,
+        pushes=wave.pushes,
+        goals=wave.goals,
+        rate=pb.Interval(value=wave.goals / wave.pushes if wave.pushes else 0, low=wave.low, high=wave.high),
+        verdict=pb.WaveVerdict.ValueType(wave.verdict or 0),
+        words=wave.words,
+        judge_time=stamp(wave.judged_at),
+    )
 
 
 def _value(filling: Filling) -> offer_pb.VariableValue:

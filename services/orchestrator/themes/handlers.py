@@ -6,10 +6,11 @@ A command with `dry_run` refuses what it would refuse, answers with the theme as
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from chassis.db import UnitOfWork
-from chassis.errors import NotFound
+from chassis.errors import InvalidArgument, NotFound
 from chassis.telemetry import trace_headers
 from services.orchestrator.domain.themes import ThemeId
 from services.orchestrator.handlers import Room
@@ -21,6 +22,9 @@ from services.orchestrator.themes.checking import audience_obstacle, offer_obsta
 from services.orchestrator.themes.definitions import ThemeDefinition, checked
 from services.orchestrator.themes.states import Review, Theme, ThemeState, found
 from services.orchestrator.themes.store import ThemeStore
+from services.orchestrator.themes.words import Words, said
+from services.orchestrator.waves.opening import open_first
+from services.orchestrator.waves.store import Wave, WaveStore
 
 NOBODY = ThemeId(0)
 
@@ -131,8 +135,9 @@ async def launch_theme(room: Room, theme_id: ThemeId, dry_run: bool = False) -> 
     """Queues a launch for the worker; a theme launched already stays as it is. Raises what would surely stop it."""
     async with room.database.read() as uow:
         theme = found(await ThemeStore(uow).in_force(theme_id), theme_id)
+    audience = 0
     if states.launched(theme, datetime.now(UTC)) != theme:
-        await room.tags.count(theme.definition.audience, "theme.audience")
+        audience = await room.tags.count(theme.definition.audience, "theme.audience")
         if theme.definition.model:
             await room.scoring.require(theme.definition.model, "theme.model")
 
@@ -145,6 +150,7 @@ async def launch_theme(room: Room, theme_id: ThemeId, dry_run: bool = False) -> 
                 raise fault
             if not dry_run:
                 await LaunchStore(uow).queue(theme_id, trace_headers().get("traceparent", ""))
+                await open_first(uow, after, audience)
         return after
 
     return await _change(room, theme_id, change, dry_run)
@@ -231,6 +237,26 @@ async def list_versions(room: Room, theme_id: ThemeId, before: int, size: int) -
         themes = ThemeStore(uow)
         found(await themes.get(theme_id), theme_id)
         return await themes.versions(theme_id, before, size)
+
+
+async def words_told(room: Room, theme: Theme) -> list[tuple[Offer, str, Words]]:
+    """(offer, channel, words) of all that people could read of a theme's version; what does not fit is left out."""
+    async with room.database.read() as uow:
+        offers = await offers_of(uow, theme)
+    found = []
+    for offer in offers:
+        for channel in theme.definition.channels:
+            with suppress(InvalidArgument):
+                if words := said(theme.definition, offer, channel, room.settings.clock()):
+                    found.append((offer, channel, words))
+    return found
+
+
+async def list_waves(room: Room, theme_id: ThemeId) -> list[Wave]:
+    """The layers that have opened; raises NotFound."""
+    async with room.database.read() as uow:
+        found(await ThemeStore(uow).get(theme_id), theme_id)
+        return await WaveStore(uow).all(theme_id)
 
 
 async def offers_of(uow: UnitOfWork, theme: Theme) -> list[Offer]:

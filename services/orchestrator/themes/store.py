@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -24,6 +24,9 @@ from services.orchestrator.themes.definitions import (
     Waves,
 )
 from services.orchestrator.themes.states import Review, Theme, ThemeState, VersionState
+
+# The contract's longest goal window.
+LONGEST_WINDOW = timedelta(days=365)
 
 _SELECT = (
     "SELECT t.theme_id, v.version, v.definition, v.offer_versions, v.author, v.stated_at, v.state AS version_state,"
@@ -166,8 +169,9 @@ class ThemeStore:
     async def counting(self, moment: datetime) -> list[Theme]:
         """Launched themes, in the version that decides, whose goals of this moment or later count."""
         rows = await self._uow.rows(
-            _DECIDING + " WHERE t.launched_at + CAST(v.definition -> 'goal' ->> 'window_days' AS integer)"
-            " * interval '1 day' >= :moment ORDER BY t.theme_id",
+            _DECIDING + " WHERE t.launched_at >= :longest AND t.launched_at + CAST(v.definition -> 'goal' ->> 'window_days'"
+            " AS integer) * interval '1 day' >= :moment ORDER BY t.theme_id",
+            longest=moment - LONGEST_WINDOW,
             moment=moment,
         )
         return [_theme(row) for row in rows]
@@ -217,8 +221,7 @@ def _definition(stated: dict[str, Any]) -> ThemeDefinition:
             "budget": Budget(**{**budget, "pacing": Pacing(budget["pacing"])}),
             "schedule": Schedule(*(_moment(stated["schedule"][end]) for end in ("starts_at", "ends_at"))),
             "exclusion": Exclusion(**exclusion) if exclusion else None,
-            "waves": waves
-            and Waves(tuple(waves["shares"]), tuple(waves["from_scores"]), waves["target_rate"], waves["least_pushes"]),
+            "waves": waves and Waves(**{**waves, "shares": tuple(waves["shares"]), "from_scores": tuple(waves["from_scores"])}),
         }
     )
 

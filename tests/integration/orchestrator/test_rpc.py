@@ -37,7 +37,7 @@ async def test_a_theme_is_stored_as_stated(house: House) -> None:
         values={"model": offer_pb.VariableValue(word="X5"), "price": offer_pb.VariableValue(number=99.5)},
         schedule=pb.Schedule(ends_at=Timestamp(seconds=4_000_000_000)),
         exclusion=pb.Exclusion(group="service", cool_down_days=7),
-        waves=pb.Waves(shares=[0.25, 1], target_rate=0.1, least_pushes=50),
+        waves=pb.Waves(shares=[0.25, 1], target_rate=0.1, least_pushes=50, response_hours=24),
         priority=700,
     )
     stated.budget.max_cost_fen, stated.budget.pacing = 10_000, pb.PACING_EVEN
@@ -86,9 +86,9 @@ async def test_the_same_request_makes_one_theme(house: House) -> None:
         ({"budget": pb.Budget(max_contacts=1, pacing=pb.PACING_EVEN)}, "theme.schedule.ends_at"),
         ({"priority": 1001}, "theme.priority"),
         ({"exclusion": pb.Exclusion()}, "theme.exclusion.group"),
-        ({"waves": pb.Waves(target_rate=0.1, least_pushes=1)}, "theme.waves"),
-        ({"waves": pb.Waves(shares=[0.5, 0.2], target_rate=0.1, least_pushes=1)}, "theme.waves.shares"),
-        ({"waves": pb.Waves(from_scores=[5, 9], target_rate=0.1, least_pushes=1)}, "theme.waves.from_scores"),
+        ({"waves": pb.Waves(target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves"),
+        ({"waves": pb.Waves(shares=[0.5, 0.2], target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves.shares"),
+        ({"waves": pb.Waves(from_scores=[5, 9], target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves.from_scores"),
         ({"budget": pb.Budget(max_contacts=0)}, "theme.budget.max_contacts"),
         ({"budget": None}, "theme.budget"),
         ({"goal": pb.Goal(event="", window_days=1)}, "theme.goal.event"),

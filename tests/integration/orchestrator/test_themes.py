@@ -25,7 +25,9 @@ from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.offers.definitions import OfferId, Variant
 from services.orchestrator.themes import command
 from services.orchestrator.themes.clock import ThemeClock
+from services.orchestrator.themes.store import ThemeStore
 from tests.integration.orchestrator.conftest import House, offer, open_house
+from tests.integration.orchestrator.test_plans import Explained
 from tests.integration.orchestrator.test_rpc import INVALID, refusal
 from tests.integration.orchestrator.world import SECRET, People
 
@@ -267,6 +269,8 @@ async def test_a_preview_speaks_of_every_stage_even_of_a_theme_that_nobody_made(
     assert [] == list((await house.call.ListThemes(pb.ListThemesRequest())).themes)
     assert (500, 1000, 300) == (unmade.audience, unmade.base, unmade.chosen)
     assert {"app", "wechat", "dealer"} == set(unmade.reach_by_channel)
+    words = [(each.offer_version, each.channel, each.title, each.body) for each in unmade.words]
+    assert [(1, channel, "Free check-up", "Come by") for channel in ("app", "wechat", "dealer")] == words
     assert all(unmade.reach_by_channel[channel] >= n for channel, n in unmade.pushes_by_channel.items())
     now = datetime.now(UTC)
     name = await house.make(schedule=pb.Schedule(starts_at=at(now + DAY)))
@@ -313,6 +317,27 @@ async def test_a_theme_starts_and_ends_when_its_schedule_says_so(house: House) -
     await shift("ends_at", 0)
     await clock.tick()
     assert pb.THEME_STATE_FINISHED == (await get(house, name)).state
+
+
+async def test_what_every_batch_of_events_asks_is_answered_by_index(house: House) -> None:
+    async with house.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO theme (version, approved_version, owner, state, salt, launch_failure, launched_at)"
+            " SELECT 1, 1, 'operator', 6, '', '', now() - n * interval '10 days' FROM generate_series(1, 3000) n"
+        )
+        await uow.execute(
+            "INSERT INTO theme_version (theme_id, version, definition, offer_versions, author, state, submitter, reviewer,"
+            " reason) SELECT theme_id, 1, jsonb_build_object('goal', jsonb_build_object('window_days', 30), 'audience',"
+            " (SELECT string_agg(md5(i::text || theme_id), '') FROM generate_series(1, 50) i)), '{}', '', 3, '', '', ''"
+            " FROM theme"
+        )
+        for table in ("theme", "theme_version"):
+            await uow.execute(f"ANALYZE {table}")
+    async with house.transaction() as uow:
+        explained = Explained(uow)
+        await ThemeStore(explained).counting(datetime.now(UTC))
+        assert "ix_theme_launched_at" in explained.plan
+        assert "Seq Scan on theme" not in explained.plan
 
 
 COMMANDS = ("edit", "submit", "approve", "reject", "launch", "pause", "resume", "work")

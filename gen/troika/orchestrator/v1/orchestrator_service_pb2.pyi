@@ -122,6 +122,46 @@ PACING_EVEN: Pacing.ValueType  # 2
 """Evenly until the schedule's end."""
 Global___Pacing: _TypeAlias = Pacing  # noqa: Y015
 
+class _WaveVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaveVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaveVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAVE_VERDICT_UNSPECIFIED: _WaveVerdict.ValueType  # 0
+    """Not looked at yet."""
+    WAVE_VERDICT_WAIT: _WaveVerdict.ValueType  # 1
+    """Nothing is proven yet."""
+    WAVE_VERDICT_PROVEN: _WaveVerdict.ValueType  # 2
+    """The response is proven to hold against its target: the next layer opens."""
+    WAVE_VERDICT_HOLDS: _WaveVerdict.ValueType  # 3
+    """All had their time to respond and the rate is not below the target: the next layer opens."""
+    WAVE_VERDICT_BELOW_TARGET: _WaveVerdict.ValueType  # 4
+    """Proven to be below the target: no further layer opens."""
+    WAVE_VERDICT_NOT_HELD: _WaveVerdict.ValueType  # 5
+    """All had their time to respond and the rate is below the target: no further layer opens."""
+    WAVE_VERDICT_TOO_FEW: _WaveVerdict.ValueType  # 6
+    """All had their time to respond, and they are too few to judge: no further layer opens."""
+
+class WaveVerdict(_WaveVerdict, metaclass=_WaveVerdictEnumTypeWrapper):
+    """What follows for the next layer."""
+
+WAVE_VERDICT_UNSPECIFIED: WaveVerdict.ValueType  # 0
+"""Not looked at yet."""
+WAVE_VERDICT_WAIT: WaveVerdict.ValueType  # 1
+"""Nothing is proven yet."""
+WAVE_VERDICT_PROVEN: WaveVerdict.ValueType  # 2
+"""The response is proven to hold against its target: the next layer opens."""
+WAVE_VERDICT_HOLDS: WaveVerdict.ValueType  # 3
+"""All had their time to respond and the rate is not below the target: the next layer opens."""
+WAVE_VERDICT_BELOW_TARGET: WaveVerdict.ValueType  # 4
+"""Proven to be below the target: no further layer opens."""
+WAVE_VERDICT_NOT_HELD: WaveVerdict.ValueType  # 5
+"""All had their time to respond and the rate is below the target: no further layer opens."""
+WAVE_VERDICT_TOO_FEW: WaveVerdict.ValueType  # 6
+"""All had their time to respond, and they are too few to judge: no further layer opens."""
+Global___WaveVerdict: _TypeAlias = WaveVerdict  # noqa: Y015
+
 @_typing.final
 class Theme(_message.Message):
     """A marketing purpose."""
@@ -489,10 +529,13 @@ class Waves(_message.Message):
     FROM_SCORES_FIELD_NUMBER: _builtins.int
     TARGET_RATE_FIELD_NUMBER: _builtins.int
     LEAST_PUSHES_FIELD_NUMBER: _builtins.int
+    RESPONSE_HOURS_FIELD_NUMBER: _builtins.int
     target_rate: _builtins.float
     """Share of the pushed that must reach the goal."""
     least_pushes: _builtins.int
     """So many must have been pushed in a layer before it is judged."""
+    response_hours: _builtins.int
+    """For how long after a push its response is waited for."""
     @_builtins.property
     def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Share of the ranked audience that each layer reaches down to, ascending; either this or from_scores."""
@@ -508,10 +551,11 @@ class Waves(_message.Message):
         from_scores: _abc.Iterable[_builtins.float] | None = ...,
         target_rate: _builtins.float = ...,
         least_pushes: _builtins.int = ...,
+        response_hours: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_scores", b"from_scores", "least_pushes", b"least_pushes", "shares", b"shares", "target_rate", b"target_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_scores", b"from_scores", "least_pushes", b"least_pushes", "response_hours", b"response_hours", "shares", b"shares", "target_rate", b"target_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1435,6 +1479,7 @@ class PreviewThemeResponse(_message.Message):
     REACH_BY_CHANNEL_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
     OBSTACLES_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     audience: _builtins.int
     """How many people the audience holds."""
     chosen: _builtins.int
@@ -1463,6 +1508,10 @@ class PreviewThemeResponse(_message.Message):
     def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]:
         """What the next command on the way to the launch would refuse; empty when nothing."""
 
+    @_builtins.property
+    def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThemeWords]:
+        """What people would read, by offer in order of preference and by channel."""
+
     def __init__(
         self,
         *,
@@ -1476,14 +1525,53 @@ class PreviewThemeResponse(_message.Message):
         reach_by_channel: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         base: _builtins.int = ...,
         obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
+        words: _abc.Iterable[Global___ThemeWords] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "base", b"base", "chosen", b"chosen", "expected_cost_fen", b"expected_cost_fen", "expected_responses", b"expected_responses", "holdout", b"holdout", "obstacles", b"obstacles", "passed_over", b"passed_over", "pushes_by_channel", b"pushes_by_channel", "reach_by_channel", b"reach_by_channel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "base", b"base", "chosen", b"chosen", "expected_cost_fen", b"expected_cost_fen", "expected_responses", b"expected_responses", "holdout", b"holdout", "obstacles", b"obstacles", "passed_over", b"passed_over", "pushes_by_channel", b"pushes_by_channel", "reach_by_channel", b"reach_by_channel", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewThemeResponse: _TypeAlias = PreviewThemeResponse  # noqa: Y015
+
+@_typing.final
+class ThemeWords(_message.Message):
+    """An offer's words on a channel, filled in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    OFFER_VERSION_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    offer: _builtins.str
+    """"offers/12"."""
+    offer_version: _builtins.int
+    """Its version: the one that is reviewed, of a draft the present one."""
+    channel: _builtins.str
+    """The channel."""
+    title: _builtins.str
+    """The title."""
+    body: _builtins.str
+    """The text."""
+    def __init__(
+        self,
+        *,
+        offer: _builtins.str = ...,
+        offer_version: _builtins.int = ...,
+        channel: _builtins.str = ...,
+        title: _builtins.str = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "offer", b"offer", "offer_version", b"offer_version", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThemeWords: _TypeAlias = ThemeWords  # noqa: Y015
 
 @_typing.final
 class Obstacle(_message.Message):
@@ -1718,6 +1806,116 @@ class FinishThemeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FinishThemeResponse: _TypeAlias = FinishThemeResponse  # noqa: Y015
+
+@_typing.final
+class ListThemeWavesRequest(_message.Message):
+    """Asks for ListThemeWaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListThemeWavesRequest: _TypeAlias = ListThemeWavesRequest  # noqa: Y015
+
+@_typing.final
+class ListThemeWavesResponse(_message.Message):
+    """Answers ListThemeWaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThemeWave]:
+        """The first to open first; empty for a theme without waves."""
+
+    def __init__(
+        self,
+        *,
+        waves: _abc.Iterable[Global___ThemeWave] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waves", b"waves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListThemeWavesResponse: _TypeAlias = ListThemeWavesResponse  # noqa: Y015
+
+@_typing.final
+class ThemeWave(_message.Message):
+    """A layer that has opened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
+    FROM_SCORE_FIELD_NUMBER: _builtins.int
+    PUSHES_FIELD_NUMBER: _builtins.int
+    GOALS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    JUDGE_TIME_FIELD_NUMBER: _builtins.int
+    layer: _builtins.int
+    """From 1."""
+    persons: _builtins.int
+    """So many persons of the ranked audience are in this and earlier layers at most; 0 where scores part them."""
+    from_score: _builtins.float
+    """Persons of this layer have this score at least; 0 where shares part them."""
+    pushes: _builtins.int
+    """Pushes whose time to respond is over."""
+    goals: _builtins.int
+    """Those of them that reached the goal in that time."""
+    verdict: Global___WaveVerdict.ValueType
+    """What follows."""
+    words: _builtins.str
+    """The verdict in words."""
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When it opened."""
+
+    @_builtins.property
+    def rate(self) -> Global___Interval:
+        """Their rate, with an interval that holds however often it is looked at."""
+
+    @_builtins.property
+    def judge_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was looked at last."""
+
+    def __init__(
+        self,
+        *,
+        layer: _builtins.int = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        persons: _builtins.int = ...,
+        from_score: _builtins.float = ...,
+        pushes: _builtins.int = ...,
+        goals: _builtins.int = ...,
+        rate: Global___Interval | None = ...,
+        verdict: Global___WaveVerdict.ValueType = ...,
+        words: _builtins.str = ...,
+        judge_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judge_time", b"judge_time", "open_time", b"open_time", "rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_score", b"from_score", "goals", b"goals", "judge_time", b"judge_time", "layer", b"layer", "open_time", b"open_time", "persons", b"persons", "pushes", b"pushes", "rate", b"rate", "verdict", b"verdict", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThemeWave: _TypeAlias = ThemeWave  # noqa: Y015
 
 @_typing.final
 class GetThemeReportRequest(_message.Message):

@@ -107,6 +107,11 @@ class OrchestratorServiceStub:
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.FromString,
                 _registered_method=True)
+        self.ListThemeWaves = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/ListThemeWaves',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesResponse.FromString,
+                _registered_method=True)
         self.GetThemeReport = channel.unary_unary(
                 '/troika.orchestrator.v1.OrchestratorService/GetThemeReport',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportRequest.SerializeToString,
@@ -228,6 +233,13 @@ class OrchestratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListThemeWaves(self, request, context):
+        """The layers of a theme that have opened, and how they are judged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetThemeReport(self, request, context):
         """What came of it so far.
         """
@@ -321,6 +333,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.FinishTheme,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.SerializeToString,
+            ),
+            'ListThemeWaves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListThemeWaves,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesResponse.SerializeToString,
             ),
             'GetThemeReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetThemeReport,
@@ -718,6 +735,33 @@ class OrchestratorService:
             '/troika.orchestrator.v1.OrchestratorService/FinishTheme',
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.FinishThemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListThemeWaves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/ListThemeWaves',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListThemeWavesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,8 @@ class OrchestratorServiceStub:
     """Goes on after a pause."""
     FinishTheme: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.FinishThemeRequest, _orchestrator_service_pb2.FinishThemeResponse]
     """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
+    ListThemeWaves: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemeWavesRequest, _orchestrator_service_pb2.ListThemeWavesResponse]
+    """The layers of a theme that have opened, and how they are judged."""
     GetThemeReport: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]
     """What came of it so far."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]
@@ -110,6 +112,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Goes on after a pause."""
     FinishTheme: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.FinishThemeRequest, _orchestrator_service_pb2.FinishThemeResponse]  # type: ignore[assignment]
     """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
+    ListThemeWaves: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListThemeWavesRequest, _orchestrator_service_pb2.ListThemeWavesResponse]  # type: ignore[assignment]
+    """The layers of a theme that have opened, and how they are judged."""
     GetThemeReport: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]  # type: ignore[assignment]
     """What came of it so far."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
@@ -235,6 +239,14 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.FinishThemeResponse, _abc.Awaitable[_orchestrator_service_pb2.FinishThemeResponse]]:
         """Ends a theme for good; goals go on counting for its report. A theme whose schedule says when it ends finishes by itself then."""
+
+    @_abc_1.abstractmethod
+    def ListThemeWaves(
+        self,
+        request: _orchestrator_service_pb2.ListThemeWavesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.ListThemeWavesResponse, _abc.Awaitable[_orchestrator_service_pb2.ListThemeWavesResponse]]:
+        """The layers of a theme that have opened, and how they are judged."""
 
     @_abc_1.abstractmethod
     def GetThemeReport(

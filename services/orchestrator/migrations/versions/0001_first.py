@@ -13,7 +13,13 @@ STATEMENTS = (
     " launch_failure text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), launched_at timestamptz,"
     " finished_at timestamptz, CONSTRAINT pk_theme PRIMARY KEY (theme_id))",
     "CREATE UNIQUE INDEX ix_theme_request_id ON theme (request_id)",
+    "CREATE INDEX ix_theme_launched_at ON theme (launched_at) WHERE launched_at IS NOT NULL",
     "CREATE INDEX ix_theme_under_way ON theme (theme_id) WHERE state BETWEEN 3 AND 5",
+    "CREATE TABLE wave (theme_id bigint, layer smallint, version integer NOT NULL, persons bigint,"
+    " from_score double precision, verdict smallint, pushes bigint NOT NULL, goals bigint NOT NULL,"
+    " low double precision NOT NULL, high double precision NOT NULL, words text NOT NULL,"
+    " opened_at timestamptz NOT NULL DEFAULT now(), judged_at timestamptz,"
+    " CONSTRAINT pk_wave PRIMARY KEY (theme_id, layer))",
     "CREATE TABLE theme_version (theme_id bigint, version integer, definition jsonb NOT NULL,"
     " offer_versions integer[] NOT NULL, author text NOT NULL, stated_at timestamptz NOT NULL DEFAULT now(),"
     " state smallint NOT NULL, submitter text NOT NULL, submitted_at timestamptz, reviewer text NOT NULL,"
@@ -22,6 +28,7 @@ STATEMENTS = (
     "CREATE TABLE launch (theme_id bigint, worker text, lease_until timestamptz NOT NULL, traceparent text NOT NULL,"
     " finished_at timestamptz, CONSTRAINT pk_launch PRIMARY KEY (theme_id))",
     "CREATE TABLE decision (theme_id bigint, person_id bigint, occasion bigint, theme_version integer NOT NULL DEFAULT 0,"
+    " layer smallint NOT NULL DEFAULT 0,"
     " outcome text NOT NULL, reason text NOT NULL, due_at timestamptz, expires_at timestamptz NOT NULL, asked_offer_id bigint,"
     " offer_id bigint, channel text NOT NULL DEFAULT '', score double precision NOT NULL DEFAULT -1,"
     " probability double precision NOT NULL DEFAULT -1, value double precision NOT NULL DEFAULT 0,"
