@@ -126,6 +126,8 @@ def _observe(
         properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": push.channel.label}
         if one.answer:
             properties["answer"] = one.answer
+        if one.reason:
+            properties["reason"] = one.reason
         observed.append(
             AnchorEvent(
                 one.event_id, reporter.source, one.meaning.event, one.occurred_at_us, push.anchor_id, orjson.dumps(properties)

@@ -135,24 +135,24 @@ class Distributor:
                     log.exception("leads were not given out")
                 await asyncio.sleep(RETRY_S)
 
-    async def work_once(self, now: datetime | None = None, only: Sequence[int] | None = None) -> Distribution | None:
-        """One round; None when another replica is at it. `only` those leads, where some are named."""
+    async def work_once(self, now: datetime | None = None) -> Distribution | None:
+        """One round; None when another replica is at it."""
         async with self._database.transaction(traced=False) as uow:
             if not await LeadStore(uow).try_lock():
                 return None
-            return await self.give_out(uow, now or datetime.now(UTC), only)
+            return await self.give_out(uow, now or datetime.now(UTC))
 
     async def preview(self) -> Distribution:
         """What a round would do now; nothing is kept."""
         now = datetime.now(UTC)
         async with self._database.read() as uow:
-            _, given, _, held = await self._decide(uow, now, None)
+            _, given, _, held = await self._decide(uow, now)
         return Distribution(0, given, held)
 
-    async def give_out(self, uow: UnitOfWork, now: datetime, only: Sequence[int] | None = None) -> Distribution:
+    async def give_out(self, uow: UnitOfWork, now: datetime) -> Distribution:
         """A round within a transaction that holds the lock."""
         lapsed = (await uow.rows(_LAPSE, now=now, most=AT_ONCE))[0].n
-        rows, given, minutes, held = await self._decide(uow, now, only)
+        rows, given, minutes, held = await self._decide(uow, now)
         people = {row.lead_id: row for row in rows}
         await self._keep(uow, given, people, minutes, now)
         if held:
@@ -186,11 +186,9 @@ class Distributor:
         await self._keep(uow, [Given(lead_id, desk, 0.0, {"by hand": 0.0})], {lead_id: row}, minutes, now, caller)
 
     async def _decide(
-        self, uow: UnitOfWork, now: datetime, only: Sequence[int] | None
+        self, uow: UnitOfWork, now: datetime
     ) -> tuple[Sequence[Any], list[Given], dict[str, int], dict[int, str]]:
-        rows = await uow.rows(_WAITING, now=now if only is None else datetime.max.replace(tzinfo=UTC), most=AT_ONCE)
-        if only is not None:
-            rows = [row for row in rows if row.lead_id in set(only)]
+        rows = await uow.rows(_WAITING, now=now, most=AT_ONCE)
         if not rows:
             return [], [], {}, {}
         humans = sorted({row.human_id for row in rows})
@@ -203,7 +201,8 @@ class Distributor:
         told = [row for row in told if row.named_dealer and not row.tried]
         numbers = {row.lead_id for row in told}
         leads = [self._waiting(row, registered, now) for row in free if row.lead_id not in numbers]
-        given, left = distribute(leads, desks, self._settings.lead_weights)
+        # A thread: a thousand leads and hundreds of desks take a second that the doors must not wait for.
+        given, left = await asyncio.to_thread(distribute, leads, desks, self._settings.lead_weights)
         given += [
             Given(row.lead_id, Desk(row.named_dealer, "", frozenset(), frozenset(), 0, 0, 0), 0.0, {"told": 0.0})
             for row in told

@@ -126,6 +126,8 @@ class _Merits:
         self._sla = np.array([rate(d.kept, d.timed, usual_sla) for d in desks])
         self._dealers = np.array([d.dealer_code for d in desks])
         self._known: dict[tuple[str, str, str, bool], Floats] = {}
+        self._brands: dict[str, Floats] = {}
+        self._areas: dict[str, Floats] = {}
 
     def of(self, lead: Waiting) -> Floats:
         """One number per desk, NEVER where it may not have the lead."""
@@ -140,13 +142,22 @@ class _Merits:
         return self._known[profile]
 
     def _parts(self, lead: Waiting) -> dict[str, Floats]:
-        brand = np.array([_fit(lead.brand, desk.brands) for desk in self._desks])
-        area = np.array([_fit(lead.area, desk.areas) for desk in self._desks])
+        brand, area = self._brand(lead.brand), self._area(lead.area)
         if not np.isfinite(area[np.isfinite(brand)]).any():
             # Nobody who sells that brand serves that area: better somebody far away than nobody.
             area = np.zeros(len(self._desks))
         dealer = (self._dealers == lead.dealer_code).astype(np.float64)
         return {"dealer": dealer, "area": area, "brand": brand, "success": self._success, "sla": self._sla}
+
+    def _brand(self, brand: str) -> Floats:
+        if brand not in self._brands:
+            self._brands[brand] = np.array([_fit(brand, desk.brands) for desk in self._desks])
+        return self._brands[brand]
+
+    def _area(self, area: str) -> Floats:
+        if area not in self._areas:
+            self._areas[area] = np.array([_fit(area, desk.areas) for desk in self._desks])
+        return self._areas[area]
 
     def given(self, lead: Waiting, desk: int, used: float, again: bool) -> Given:
         """A lead at its desk, with what spoke for it."""

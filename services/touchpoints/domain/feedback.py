@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from services.touchpoints.domain.deliveries import State
 from services.touchpoints.domain.observed import Invalid, instant_us
 
 UNSUBSCRIBED = "Unsubscribed"
+_REASON = re.compile("[a-z_]{0,40}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Meaning:
     # Why the push failed, when it did.
     reason: str = ""
     answers: bool = False
+    # Whether the receiver may say why, as a word for programs.
+    explains: bool = False
 
 
 MEANINGS = {
@@ -32,6 +36,12 @@ MEANINGS = {
     "lead.contacted": Meaning(State.DELIVERED, "Push Delivered"),
     "lead.unreachable": Meaning(State.FAILED, "", "unreachable"),
     "lead.answered": Meaning(State.ANSWERED, "Offer Answered", answers=True),
+    # What became of the lead afterwards says nothing of the push; it is the person's history (CONVENTIONS 5.3).
+    "lead.visited": Meaning(None, "Showroom Visit"),
+    "lead.test_driven": Meaning(None, "Test Drive Completed"),
+    "lead.ordered": Meaning(None, "Order Placed"),
+    "lead.delivered": Meaning(None, "Vehicle Delivered"),
+    "lead.lost": Meaning(None, "Lead Lost", explains=True),
 }
 
 
@@ -43,6 +53,8 @@ class Feedback:
     delivery_id: str
     answer: str
     occurred_at_us: int
+    # Why a lead was lost, as the dealer says; empty when it does not.
+    reason: str = ""
 
     @property
     def meaning(self) -> Meaning:
@@ -74,4 +86,7 @@ def parse(raw: Any, path: str, received_us: int) -> Feedback:
     answer = given.get("answer") if MEANINGS[kind].answers else ""
     if MEANINGS[kind].answers and answer not in ("yes", "no"):
         raise Invalid(f"{path}data.answer", "UNKNOWN_ANSWER", "must be yes or no")
-    return Feedback(kind, delivery_id, str(answer), occurred)
+    reason = given.get("reason_code", "") if MEANINGS[kind].explains else ""
+    if not isinstance(reason, str) or not _REASON.fullmatch(reason):
+        raise Invalid(f"{path}data.reason_code", "WRONG_TYPE", "must be a word of lower-case letters and _")
+    return Feedback(kind, delivery_id, str(answer), occurred, reason)

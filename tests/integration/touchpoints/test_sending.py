@@ -268,6 +268,24 @@ async def test_a_lead_carries_no_number_and_the_dealer_fetches_it(room: Room, re
     await eventually(lambda: status(url), lambda s: s == 410)
 
 
+async def test_what_became_of_a_lead_is_the_persons_history_and_moves_no_push(room: Room, receiver: Receiver) -> None:
+    secret = await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
+    room.identity.book[1, "mobile", ""] = (101, "+8613800138000")
+    await room.request(request("d1", 1, "dealer"))
+    await room.in_state("d1", ACCEPTED)
+    reports = [feedback("lead.visited", "d1"), feedback("lead.test_driven", "d1")]
+    reports += [feedback("lead.lost", "d1", reason_code="price"), feedback("lead.ordered", "d1")]
+    for index, body in enumerate([*reports, *reports]):
+        signed = webhooks.signed_headers(secret, f"fb{index}", body)
+        answer = await room.http.post("/webhooks/dealer-D001", content=body, headers=signed)
+        assert (200, {"accepted": 1, "rejected": []}) == (answer.status_code, answer.json())
+    events = await eventually(room.observed, lambda e: len(e) >= 4)
+    told = {e.name: json.loads(e.properties_json).get("reason", "") for _, e in events}
+    assert {"Showroom Visit": "", "Test Drive Completed": "", "Lead Lost": "price", "Order Placed": ""} == told
+    assert {"dealer:D001"} == {e.source for _, e in events}
+    assert ACCEPTED == (await room.delivery("d1")).state
+
+
 async def test_the_wechat_callback_answers_only_wechat(room: Room, receiver: Receiver) -> None:
     import hashlib
 

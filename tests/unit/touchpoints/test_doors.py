@@ -171,6 +171,9 @@ def test_feedback_is_read_with_lead_id_as_delivery_id() -> None:
     assert Feedback("lead.contacted", "l", "", NOW_US) == parse(
         {"type": "lead.contacted", "timestamp": "2099-01-01T00:00:00Z", "data": {"lead_id": "l"}}, "", NOW_US
     )
+    lost = {"type": "lead.lost", "data": {"lead_id": "l", "reason_code": "price"}}
+    assert Feedback("lead.lost", "l", "", 1_767_225_600_000_000, "price") == parse(_feedback(**lost), "", NOW_US)
+    assert "" == parse(_feedback(data={"delivery_id": "d", "answer": "no", "reason_code": "price"}), "", NOW_US).reason
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,7 @@ def test_feedback_is_read_with_lead_id_as_delivery_id() -> None:
         ({"data": {"delivery_id": "a\0b", "answer": "yes"}}, "events[2].data.delivery_id"),
         ({"data": {"lead_id": 3}}, "events[2].data.lead_id"),
         ({"data": {"delivery_id": "d"}}, "events[2].data.answer"),
+        ({"type": "lead.lost", "data": {"lead_id": "l", "reason_code": "he said 138"}}, "events[2].data.reason_code"),
     ],
 )
 def test_feedback_that_cannot_be_taken_names_the_field(change: dict[str, Any], field: str) -> None:
