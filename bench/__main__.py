@@ -25,6 +25,7 @@ BENCHES = {
     "experiments": "two campaigns with a known answer, errors of those who peek at results, assignments a second",
     "bandit": "which offer to show: value on a replay of real logged data, regret on a simulator, beside three simpler rules",
     "waves": "a real campaign in ripple waves beside one blast: pushes for the same conversions",
+    "suggest": "suggested audiences on contacts with known answers, beside an expert's, random ones and the best by score",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 

@@ -87,17 +87,20 @@ def significant(terms: Sequence[Term], leaks: Collection[str]) -> list[Term]:
 def cover(membership: NDArray[np.bool_], probability: NDArray[np.float64], keep_share: float) -> list[int]:
     """Greedy choice of rows of `membership` (terms x people) whose union holds `keep_share` of the sum of `probability`.
 
-    Each step takes the term whose new people answer best, so the union stays small; then terms that the others make
-    superfluous go. Returns row numbers ascending; fewer than needed when the terms do not reach the share.
+    Each step takes the term whose new people answer best, of those that bring what each of the terms still allowed has to
+    bring on average (of none such the one that brings most), so the union stays small and is still reached with few terms;
+    then terms that the others make superfluous go. Returns row numbers ascending; fewer than needed when the terms do not
+    reach the share.
     """
     wanted, least_gain = keep_share * probability.sum(), MIN_GAIN_SHARE * probability.sum()
     covered = np.zeros(membership.shape[1], np.bool_)
     chosen: list[int] = []
-    while probability[covered].sum() < wanted and len(chosen) < MAX_TERMS:
+    while (missing := wanted - probability[covered].sum()) > 0 and len(chosen) < MAX_TERMS:
         # Row by row: the matrix as floats would take eight times its memory.
         fresh = [np.flatnonzero(row & ~covered) for row in membership]
         gain, size = np.array([probability[new].sum() for new in fresh]), np.array([len(new) for new in fresh])
-        density = np.where((gain >= least_gain) & (size > 0), gain / np.maximum(size, 1), -1.0)
+        enough = max(least_gain, min(missing / (MAX_TERMS - len(chosen)), float(gain.max(initial=0.0))))
+        density = np.where((gain >= enough) & (size > 0), gain / np.maximum(size, 1), -1.0)
         best = int(np.argmax(density)) if len(density) else -1
         if best < 0 or density[best] <= 0:
             break

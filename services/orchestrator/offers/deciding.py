@@ -86,8 +86,7 @@ class Decider:
     async def _written(self, decisions: Sequence[Decided]) -> list[bool]:
         """Whether each is new, once all are durable; of two with one id the first one is."""
         once = {decided.decision_id: decided for decided in reversed(decisions)}
-        async with self.database.transaction(traced=False) as uow:
-            fresh = await OfferLog(uow).add(list(once.values()))
+        fresh = await offer_log.add(self.database, list(once.values()))
         return [once[d.decision_id] is d and d.decision_id in fresh for d in decisions]
 
     async def decide(self, question: Question, caller: str) -> Answer:

@@ -15,7 +15,7 @@ import numpy as np
 
 from chassis.db import Database
 from chassis.errors import is_operational
-from services.orchestrator.offers.contexts import FEATURES, rows
+from services.orchestrator.offers.contexts import rows
 from services.orchestrator.offers.offer_log import FAILED, SUCCEEDED, WAITING, Floats, OfferLog
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ def added(found: Sequence[Any]) -> dict[int, tuple[Floats, Floats]]:
     """(sum of x x', sum of r x) by offer of decisions (offer_id, active, matched, state, success)."""
     contexts = rows([row["active"] for row in found], np.array([row["matched"] for row in found]))
     offers = np.array([row["offer_id"] for row in found], np.int64)
-    fresh = np.array([row["state"] == WAITING for row in found], np.float64)
-    success = np.array([row["success"] for row in found], np.float64)
-    ids, place = np.unique(offers, return_inverse=True)
-    outer = np.zeros((len(ids), len(FEATURES), len(FEATURES)))
-    rewarded = np.zeros((len(ids), len(FEATURES)))
-    np.add.at(outer, place, fresh[:, None, None] * contexts[:, :, None] * contexts[:, None, :])
-    np.add.at(rewarded, place, success[:, None] * contexts)
-    return {int(offer): (outer[n], rewarded[n]) for n, offer in enumerate(ids.tolist())}
+    fresh = np.array([row["state"] == WAITING for row in found], np.bool_)
+    success = np.array([row["success"] for row in found], np.bool_)
+    sums: dict[int, tuple[Floats, Floats]] = {}
+    order = np.argsort(offers, kind="stable")
+    ids, starts = np.unique(offers[order], return_index=True)
+    for offer_id, part in zip(ids.tolist(), np.split(order, starts[1:]), strict=True):
+        counted = contexts[part[fresh[part]]]
+        sums[offer_id] = counted.T @ counted, contexts[part[success[part]]].sum(axis=0)
+    return sums

@@ -18,9 +18,10 @@ from troika.orchestrator.v1 import decide_service_pb2 as pb
 
 from chassis.rpc import reason_of
 from chassis.testing import DatabaseFactory
-from services.orchestrator.offers import permissions
+from services.orchestrator.offers import offer_log, permissions
 from services.orchestrator.offers.offer_log import FAILED, SUCCEEDED, UNLEARNT, WAITING, sums_since
 from services.orchestrator.store.consents import ConsentStore, Statement
+from services.orchestrator.store.erasures import ErasureStore, Tombstone
 from tests.integration.orchestrator.showroom import Showroom, open_showroom
 
 
@@ -165,7 +166,7 @@ async def test_personalisation_off_is_neutral_and_teaches_nothing(room: Showroom
     await room.offer(audience="job IS NOT NULL")
     await room.changed(consent_changes=[consent(1, "personalisation")])
     await room.look()
-    answers = [await room.decide() for _ in range(30)]
+    answers = [await room.decide() for _ in range(16)]
     assert everybody == {a.offer for a in answers}
     assert {("neutral", 0.5)} == {(a.why, a.propensity) for a in answers}
     rows = await room.rows("SELECT DISTINCT words::text, matched, state FROM offer_decision")
@@ -281,6 +282,22 @@ async def test_who_is_erased_leaves_no_row_and_late_decisions_are_nobodys(room: 
     assert all((before[i][1] == after[i][1]).all() for i in before)
     await room.decide(1)
     assert [(0,), (2,)] == [tuple(r) for r in await room.rows("SELECT person_id FROM offer_decision ORDER BY 1")]
+
+
+async def test_a_decision_that_an_erasure_overtakes_is_written_as_nobodys(room: Showroom) -> None:
+    await room.offer()
+    await room.look()
+    await room.decide(3)
+    [kept] = (await offer_log.kept(room.database, [(await room.rows("SELECT decision_id FROM offer_decision"))[0][0]])).values()
+    late = [kept.decided._replace(decision_id=bytes([n]) * 16, person_id=n) for n in (3, 4)]
+    async with room.database.transaction() as uow:
+        # The erasure is under way: the writer waits for it and then knows of it.
+        await ErasureStore(uow).erase([Tombstone(10_003, 3)])
+        writing = asyncio.create_task(offer_log.add(room.database, late))
+        await asyncio.sleep(0.3)
+        assert not writing.done()
+    assert {each.decision_id for each in late} == await writing
+    assert [0, 4] == [row[0] for row in await room.rows("SELECT person_id FROM offer_decision ORDER BY 1")]
 
 
 async def test_a_theme_keeps_its_holdout_out_of_its_offers(room: Showroom) -> None:

@@ -96,7 +96,11 @@ class Tags(TagsServiceServicer):
         return tags_pb2.ListTagsResponse(
             tags=[
                 tags_pb2.Tag(
-                    name=n, entity_kind=1, type=kind, expression=EXPRESSIONS.get(n, ""), sensitive=n in self._people.secret,
+                    name=n,
+                    entity_kind=1,
+                    type=kind,
+                    expression=EXPRESSIONS.get(n, ""),
+                    sensitive=n in self._people.secret,
                     from_events=n == "offer_answer",
                 )
                 for n, kind in types.items()

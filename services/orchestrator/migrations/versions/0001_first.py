@@ -103,6 +103,10 @@ STATEMENTS = (
     "CREATE INDEX ix_offer_decision_due_at ON offer_decision (due_at)",
     "CREATE INDEX ix_offer_decision_waiting ON offer_decision (due_at) WHERE state = 1",
     "CREATE INDEX ix_offer_decision_won_late ON offer_decision (decision_id) WHERE state = 2 AND rewarded_at IS NOT NULL",
+    # Read anew at each call (volatile), hence right even when the statement that asks began before an erasure.
+    "CREATE FUNCTION is_erased(person bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN"
+    " PERFORM pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'));"
+    " RETURN EXISTS (SELECT FROM erased_anchor e WHERE e.person_id = person); END $$",
     "CREATE TABLE offer_arms (arms_id bigint GENERATED ALWAYS AS IDENTITY, fingerprint bytea NOT NULL,"
     " offers bigint[] NOT NULL, content jsonb NOT NULL, made_at timestamptz NOT NULL DEFAULT now(),"
     " CONSTRAINT pk_offer_arms PRIMARY KEY (arms_id))",
