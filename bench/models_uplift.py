@@ -5,8 +5,8 @@ part only and chooses within it. scikit-uplift's learners are its three models i
 column and with interactions; TwoModels plain and with either dependence; ClassTransformation), each on scikit-learn's
 LogisticRegression (standardised, words one-hot) and HistGradientBoostingClassifier as they come. `best_baseline` is the one of
 the twelve with the highest mean on the judging parts: a choice in their favour that nobody has who must choose beforehand.
-In ours, what each learner is believed before the data speak (`CANDIDATES`) was set by cross-validation over these files,
-after three earlier settings had been seen on these splits: to that extent ours is flattered too.
+In ours, what each learner is believed before the data speak (`CANDIDATES`) was set by cross-validation within training parts of
+these files, after four earlier settings had been seen on these splits: to that extent ours is flattered too.
 Parts not given out judge both better.
 
 `_low` and `_high` are the middle 95 % of single splits' figures over bootstrap samples of the judging persons, in which all

@@ -6,6 +6,7 @@ enough to be read, and it continues a line where trees stay flat.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ class Basis:
     def codes(self, matrix: Matrix) -> NDArray[np.int64]:
         """Codes of words; the size of a column stands for unknown."""
         words = matrix[:, self.words]
-        return np.where(np.isnan(words), self.sizes, words).astype(np.int64)
+        # A row that no encoding made is taken for one at the edge, as in what is served.
+        return np.clip(np.where(np.isnan(words), self.sizes, words), 0, self.sizes).astype(np.int64)
 
     def design(self, matrix: Matrix) -> Floats:
         """Rows by parts: bent numbers, unknown numbers, one column per word and unknown word."""
@@ -70,8 +72,9 @@ class Basis:
         return np.cumsum(np.concatenate([[0], self.sizes + 1]))[:-1].astype(np.int64)
 
 
-def fit_basis(matrix: Matrix, encodings: tuple[Encoding, ...]) -> Basis:
-    """Bends at quantiles; the outer half percents are cut off, so that an absurd number is only a large one."""
+def fit_basis(matrix: Matrix, encodings: Sequence[Encoding], pieces: int = PIECES) -> Basis:
+    """Bends at quantiles, straight lines when `pieces` is one; the outer half percents are cut off, so that an absurd number
+    is only a large one."""
     numbers: list[int] = []
     low: list[float] = []
     width: list[float] = []
@@ -88,7 +91,7 @@ def fit_basis(matrix: Matrix, encodings: tuple[Encoding, ...]) -> Basis:
             first, last = (known.min(), known.max()) if len(known) else (0.0, 0.0)
         if np.float32(last) <= np.float32(first):
             last = first + max(abs(first), 1.0)
-        cuts = np.quantile(np.clip(known, first, last), np.arange(1, PIECES) / PIECES) if len(known) else np.empty(0)
+        cuts = np.quantile(np.clip(known, first, last), np.arange(1, pieces) / pieces) if len(known) else np.empty(0)
         bends = np.unique(np.concatenate([[0.0], (cuts - first) / (last - first)]))
         bends = bends[bends < 1]
         source += [len(numbers)] * len(bends)
@@ -160,20 +163,24 @@ class Additive:
         return nodes, constants
 
 
+def standard(design: Floats) -> tuple[Floats, Floats, Floats]:
+    """(the design with parts of mean 0 and variance 1, what was subtracted, what was divided by)."""
+    spread = design.std(axis=0)
+    # A part that (nearly) nobody has cannot be learnt: without this its weight would be divided by nothing.
+    spread = np.where(spread < 1e-3, np.inf, spread)
+    centre = design.mean(axis=0)
+    return (design - centre) / spread, centre, spread
+
+
 def fit_additive(
-    matrix: Matrix, encodings: tuple[Encoding, ...], labels: Labels, strengths: tuple[float, ...]
+    matrix: Matrix, encodings: Sequence[Encoding], labels: Labels, strengths: tuple[float, ...], pieces: int = PIECES
 ) -> list[Additive]:
     """One model per strength of the data against the penalty (C of scikit-learn, on parts of unit variance)."""
     if len(matrix) > MOST_ROWS:
         rows = np.random.default_rng(0).permutation(len(matrix))[:MOST_ROWS]
         matrix, labels = matrix[rows], labels[rows]
-    basis = fit_basis(matrix, encodings)
-    design = basis.design(matrix)
-    spread = design.std(axis=0)
-    # A part that (nearly) nobody has cannot be learnt: without this its weight would be divided by nothing.
-    spread = np.where(spread < 1e-3, np.inf, spread)
-    centre = design.mean(axis=0)
-    design = (design - centre) / spread
+    basis = fit_basis(matrix, encodings, pieces)
+    design, centre, spread = standard(basis.design(matrix))
     models = []
     with threadpool_limits(1):
         for strength in strengths:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from services.scoring.domain import Floats
-from services.scoring.frame import Encoding, Kind, Matrix
+from services.scoring.frame import Matrix
+from services.scoring.learning.additive import Additive
 from services.scoring.learning.trees import ensemble, to_file
-
-# HistGradientBoostingClassifier or -Regressor; scikit-learn has no types.
-Booster: TypeAlias = Any
-# More words than this share one unknown: a rare word has no effect that could be learnt.
-MOST_WORDS = 40
-_OUTLYING = 0.01
 
 
 class Graph:
@@ -42,16 +36,18 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def basis(self, basis: Basis) -> str:
-        """A basis, once however many functions stand on it."""
-        if id(basis) not in self._shared:
-            self._shared[id(basis)] = basis.onto(self)
-        return self._shared[id(basis)]
+    def line(self, additive: Additive) -> str:
+        """An additive model, [n, 1]; once however many functions stand on it."""
+        if id(additive) not in self._shared:
+            name = self._shared[id(additive)] = f"line{len(self._nodes)}"
+            nodes, constants = additive.to_nodes(1.0, name)
+            self._nodes += nodes
+            self._constants += constants
+        return self._shared[id(additive)]
 
-    def trees(self, boosters: Sequence[Booster], features: str) -> str:
-        """The mean of the boosters' raw predictions, [n, 1]."""
+    def trees(self, boosters: Sequence[HistGradientBoostingClassifier]) -> str:
+        """The mean of the boosters' margins, [n, 1]."""
         node = ensemble([(booster, 1 / len(boosters)) for booster in boosters], f"trees{len(self._nodes)}")
-        node.input[0] = features
         self._nodes.append(node)
         return str(node.output[0])
 
@@ -74,142 +70,33 @@ class Function(Protocol):
 
 
 @dataclass(frozen=True)
-class Basis:
-    """Columns for linear models: standardised numbers without outliers, steps at the fifths, one column a word.
+class Line:
+    """What an additive model says: log-odds, or an effect."""
 
-    An unknown number counts as usual and has a column that says so; an unknown word has no column.
-    """
-
-    numbers: NDArray[np.int64]
-    low: Matrix
-    high: Matrix
-    centre: Matrix
-    scale: Matrix
-    stepped: NDArray[np.int64]
-    steps: Matrix
-    worded: NDArray[np.int64]
-    words: Matrix
-    flagged: NDArray[np.int64]
-
-    @classmethod
-    def fit(cls, matrix: Matrix, encodings: Sequence[Encoding], fifths: bool = False) -> Basis:
-        """The basis of a training matrix, all constants in float32 so that serving compares the very same numbers."""
-        numbers, limits, moments, stepped, worded = [], [], [], [], []
-        for place, encoding in enumerate(encodings):
-            known = matrix[:, place][~np.isnan(matrix[:, place])]
-            if not len(known):
-                continue
-            if encoding.feature.kind is Kind.CATEGORY:
-                codes, counts = np.unique(known, return_counts=True)
-                worded += [(place, code) for code in codes[np.sort(np.argsort(-counts, kind="stable")[:MOST_WORDS])]]
-                continue
-            low, high = np.quantile(known, (_OUTLYING, 1 - _OUTLYING)).astype(np.float32)
-            if low == high:
-                low, high = known.min(), known.max()
-            inside = np.clip(known, low, high).astype(np.float64)
-            if not inside.std() > 0:
-                continue
-            numbers.append(place)
-            limits.append((low, high))
-            moments.append((inside.mean(), inside.std()))
-            if fifths and len(np.unique(known)) > 2:
-                thresholds = np.unique(np.quantile(known, (0.2, 0.4, 0.6, 0.8)).astype(np.float32))
-                stepped += [(place, value) for value in thresholds if value < known.max()]
-        unknown = np.isnan(matrix).mean(axis=0)
-        pairs = [np.array(p, np.float32).reshape(-1, 2) for p in (limits, moments, stepped, worded)]
-        return cls(
-            numbers=np.array(numbers, np.int64),
-            low=pairs[0][:, 0],
-            high=pairs[0][:, 1],
-            centre=pairs[1][:, 0],
-            scale=pairs[1][:, 1],
-            stepped=pairs[2][:, 0].astype(np.int64),
-            steps=pairs[2][:, 1],
-            worded=pairs[3][:, 0].astype(np.int64),
-            words=pairs[3][:, 1],
-            flagged=np.flatnonzero((unknown > 0) & (unknown < 1)),
-        )
-
-    def __call__(self, matrix: Matrix) -> Matrix:
-        """Rows by basis columns."""
-        standard = (np.clip(matrix[:, self.numbers], self.low, self.high) - self.centre) / self.scale
-        parts = (
-            np.where(np.isnan(standard), np.float32(0), standard),
-            matrix[:, self.stepped] > self.steps,
-            matrix[:, self.worded] == self.words,
-            np.isnan(matrix[:, self.flagged]),
-        )
-        return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
-
-    def onto(self, graph: Graph) -> str:
-        """Writes itself into a graph, [n, columns]."""
-
-        def taken(columns: NDArray[np.int64]) -> str:
-            return graph.add("Gather", "features", graph.constant(columns, np.int64), axis=1)
-
-        def number(flags: str) -> str:
-            return graph.add("Cast", flags, to=TensorProto.FLOAT)
-
-        parts = []
-        if len(self.numbers):
-            raw = taken(self.numbers)
-            # What Min and Max make of NaN differs between versions: the unknown is put aside before them.
-            unknown = graph.add("IsNaN", raw)
-            known = graph.add("Where", unknown, graph.constant(self.centre), raw)
-            clipped = graph.add("Min", graph.add("Max", known, graph.constant(self.low)), graph.constant(self.high))
-            centred = graph.add("Sub", clipped, graph.constant(self.centre))
-            parts.append(graph.add("Div", centred, graph.constant(self.scale)))
-        if len(self.stepped):
-            parts.append(number(graph.add("Greater", taken(self.stepped), graph.constant(self.steps))))
-        if len(self.worded):
-            parts.append(number(graph.add("Equal", taken(self.worded), graph.constant(self.words))))
-        if len(self.flagged):
-            parts.append(number(graph.add("IsNaN", taken(self.flagged))))
-        return graph.add("Concat", *parts, axis=1)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A weighted sum of basis columns."""
-
-    basis: Basis
-    weights: Floats
-    intercept: float
+    additive: Additive
 
     def __call__(self, matrix: Matrix) -> Floats:
-        """In float64 on the float32 basis."""
-        return self.basis(matrix) @ self.weights + self.intercept
+        """In float64."""
+        return self.additive.margin(matrix)
 
     def onto(self, graph: Graph) -> str:
         """Writes itself into a graph, [n, 1]."""
-        product = graph.add("MatMul", graph.basis(self.basis), graph.constant(self.weights[:, None]))
-        return graph.add("Add", product, graph.constant([self.intercept]))
+        return graph.line(self.additive)
 
 
 @dataclass(frozen=True)
 class Trees:
-    """The mean raw prediction of boosters; `treated` is appended as the last column when the boosters were given it."""
+    """The mean margin of boosters, log-odds."""
 
-    boosters: tuple[Booster, ...]
-    treated: float | None = None
+    boosters: tuple[HistGradientBoostingClassifier, ...]
 
     def __call__(self, matrix: Matrix) -> Floats:
-        """Raw predictions: log-odds of classifiers, values of regressors."""
-        if self.treated is not None:
-            matrix = np.column_stack([matrix, np.full(len(matrix), self.treated, np.float32)])
-        raw = [
-            np.asarray(b.decision_function(matrix) if isinstance(b, HistGradientBoostingClassifier) else b.predict(matrix))
-            for b in self.boosters
-        ]
-        return np.asarray(np.mean(raw, axis=0))
+        """In float64."""
+        return np.asarray(np.mean([booster.decision_function(matrix) for booster in self.boosters], axis=0))
 
     def onto(self, graph: Graph) -> str:
         """Writes itself into a graph, [n, 1]."""
-        features = "features"
-        if self.treated is not None:
-            pads = graph.constant([0, 0, 0, 1], np.int64)
-            features = graph.add("Pad", features, pads, graph.constant(self.treated), mode="constant")
-        return graph.trees(self.boosters, features)
+        return graph.trees(self.boosters)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from services.scoring.domain import Floats, TrainingRefused
 from services.scoring.frame import Encoding, Feature, Frame, Kind, Matrix, Numbers, Words, matrix_of
 from services.scoring.learning import uplift, uplift_learners
 from services.scoring.learning.cut import Cut, Trained
-from services.scoring.learning.uplift_graph import Basis, Function, Graph, Responses, Sum
+from services.scoring.learning.uplift_graph import Function, Graph, Responses, Sum
 from services.scoring.learning.uplift_learners import CANDIDATES, Campaign, constant_odds, expected_answer
 from services.scoring.learning.uplift_metrics import qini
 
@@ -211,13 +211,6 @@ def test_probabilities_stay_between_0_and_1_whatever_the_effect(given: Campaign)
         agrees(Responses(Sum((), (), 0.3), Sum((), (), constant), 0.5), given)
 
 
-def test_columns_without_news_are_left_out_of_the_basis() -> None:
-    matrix = np.float32([[np.nan, 1, 0], [np.nan, 1, 1], [np.nan, 1, np.nan]])
-    encodings = [Encoding(Feature(tag, Kind.NUMBER)) for tag in "abc"]
-    # What is left is the third column and whether it is unknown.
-    assert (3, 2) == Basis.fit(matrix, encodings)(matrix).shape
-
-
 def test_persons_with_several_rows_stand_in_one_fold() -> None:
     persons = np.repeat(np.arange(500), 4)
     random = np.random.default_rng(0)
@@ -238,7 +231,7 @@ def test_the_first_block_is_blended_by_belief_and_those_after_by_what_was_seen()
     seen = np.full((2, len(CANDIDATES), 2), 0.1)
     seen[:, 2:, 0] = 0
     seen[:, 0, 0], seen[:, 1, 0] = 0.5, -0.5
-    assert [1.0, 0.0, 0.0, 0.0] == uplift._weights(seen).tolist()
+    assert [1.0, 0.0, 0.0] == uplift._weights(seen).tolist()
 
 
 def test_chance_passes_the_test_as_rarely_as_it_says() -> None:

@@ -13,5 +13,7 @@ LIMITS = (
     " own effect, so the score of one person is a guess about people like her: most of its spread is taken back, and where"
     " `ranking_proven` is 0 persons' scores differ by less than is known. `effect_proven` 0 says that a push of everybody has"
     " no proven effect, though a push of the best may have. It holds for the push that was tried, in its season and channel."
+    " Where little is to be ranked, learners differ by less than chance makes of them: on a public campaign like that"
+    " (hillstrom_email, the men's message) no ranking, ours or others', is proven better than another."
     " Not for prices, credit or any decision with legal effect on a person."
 )
