@@ -27,12 +27,15 @@ from services.orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 1000
+# More at once would hold the lock for longer than those who tell of leads should wait.
+AT_ONCE = 500
 RETRY_S = 1.0
 # How long a lead waits that nobody can have now.
 WAIT = timedelta(minutes=5)
 CONSENT = "consent"
 ASSIGNER = "distribution"
+
+_EXPIRE = "UPDATE lead_task SET state = 3, completed_at = :now WHERE state = 1 AND expires_at <= :now"
 
 # Leads nobody spoke to in time leave the hands they were in; the leads, for the record.
 _LAPSE = """
@@ -76,6 +79,9 @@ WITH given AS (
 ), ended AS (
   UPDATE lead_assignment a SET ended_at = :now, end_reason = 'reassigned' FROM given g
   WHERE a.lead_id = g.lead_id AND a.ended_at IS NULL
+), adopted AS (
+  UPDATE lead_task t SET dealer_code = g.dealer_code, advisor = g.advisor FROM given g JOIN lead l USING (lead_id)
+  WHERE t.person_id = l.human_id AND t.state = 1 AND t.dealer_code = '' AND t.kind <> 'escalation'
 )
 INSERT INTO lead_assignment (lead_id, dealer_code, advisor, score, parts, author, assigned_at)
 SELECT g.lead_id, g.dealer_code, g.advisor, g.score, CAST(g.parts AS jsonb), :author, :now FROM given g ORDER BY g.lead_id
@@ -151,6 +157,7 @@ class Distributor:
 
     async def give_out(self, uow: UnitOfWork, now: datetime) -> Distribution:
         """A round within a transaction that holds the lock."""
+        await uow.execute(_EXPIRE, now=now)
         lapsed = (await uow.rows(_LAPSE, now=now, most=AT_ONCE))[0].n
         rows, given, minutes, held = await self._decide(uow, now)
         people = {row.lead_id: row for row in rows}
@@ -201,7 +208,7 @@ class Distributor:
         told = [row for row in told if row.named_dealer and not row.tried]
         numbers = {row.lead_id for row in told}
         leads = [self._waiting(row, registered, now) for row in free if row.lead_id not in numbers]
-        # A thread: a thousand leads and hundreds of desks take a second that the doors must not wait for.
+        # A thread: hundreds of leads and of desks take a while that the doors must not wait for.
         given, left = await asyncio.to_thread(distribute, leads, desks, self._settings.lead_weights)
         given += [
             Given(row.lead_id, Desk(row.named_dealer, "", frozenset(), frozenset(), 0, 0, 0), 0.0, {"told": 0.0})

@@ -10,6 +10,7 @@ from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from services.orchestrator.leads.assigning import Distributor
 from services.orchestrator.leads.chain import STAGES, Stage
+from services.orchestrator.leads.consents import closed_to_dealers
 from services.orchestrator.leads.distributing import DEFAULT_WEIGHTS
 from services.orchestrator.leads.reading import Assignment, Happened, Lead, LeadId, LeadReader, Task, TaskId, Wanted, name_of
 from services.orchestrator.leads.register import Dealer, RegisterStore
@@ -100,7 +101,8 @@ async def advance(
         lead = _found(await reader.get(lead_id), "name")
         key = step_key("advance", caller, request_id or now.isoformat(), lead_id, stage.value)
         await leads.add([_step_of(lead, key, stage, at or now, reason, caller, note)])
-        return _found(await reader.get(lead_id), "name")
+        # After delivery an order is the next lead's.
+        return _found(await reader.of_step(key), "name")
 
 
 def _step_of(lead: Lead, key: bytes, stage: Stage, at: datetime, reason: str, caller: str, note: str) -> NewStep:
@@ -170,8 +172,11 @@ async def list_tasks(
 
 
 async def create_task(room: Counter, task: NewTask) -> Task:
-    """A task that somebody asks for; raises FailedPrecondition for who was erased."""
+    """A task that somebody asks for; raises FailedPrecondition for who was erased, and of whom no dealer may be told."""
+    now, regimes = datetime.now(UTC), room.settings.consent_regimes
     async with room.database.transaction() as uow:
+        if task.dealer_code and await closed_to_dealers(uow, [task.person_id], regimes, now):
+            raise FailedPrecondition("no dealer may be told of this person", reason="CONSENT_MISSING", field="dealer_code")
         await create_tasks(uow, [task])
         made = await LeadReader(uow).task_of_key(task.key)
         if made is None:

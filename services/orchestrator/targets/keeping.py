@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from datetime import date
+from datetime import date, timedelta
 
 import grpc
 
@@ -25,6 +25,8 @@ RETRY_S = 5.0
 LEASE_S = 300
 # A list that could not be made is tried again after so long; the day is not lost before it is over.
 FAILED_S = 900
+# A year's lists and the longest window in which their outcome is waited for.
+KEPT = timedelta(days=460)
 
 _CLAIM = """
 UPDATE opportunity_day SET worker = :worker, lease_until = now() + :lease * interval '1 s'
@@ -101,6 +103,12 @@ class ListKeeper:
                     ("dealer_code", "day", "metric", "person_id", "rank", "own_rank", "probability", "value_fen", "advisor"),
                     records,
                 )
+                for table in ("opportunity", "opportunity_day"):
+                    await uow.execute(
+                        f"DELETE FROM {table} WHERE dealer_code = :dealer AND day < :oldest",  # noqa: S608
+                        dealer=dealer_code,
+                        oldest=today - KEPT,
+                    )
                 # Erased since they were looked at.
                 await uow.execute(
                     "DELETE FROM opportunity o USING erased_anchor e WHERE o.person_id = e.person_id"

@@ -266,6 +266,22 @@ async def test_journeys_make_tasks_once_for_whoever_looks_after_the_person(house
     request = pb.CreateTaskRequest(person_id=1, kind="follow_up", request_id="r", due_time=stamp(now))
     names = {(await house.call.CreateTask(request)).task.name for _ in range(2)}
     assert 1 == len(names)
+    await house.change(consent_changes=[withdrawn(9, "dealer_sharing")])
+    closed = pb.CreateTaskRequest(person_id=9, kind="follow_up", request_id="s", due_time=stamp(now), dealer_code="D1")
+    assert (PRECONDITION, "CONSENT_MISSING", "dealer_code") == await refusal(house.call.CreateTask(closed))
+
+
+async def test_a_task_waits_for_whoever_will_look_after_the_person_and_no_longer_than_it_says(house: LeadHouse) -> None:
+    now = datetime.now(UTC)
+    async with house.database.transaction() as uow:
+        expiring = NewTask("b", 1, "invite", now, expires_at=now + timedelta(minutes=1))
+        await create_tasks(uow, [NewTask("a", 1, "other", now), expiring])
+    await house.create(1)
+    await house.dealer("D1", "A1")
+    await house.later(5)
+    assert {("first_call", "A1", "open"), ("other", "A1", "open"), ("invite", "", "cancelled")} == {
+        (task.kind, task.advisor, task.state) for task in await house.tasks(person_id=1)
+    }
 
 
 async def test_tasks_come_in_pages_the_most_urgent_first(house: LeadHouse) -> None:

@@ -164,6 +164,9 @@ async def test_the_same_request_is_one_step_and_bad_ones_are_named(house: LeadHo
     for _ in range(2):
         await advance(pb.AdvanceLeadRequest(name=name, stage=pb.LEAD_STAGE_ORDER, request_id="u"))
     assert 4 == len((await house.call.GetLead(pb.GetLeadRequest(name=name))).steps)
+    await advance(pb.AdvanceLeadRequest(name=name, stage=pb.LEAD_STAGE_DELIVERED))
+    another = (await advance(pb.AdvanceLeadRequest(name=name, stage=pb.LEAD_STAGE_ORDER))).lead
+    assert (pb.LEAD_STAGE_ORDER, True) == (another.stage, another.name != name)
 
 
 async def test_a_note_is_seen_only_where_it_is_asked_for(house: LeadHouse) -> None:

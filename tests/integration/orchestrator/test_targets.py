@@ -206,6 +206,8 @@ async def test_each_day_is_kept_once_whatever_replicas_do_and_a_failure_is_tried
     house.people.has_model = True
     async with house.database.transaction() as uow:
         await uow.execute("UPDATE opportunity_day SET lease_until = now()")
+        await uow.execute("INSERT INTO opportunity_day SELECT 'D001', '2025-01-01', NULL, now(), now(), ''")
+        await uow.execute("INSERT INTO opportunity SELECT 'D001', '2025-01-01', 2, 1, 1, 1, 0.1, 1, ''")
     keepers = [ListKeeper(house.board) for _ in range(3)]
     for _ in range(3):
         await asyncio.gather(*(keeper.work_once() for keeper in keepers))
