@@ -190,6 +190,7 @@ class LeadRpc(LeadServiceServicer):
             given.closed,
             tuple(Advisor(a.advisor, a.capacity_per_day, tuple(a.brands), a.away) for a in given.advisors),
             given.version,
+            calls_per_day=given.calls_per_day if given.HasField("calls_per_day") else None,
         )
         return pb.RegisterDealerResponse(dealer=_dealer(await handlers.register(self._room, dealer, _caller(context))))
 
@@ -285,6 +286,7 @@ def _dealer(dealer: Dealer) -> pb.Dealer:
             for a in dealer.advisors
         ],
         author=dealer.author,
+        calls_per_day=dealer.calls_per_day,
     )
 
 

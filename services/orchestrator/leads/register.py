@@ -26,7 +26,10 @@ class Advisor:
 
 @dataclass(frozen=True)
 class Dealer:
-    """A dealer; empty areas or brands: all. `sla_minutes` is how soon a lead must be spoken to."""
+    """A dealer; empty areas or brands: all. `sla_minutes` is how soon a lead must be spoken to.
+
+    `calls_per_day` are those of all themes together, which the arbiter keeps to; None for the house's usual number.
+    """
 
     dealer_code: str
     areas: tuple[str, ...]
@@ -37,6 +40,7 @@ class Dealer:
     advisors: tuple[Advisor, ...]
     version: int = 0
     author: str = ""
+    calls_per_day: int | None = None
 
 
 _DESKS = """
@@ -104,13 +108,22 @@ class RegisterStore:
             ("dealer_code", "advisor", "brands", "capacity_per_day", "away"),
             [(dealer.dealer_code, a.advisor, list(a.brands), a.capacity_per_day, a.away) for a in dealer.advisors],
         )
+        await self._uow.execute("DELETE FROM dealer_capacity WHERE dealer_code = :code", code=dealer.dealer_code)
+        await self._uow.execute(
+            "INSERT INTO dealer_capacity (dealer_code, calls_per_day) SELECT :code, CAST(:calls AS int)"
+            " WHERE CAST(:calls AS int) IS NOT NULL",
+            code=dealer.dealer_code,
+            calls=dealer.calls_per_day,
+        )
         return (await self.page(dealer.dealer_code, 1, just=True))[0]
 
     async def page(self, after: str, size: int, just: bool = False) -> list[Dealer]:
         """Dealers with codes above `after`, ascending; `just` that one."""
         dealers = await self._uow.rows(
-            f"SELECT * FROM dealer WHERE dealer_code {'=' if just else '>'} :after ORDER BY dealer_code LIMIT :size",  # noqa: S608
+            "SELECT d.*, c.calls_per_day FROM dealer d LEFT JOIN dealer_capacity c USING (dealer_code)"
+            " WHERE CASE WHEN :just THEN dealer_code = :after ELSE dealer_code > :after END ORDER BY dealer_code LIMIT :size",
             after=after,
+            just=just,
             size=size,
         )
         advisors: dict[str, list[Advisor]] = {}
@@ -131,6 +144,7 @@ class RegisterStore:
                 tuple(advisors.get(row.dealer_code, ())),
                 row.version,
                 row.author,
+                row.calls_per_day,
             )
             for row in dealers
         ]

@@ -62,7 +62,12 @@ async def test_the_register_keeps_versions_and_names_what_is_wrong(house: LeadHo
     second.advisors.add(advisor="A1", capacity_per_day=1)
     twice = house.call.RegisterDealer(pb.RegisterDealerRequest(dealer=second))
     assert (INVALID, "ADVISOR_TWICE", "dealer.advisors[2].advisor") == await refusal(twice)
-    await house.dealer("D0")
+    zero = await house.dealer("D0", calls_per_day=7)
+    # The arbiter keeps to it.
+    assert [("D0", 7)] == [tuple(row) for row in await house.rows("SELECT * FROM dealer_capacity")]
+    zero.ClearField("calls_per_day")
+    assert not (await house.call.RegisterDealer(pb.RegisterDealerRequest(dealer=zero))).dealer.HasField("calls_per_day")
+    assert [] == await house.rows("SELECT 1 FROM dealer_capacity")
     assert ["D0", "D1"] == [d.dealer_code for d in (await house.call.ListDealers(pb.ListDealersRequest())).dealers]
     page = pb.ListDealersRequest(after_dealer_code="D0", page_size=1)
     assert ["D1"] == [d.dealer_code for d in (await house.call.ListDealers(page)).dealers]

@@ -1130,6 +1130,7 @@ class Dealer(_message.Message):
     CLOSED_FIELD_NUMBER: _builtins.int
     ADVISORS_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    CALLS_PER_DAY_FIELD_NUMBER: _builtins.int
     dealer_code: _builtins.str
     """The code, for example "D001"."""
     version: _builtins.int
@@ -1142,6 +1143,8 @@ class Dealer(_message.Message):
     """Gets no leads for now."""
     author: _builtins.str
     """Given by the service: who stated it."""
+    calls_per_day: _builtins.int
+    """Calls a day that it takes of all themes together; not given: the house's usual number."""
     @_builtins.property
     def areas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Areas it serves; empty for all."""
@@ -1166,12 +1169,15 @@ class Dealer(_message.Message):
         closed: _builtins.bool = ...,
         advisors: _abc.Iterable[Global___Advisor] | None = ...,
         author: _builtins.str = ...,
+        calls_per_day: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_day", b"_calls_per_day", "calls_per_day", b"calls_per_day"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advisors", b"advisors", "areas", b"areas", "author", b"author", "brands", b"brands", "capacity_per_day", b"capacity_per_day", "closed", b"closed", "dealer_code", b"dealer_code", "sla_minutes", b"sla_minutes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_day", b"_calls_per_day", "advisors", b"advisors", "areas", b"areas", "author", b"author", "brands", b"brands", "calls_per_day", b"calls_per_day", "capacity_per_day", b"capacity_per_day", "closed", b"closed", "dealer_code", b"dealer_code", "sla_minutes", b"sla_minutes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__calls_per_day: _TypeAlias = _typing.Literal["calls_per_day"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_day: _TypeAlias = _typing.Literal["_calls_per_day", b"_calls_per_day"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_day) -> _WhichOneofReturnType__calls_per_day | None: ...
 
 Global___Dealer: _TypeAlias = Dealer  # noqa: Y015
 
