@@ -1,4 +1,4 @@
 """Themes: whom to push what, when, through which channel, or nobody, and why."""
 
 # Verbs that stand alone: `troika journeys …` is `troika orchestrator journeys …`.
-WORDS = ("journeys", "leads", "targets")
+WORDS = ("themes", "journeys", "leads", "targets")

@@ -1,31 +1,19 @@
-"""`troika orchestrator themes …`: asks a running service over gRPC, in the name of whose token is shown."""
+"""`troika themes …`: asks a running service over gRPC, in the name of whose token is shown."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import sys
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
-import grpc
-from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 
-from chassis import rpc
 from chassis.run import PlainVerb
+from services.orchestrator import terminal
+from services.orchestrator.terminal import TIMEOUT_S, Ask, shown
 
-TIMEOUT_S: Final = 120.0
 _STATES: Final = {name.removeprefix("THEME_STATE_").lower(): number for name, number in pb.ThemeState.items() if number}
-_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-Ask = Callable[[Any, argparse.Namespace], Awaitable[Message]]
 
 
 async def _list(stub: Any, flags: argparse.Namespace) -> Message:
@@ -98,7 +86,7 @@ def _line(theme: pb.Theme) -> str:
 
 def _version_line(theme: pb.Theme) -> str:
     review = theme.review
-    told = f"{theme.version:>3} {_word(pb.VersionState.Name(review.state)):<10} {_moment(theme.update_time)} by {theme.author}"
+    told = f"{theme.version:>3} {_word(pb.VersionState.Name(review.state)):<10} {shown(theme.update_time)} by {theme.author}"
     if review.reviewer:
         told += f", reviewed by {review.reviewer}"
     return told + (f": {review.reason}" if review.reason else "")
@@ -141,52 +129,12 @@ def _word(name: str) -> str:
     return name.removeprefix("THEME_STATE_").removeprefix("VERSION_STATE_").lower()
 
 
-def _moment(stamp: Timestamp) -> str:
-    moment: datetime = stamp.ToDatetime()
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def run(flags: argparse.Namespace) -> int:
-    """Connects, asks, and says in one line what was refused; 1 then."""
-    try:
-        token = flags.token_file.read_text() if flags.token_file else os.environ.get("TROIKA_TOKEN", "")
-    except OSError as error:
-        sys.stderr.write(f"TOKEN_NOT_READ: {error}\n")
-        return 1
-    caller, _, secret = token.strip().partition(".")
-    return asyncio.run(_asked(flags, caller, secret))
-
-
-async def _asked(flags: argparse.Namespace, caller: str, secret: str) -> int:
-    async with rpc.connect(flags.target, caller, secret) as channel:
-        try:
-            answer = await flags.ask(OrchestratorServiceStub(channel), flags)
-        except grpc.aio.AioRpcError as error:
-            reason, field = rpc.reason_of(error)
-            about = f" ({field})" if field else ""
-            if not reason and error.code() in _SILENT:
-                reason, about = "ORCHESTRATOR_UNAVAILABLE", f" ({flags.target})"
-            sys.stderr.write(f"{reason or error.code().name}{about}: {error.details()}\n")
-            return 1
-    if flags.json:
-        told = MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    else:
-        told = in_words(answer)
-    sys.stdout.write(told + "\n")
-    return 0
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     actions = parser.add_subparsers(dest="action", required=True)
 
     def action(name: str, about: str, ask: Ask) -> argparse.ArgumentParser:
-        found = actions.add_parser(name, help=about)
-        target = os.environ.get("TROIKA_ORCHESTRATOR_TARGET", "127.0.0.1:7004")
-        found.add_argument("--target", default=target, help="host:port of the gRPC door; TROIKA_ORCHESTRATOR_TARGET")
-        found.add_argument("--token-file", type=Path, help="file with CALLER.TOKEN of who commands; else TROIKA_TOKEN")
-        found.add_argument("--json", action="store_true", help="for programs")
-        found.set_defaults(ask=ask)
+        found = terminal.action(actions, name, about, ask, in_words, OrchestratorServiceStub)
         if name != "list":
             found.add_argument("theme", help="themes/12", type=lambda text: f"themes/{text.removeprefix('themes/')}")
         return found
@@ -221,4 +169,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action(verb, about, _command(verb.capitalize())).add_argument("--dry-run", action="store_true", help="change nothing")
 
 
-VERBS = (PlainVerb("themes", "list, review, launch, pause and finish themes of a running service", run, arguments),)
+VERBS = (PlainVerb("themes", "list, review, launch, pause and finish themes of a running service", terminal.run, arguments),)
