@@ -24,8 +24,9 @@ BENCHES = {
     "models": "what each model reaches on real outcomes, beside its baseline on the same splits",
     "experiments": "two campaigns with a known answer, errors of those who peek at results, assignments a second",
     "bandit": "which offer to show: value on a replay of real logged data, regret on a simulator, beside three simpler rules",
-    "waves": "a real campaign in ripple waves beside one blast: pushes for the same conversions",
     "suggest": "suggested audiences on contacts with known answers, beside an expert's, random ones and the best by score",
+    "orchestrator": "decisions of a launch over a million persons, journeys' ticks and triggers, offers decided on in slots",
+    "waves": "a real campaign in ripple waves beside one blast: pushes for the same conversions",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 
@@ -63,7 +64,7 @@ def flat(figures: dict[str, Any], above: str = "") -> Iterator[tuple[str, object
 
 def main() -> None:
     """Reads the flags, runs one bench, prints."""
-    listed = "\n".join(f"  {name:10} {what}" for name, what in BENCHES.items())
+    listed = "\n".join(f"  {name:12} {what}" for name, what in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=f"{__doc__}\n\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

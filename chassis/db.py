@@ -145,16 +145,20 @@ class Database:
             async with self._engine.connect() as connection:
                 uow = UnitOfWork(connection)
                 snapshot = (await uow.raw()).transaction(isolation="repeatable_read", readonly=True)
-                await snapshot.start()
+                failing = True
                 try:
+                    # Within: who is cancelled while it starts may have started it.
+                    await snapshot.start()
                     yield uow
+                    failing = False
                 finally:
                     try:
                         await snapshot.rollback()
-                    except BaseException:
-                        # Nobody may get it with our snapshot still open.
+                    except BaseException as error:
+                        # Nobody may get it with our snapshot still open, and why we go must not be lost.
                         await connection.invalidate()
-                        raise
+                        if isinstance(error, asyncio.CancelledError) or not failing:
+                            raise
 
     async def check(self) -> None:
         """Raises when the database does not answer."""

@@ -65,15 +65,21 @@ class Arbiter:
         deciding = await Deciding.of(turn.uow, turn.theme, self.house)
         judge = Judge(turn.uow, self.house, deciding, turn.now)
         known, purse = await judge.look(asked, once=anew)
-        # A thread: thousands of decisions take a tenth of a second that the doors must not wait for.
-        judged, records, payloads = await asyncio.to_thread(_work, judge, known, purse)
-        await judge.keep(judged, records, anew=anew)
+        # Threads: thousands of decisions take a tenth of a second that the doors must not wait for.
+        judged, records = await asyncio.to_thread(_decided, judge, known, purse)
+        # What goes out is written while the database takes what was decided.
+        _, payloads = await asyncio.gather(
+            judge.keep(judged, records, anew=anew), asyncio.to_thread(_handed_over, judge, judged, records)
+        )
         for payload in payloads:
             turn.uow.publish(DELIVERIES_REQUESTED, payload)
         return purse
 
 
-def _work(judge: Judge, known: Evidence, purse: Purse) -> tuple[Judged, list[Record], list[bytes]]:
+def _decided(judge: Judge, known: Evidence, purse: Purse) -> tuple[Judged, list[Record]]:
     judged = judge.judge(known, purse)
-    records = judge.records(judged)
-    return judged, records, list(deliveries_requested(judge.pushes(judged, records)))
+    return judged, judge.records(judged)
+
+
+def _handed_over(judge: Judge, judged: Judged, records: list[Record]) -> list[bytes]:
+    return list(deliveries_requested(judge.pushes(judged, records)))
