@@ -7,14 +7,16 @@ from collections.abc import Awaitable, Mapping
 import grpc
 from troika.tags.v1 import tags_service_pb2 as pb
 
-from chassis.db import Database
+from chassis.db import Database, UnitOfWork
 from chassis.errors import TroikaError, Unavailable
+from services.orchestrator.domain.themes import id_of
 from services.orchestrator.journeys import programs
 from services.orchestrator.journeys.asking import PersonTags
 from services.orchestrator.journeys.documents import Document, Fault, Step
 from services.orchestrator.journeys.programs import Program
 from services.orchestrator.leads.tasks import KINDS
 from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.themes.store import ThemeStore
 
 # What tags says of where a tag comes from when journeys write it.
 OURS = "journeys"
@@ -93,12 +95,27 @@ class Checker:
                 " WHERE experiment_id = ANY(CAST(:experiments AS bigint[]))",
                 **{kind: [number for _, of, number in asked if of == kind] for kind in missing},
             )
-        known = {(row.kind, row.id) for row in rows}
-        return [
-            Fault(path, 0, missing[kind], f"there is no {kind}/{number}")
-            for path, kind, number in asked
-            if (kind, number) not in known
-        ]
+            known = {(row.kind, row.id) for row in rows}
+            faults = [
+                Fault(path, 0, missing[kind], f"there is no {kind}/{number}")
+                for path, kind, number in asked
+                if (kind, number) not in known
+            ]
+            return faults or await _strangers(uow, document)
+
+
+async def _strangers(uow: UnitOfWork, document: Document) -> list[Fault]:
+    """Pushes of offers that their theme does not have: the arbiter would take one of the theme's instead."""
+    faults = []
+    for number, step in enumerate(document.steps):
+        if step.push is None or step.push.offer is None:
+            continue
+        theme = document.themes[step.push.theme] or ""
+        offer = document.offers[step.push.offer] or ""
+        found = await ThemeStore(uow).in_force(id_of(theme))
+        if found is None or int(offer.removeprefix("offers/")) not in found.definition.offers:
+            faults.append(Fault(f"steps[{number}].push.offer", 0, "OFFER_NOT_OF_THEME", f"{theme} does not have {offer}"))
+    return faults
 
 
 class Wrong(TroikaError):

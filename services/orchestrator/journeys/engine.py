@@ -19,7 +19,7 @@ from services.orchestrator.arbiter.proposing import Proposal
 from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.journeys.advancing import EPOCH, Answers, Clock, Moved, People, advance, micros
 from services.orchestrator.journeys.documents import seconds
-from services.orchestrator.journeys.enrolments import EnrolmentStore
+from services.orchestrator.journeys.enrolments import EnrolmentStore, Left
 from services.orchestrator.journeys.programs import Kind, Node, Program
 from services.orchestrator.journeys.running import Shelf
 from services.orchestrator.journeys.states import name_of
@@ -165,21 +165,28 @@ async def move(
 
 async def _effects(uow: UnitOfWork, house: House, course: Course, people: People, moved: Moved, now: datetime) -> None:
     """Writes every step that was left, and does what it is."""
-    store, plain = EnrolmentStore(uow), []
+    store, plain, numbered = EnrolmentStore(uow), list[Left](), list[Left]()
+    pushed: list[tuple[Node, Sequence[int]]] = []
     for passage in moved.passages:
         node = passage.node
         ids, persons = people.enrolment[passage.at].tolist(), people.present[passage.at].tolist()
         visits = passage.visit.tolist()
         rows = [(i, v, course.version, node.number, passage.outcome, now) for i, v in zip(ids, visits, strict=True)]
         if node.kind is Kind.PUSH:
-            await house.propose(uow, _proposals(course.program, node, persons, await store.effects(rows), now))
+            pushed.append((node, persons))
+            numbered += rows
             continue
         plain += rows
         if node.kind is Kind.UPDATE_TAG and (stated := node.stated.update_tag) is not None:
             publish_tags(uow, [Stated(stated.tag, person, stated.value, now) for person in persons])
         if node.kind is Kind.CREATE_TASK:
             await create_tasks(uow, _tasks(course, node, ids, visits, persons, now))
-    await store.pass_by(plain)
+    occasions = iter(await store.pass_by(plain, numbered))
+    proposals: list[Proposal] = []
+    for node, persons in pushed:
+        proposals += _proposals(course.program, node, persons, [next(occasions) for _ in persons], now)
+    if proposals:
+        await house.propose(uow, proposals)
 
 
 def _proposals(program: Program, node: Node, persons: Sequence[int], occasions: Sequence[int], now: datetime) -> list[Proposal]:

@@ -82,6 +82,12 @@ _RENAME = (
 )
 
 
+# (enrolment, visit, version, step, outcome, when) of a step that was left.
+Left = tuple[int, int, int, int, str, datetime]
+# Fewer are not worth a COPY of their own.
+FEW = 1_000
+
+
 class Entrant(NamedTuple):
     """Somebody who meets a trigger. `again` as _ENTER has it."""
 
@@ -202,18 +208,20 @@ class EnrolmentStore:
         await self._uow.execute(_END_SECONDS, persons=ids, now=now)
         await self._uow.execute(_RENAME, persons=ids)
 
-    async def pass_by(self, passages: Sequence[tuple[int, int, int, int, str, datetime]]) -> None:
-        """(enrolment, visit, version, step, outcome, at) of steps that were left; a second one of a visit is an error."""
-        await self._uow.copy("journey_passage", ("enrolment_id", "visit", "version", "step", "outcome", "left_at"), passages)
-
-    async def effects(self, passages: Sequence[tuple[int, int, int, int, str, datetime]]) -> list[int]:
-        """The same for steps whose number is needed: aligned with the passages."""
-        columns = [list(column) for column in zip(*passages, strict=True)]
+    async def pass_by(self, plain: Sequence[Left], numbered: Sequence[Left]) -> list[int]:
+        """Notes steps that were left; a second one of a visit is an error. Returns the numbers of the numbered."""
+        few = [*plain, *numbered] if len(plain) < FEW else list(numbered)
+        if len(few) == len(numbered):
+            await self._uow.copy(
+                "journey_passage", ("enrolment_id", "visit", "version", "step", "outcome", "left_at"), list(plain)
+            )
+        if not few:
+            return []
         rows = await self._uow.fetch(
             "INSERT INTO journey_passage (enrolment_id, visit, version, step, outcome, left_at) SELECT * FROM"
             " unnest($1::bigint[], $2::integer[], $3::integer[], $4::smallint[], $5::text[], $6::timestamptz[])"
             " RETURNING enrolment_id, visit, effect_id",
-            *columns,
+            *[list(column) for column in zip(*few, strict=True)],
         )
         number = {(row[0], row[1]): row[2] for row in rows}
-        return [number[each[0], each[1]] for each in passages]
+        return [number[each[0], each[1]] for each in numbered]

@@ -30,17 +30,17 @@ class Met(NamedTuple):
 
 
 async def enter(
-    uow: UnitOfWork, house: House, met: Sequence[Met], now: datetime, by_tags: bool = False, are_present: bool = False
+    uow: UnitOfWork, house: House, met: Sequence[Met], now: datetime, by_tags: bool = False, are_known: bool = False
 ) -> None:
     """Lets in who may enter; `by_tags`: the trigger knows people by their tags, which some do not want.
 
-    Everybody enters as who she is now (`are_present`: known to be); the erased do not. The caller holds (`engine.hold`).
+    Everybody enters as who she is now (`are_known`: the caller has looked); the erased do not. The caller holds.
     """
     if not met:
         return
     persons = sorted({each.person_id for each in met})
-    present = {each: each for each in persons} if are_present else await ExperimentStore(uow).present(persons)
-    out = await _out(uow, present.values(), now, by_tags)
+    present = {each: each for each in persons} if are_known else await ExperimentStore(uow).present(persons)
+    out = set() if are_known else await _out(uow, present.values(), now, by_tags)
     entrants = [
         Entrant(
             each.running.journey_id,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chassis.db import UnitOfWork
-from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.journeys.advancing import CALLED, WAITS, People
 from services.orchestrator.journeys.documents import Document, Event, Scalar, Test, Trigger
 from services.orchestrator.journeys.engine import Course, House, hold, move
@@ -18,7 +17,6 @@ from services.orchestrator.journeys.entering import Met, enter
 from services.orchestrator.journeys.running import Running
 from services.orchestrator.journeys.states import State
 from services.orchestrator.journeys.store import JourneyStore
-from services.orchestrator.store.erasures import ErasureStore
 
 MOST_OBJECT = 200
 GOAL = "goal"
@@ -103,16 +101,11 @@ class Ear:
         wanted = [each for each in events if each.name in self.names and each.person_id > 0]
         if not wanted:
             return
-        stones = await ErasureStore(uow).tombstones(each.anchor_id for each in wanted)
-        wanted = [e for e in wanted if e.anchor_id not in stones or not stones[e.anchor_id].covers(e.person_id, e.version)]
-        owners = await _owners(uow, wanted)
-        present = await ExperimentStore(uow).present(sorted(set(owners)))
-        now = self._house.now()
-        who = [(present[owner], each) for owner, each in zip(owners, wanted, strict=True)]
+        who, now = await _who(uow, wanted), self._house.now()
         for turn in _turns(who):
             await self._notice(uow, turn, now)
             met = [found for person, each in turn for found in self._met(person, each)]
-            await enter(uow, self._house, met, now, are_present=True)
+            await enter(uow, self._house, met, now, are_known=True)
 
     def _met(self, person: int, happened: Happened) -> Iterator[Met]:
         for running in self._live.values():
@@ -202,11 +195,26 @@ def _turns(who: Sequence[tuple[int, Happened]]) -> Iterator[list[tuple[int, Happ
         yield [(person, events[number]) for person, events in queue.items() if number < len(events)]
 
 
-async def _owners(uow: UnitOfWork, events: Sequence[Happened]) -> list[int]:
-    """Whose each event's anchor is, where a newer word on it came than the event's own."""
-    rows = await uow.rows(
-        "SELECT anchor_id, person_id, version FROM anchor_owner WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",
-        anchors=sorted({each.anchor_id for each in events}),
-    )
-    known = {row.anchor_id: (row.version, row.person_id) for row in rows}
-    return [max(known.get(each.anchor_id, (0, 0)), (each.version, each.person_id))[1] for each in events]
+# Whose each event's anchor is, where a newer word on it came than the event's own, and who that is now; nobody who was erased.
+_WHO = """
+WITH RECURSIVE given AS (
+  SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS g (anchor_id, person_id, version, place)
+), owner AS (
+  SELECT g.place, CASE WHEN o.version > g.version THEN o.person_id ELSE g.person_id END AS person_id
+  FROM given g LEFT JOIN anchor_owner o USING (anchor_id)
+  WHERE NOT EXISTS (SELECT FROM erased_anchor e WHERE e.anchor_id = g.anchor_id
+    AND (e.person_id = g.person_id OR g.version <= e.version))
+), way (place, person_id) AS (
+  SELECT place, person_id FROM owner
+  UNION SELECT w.place, a.survivor_id FROM way w JOIN person_alias a ON a.person_id = w.person_id AND a.survivor_id IS NOT NULL
+)
+SELECT w.place - 1 AS place, w.person_id FROM way w
+WHERE NOT EXISTS (SELECT FROM person_alias a WHERE a.person_id = w.person_id AND a.survivor_id IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM erased_anchor e WHERE e.person_id = w.person_id)
+"""
+
+
+async def _who(uow: UnitOfWork, events: Sequence[Happened]) -> list[tuple[int, Happened]]:
+    """Events of the living, with who each person is now."""
+    columns = [[getattr(each, name) for each in events] for name in ("anchor_id", "person_id", "version")]
+    return [(row["person_id"], events[row["place"]]) for row in await uow.fetch(_WHO, *columns)]

@@ -13,6 +13,9 @@ from services.orchestrator.journeys.advancing import Answers, People
 from services.orchestrator.journeys.hearing import Happened
 from services.orchestrator.journeys.programs import Node, Program
 from services.orchestrator.journeys.simulating import simulate
+from services.tags.catalogue import vocabulary, yaml_files
+from services.tags.domain.catalogue import Kind
+from services.tags.domain.predicates import parse_predicate
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -41,6 +44,24 @@ async def run(name: str, holds: bool, *events: tuple[float, str, dict[str, str]]
 
 def pushes(path: list[tuple[str, str, float]]) -> list[tuple[str, float]]:
     return [(step, day) for step, outcome, day in path if outcome in ("proposed", "created")]
+
+
+# Stated by ReferralService.
+OURS = {"Referral Redeemed", "Referral Credited"}
+
+
+@pytest.mark.parametrize("name", catalogue.library())
+def test_tags_and_events_are_those_that_ship(name: str) -> None:
+    document, tags, events = bound(name).document, yaml_files.load(), vocabulary.load()
+    asked = [step.condition.holds for step in document.steps if step.condition]
+    if (date := document.trigger.date) is not None:
+        inside = f"{date.tag} >= TIMESTAMP '2026-01-01T00:00:00Z'"
+        asked.append(inside if date.of == "person" else f"ANY(vehicle, {inside})")
+    for predicate in asked:
+        parse_predicate(predicate, Kind.PERSON, tags)
+    heard = [step.wait_until.event for step in document.steps if step.wait_until]
+    heard += [each.event for each in (document.trigger, document.goal) if each is not None and each.event is not None]
+    assert set() == set(heard) - set(events) - OURS
 
 
 @pytest.mark.parametrize(
