@@ -1,0 +1,74 @@
+"""Work done together: everybody gets their own answer, batches grow with the load, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from services.orchestrator.offers.batching import Batching
+
+
+async def test_what_comes_while_a_batch_is_under_way_is_the_next_one() -> None:
+    batches: list[int] = []
+
+    async def double(numbers: Sequence[int]) -> list[int]:
+        batches.append(len(numbers))
+        await asyncio.sleep(0.01)
+        return [2 * number for number in numbers]
+
+    together = Batching(double)
+    lane = asyncio.create_task(together.run())
+    first = asyncio.create_task(together.ask(1))
+    await asyncio.sleep(0.005)
+    rest = await asyncio.gather(*(together.ask(number) for number in range(50)))
+    assert 2 == await first
+    assert [2 * number for number in range(50)] == rest
+    assert [1, 50] == batches
+    lane.cancel()
+
+
+async def test_an_error_is_that_of_its_batch_and_the_next_one_goes_on() -> None:
+    async def picky(numbers: Sequence[int]) -> list[int]:
+        if 13 in numbers:
+            raise ValueError("thirteen")
+        return list(numbers)
+
+    together = Batching(picky)
+    lane = asyncio.create_task(together.run())
+    with pytest.raises(ValueError, match="thirteen"):
+        await together.ask(13)
+    assert 7 == await together.ask(7)
+    lane.cancel()
+
+
+async def test_who_gives_up_takes_nobody_along_and_who_waits_at_the_end_is_told() -> None:
+    going_on = asyncio.Event()
+    seen: list[Sequence[int]] = []
+
+    async def slow(numbers: Sequence[int]) -> list[int]:
+        seen.append(numbers)
+        await going_on.wait()
+        return list(numbers)
+
+    together = Batching(slow)
+    lane = asyncio.create_task(together.run())
+    under_way = asyncio.create_task(together.ask(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gone, waiting = (asyncio.create_task(together.ask(number)) for number in (2, 3))
+    await asyncio.sleep(0)
+    gone.cancel()
+    going_on.set()
+    assert (1, 3) == (await under_way, await waiting)
+    assert [[1], [3]] == [list(each) for each in seen]
+    going_on.clear()
+    last = asyncio.create_task(together.ask(4))
+    await asyncio.sleep(0.01)
+    late = asyncio.create_task(together.ask(5))
+    await asyncio.sleep(0.01)
+    lane.cancel()
+    for each in (last, late):
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(each, 1)
