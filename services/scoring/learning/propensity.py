@@ -1,13 +1,15 @@
 """Will a person do it: boosted trees of several sizes and bent lines, mixed on the log-odds scale as unseen rows ask for.
 
-Everything is chosen inside the cut: rounds, penalty, weights of the mixture and, where the cut has several moments, which
-columns a learner may trust tomorrow. The sets of DATA.md were measured with it, not fitted to it.
+Everything is chosen inside the cut: rounds, penalty, weights of the mixture, whether the trees are told what those have
+answered who share values (`cells`) and, where the cut has several moments, which columns a learner may trust tomorrow.
+The sets of DATA.md were measured with it, not fitted to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -21,9 +23,10 @@ from services.scoring.domain import Floats, TrainingRefused, check_labels
 from services.scoring.frame import Encoding, Matrix, features_of, fit_encodings, matrix_of
 from services.scoring.learning.additive import Additive, fit_additive
 from services.scoring.learning.calibration import matched_intercept
+from services.scoring.learning.cells import Cells, Columns, columns_to_tell, fit_cells, told
 from services.scoring.learning.cut import Cut, Labels, Progress, Trained
 from services.scoring.learning.metrics import Z95, auc_gain, auc_with_error, measure
-from services.scoring.learning.trees import Shape, ensemble, fit_trees, to_file
+from services.scoring.learning.trees import Shape, ensemble, fit_trees, sum_of_trees, to_file
 from services.scoring.learning.validation import Fold, Plan, moving_columns, plan
 
 # Rounds that are tried are read off one fit.
@@ -36,11 +39,21 @@ LARGE_FROM = 20_000
 LARGE_TREES: dict[Shape, tuple[int, ...]] = {Shape(leaves=63, persons=40, columns=0.3): (20, 40, 60, 80)}
 STRENGTHS = (0.001, 0.01, 0.1)
 # Boosters that are averaged in what is served.
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2, 3, 4)
 # A learner with less of the mixture than this costs more time to serve than it gives.
 LEAST_SHARE = 0.08
 
-Option = tuple[Shape, int] | float
+
+class Grown(NamedTuple):
+    """Trees of a shape, how many, and how many groups' cells they are told beside the features."""
+
+    shape: Shape
+    rounds: int
+    told: int = 0
+
+
+# Trees, or the strength of bent lines.
+Option = Grown | float
 
 
 @dataclass(frozen=True)
@@ -81,12 +94,17 @@ def train(cut: Cut, progress: Progress) -> Trained:
     if plan_.by_time:
         trusted = trusted_columns(matrix, labels, plan_.folds)
         encodings, matrix = tuple(encodings[place] for place in trusted), matrix[:, trusted]
+    # A circumstance of the past does not come back: by time nothing is told of any.
+    groups = () if plan_.by_time else columns_to_tell(matrix, encodings)
     progress(0.15)
-    judged = judge(matrix, encodings, labels, plan_, lambda share: progress(0.15 + 0.6 * share))
+    judged = judge(matrix, encodings, labels, plan_, groups, lambda share: progress(0.15 + 0.6 * share))
     mixture, judged = mix(judged, plan_.by_time)
     metrics = _metrics(judged, mixture, plan_.by_time)
     if metrics["auc_low"] <= 0.5:
         raise TrainingRefused("NO_SIGNAL", "on rows that it had not seen, what was learnt is not proven better than chance")
+    if not any(option.told for option in mixture.options if isinstance(option, Grown)):
+        groups = ()
+    matrix = np.hstack([matrix, told(matrix, labels, groups, plan_.numbers)])
     parts = _fit(mixture.options, matrix, encodings, labels, lambda share: progress(0.75 + 0.25 * share))
     calibration = Calibration(mixture.slope, mixture.intercept)
     if plan_.by_time:
@@ -94,8 +112,10 @@ def train(cut: Cut, progress: Progress) -> Trained:
         last = plan_.folds[-1][1]
         margins = sum(weight * _margin(part, matrix[last]) for weight, part in zip(mixture.weights, parts, strict=True))
         calibration = Calibration(mixture.slope, matched_intercept(mixture.slope, np.asarray(margins), labels[last].mean()))
+    cells = [fit_cells(matrix, labels, group) for group in groups]
+    artefact = to_onnx(parts, mixture.weights, len(encodings), metadata(encodings, calibration), cells)
     progress(1.0)
-    return Trained(to_onnx(parts, mixture.weights, matrix.shape[1], metadata(encodings, calibration)), metrics)
+    return Trained(artefact, metrics)
 
 
 def trees_for(rows: int) -> dict[Shape, tuple[int, ...]]:
@@ -105,21 +125,39 @@ def trees_for(rows: int) -> dict[Shape, tuple[int, ...]]:
 
 def family(option: Option) -> object:
     """Options of one family differ only in how long or how freely they learn; one of them is used."""
-    return option[0] if isinstance(option, tuple) else "additive"
+    return option.shape if isinstance(option, Grown) else "additive"
 
 
-def judge(matrix: Matrix, encodings: tuple[Encoding, ...], labels: Labels, plan_: Plan, progress: Progress) -> Judged:
-    """What every option says of the judged rows of every fold."""
-    trees = trees_for(len(matrix))
-    tried: list[Option] = [(shape, rounds) for shape, stages in trees.items() for rounds in stages]
+def judge(
+    matrix: Matrix,
+    encodings: tuple[Encoding, ...],
+    labels: Labels,
+    plan_: Plan,
+    groups: Sequence[Columns],
+    progress: Progress,
+) -> Judged:
+    """What every option says of the judged rows of every fold; trees are tried with and without the groups' cells."""
+    trees, widths = trees_for(len(matrix)), sorted({0, len(groups)})
+    tried: list[Option] = [
+        Grown(shape, rounds, width) for width in widths for shape, stages in trees.items() for rounds in stages
+    ]
     margins, truth, numbers, recent = [], [], [], []
     for number, (seen, unseen) in enumerate(plan_.folds):
         # By time, how the last block before the judged one was foretold tells the level at which the future begins.
         before = plan_.folds[number - 1][1] if plan_.by_time and number else seen
         asked = np.concatenate([unseen, before]) if plan_.by_time else unseen
+        # The folds of what was seen, so that a person's rows stay together.
+        shown = np.hstack([matrix[seen], told(matrix[seen], labels[seen], groups, plan_.numbers[seen])])
+        asking = np.column_stack(
+            [matrix[asked], *(fit_cells(matrix[seen], labels[seen], each)(matrix[asked]) for each in groups)]
+        )
         said = np.column_stack(
             [
-                *(_staged(shape, stages, matrix[seen], labels[seen], matrix[asked]) for shape, stages in trees.items()),
+                *(
+                    _staged(shape, stages, shown[:, :wide], labels[seen], asking[:, :wide])
+                    for wide in (len(encodings) + width for width in widths)
+                    for shape, stages in trees.items()
+                ),
                 *(line.margin(matrix[asked]) for line in fit_additive(matrix[seen], encodings, labels[seen], STRENGTHS)),
             ]
         )
@@ -263,8 +301,9 @@ def _fit(
 ) -> list[Part]:
     parts: list[Part] = []
     for number, option in enumerate(chosen):
-        if isinstance(option, tuple):
-            parts.append([fit_trees(matrix, labels, *option, seed) for seed in SEEDS])
+        if isinstance(option, Grown):
+            wide = len(encodings) + option.told
+            parts.append([fit_trees(matrix[:, :wide], labels, option.shape, option.rounds, seed) for seed in SEEDS])
         else:
             parts.append(fit_additive(matrix, encodings, labels, (option,))[0])
         progress((number + 1) / len(chosen))
@@ -277,8 +316,11 @@ def _margin(part: Part, matrix: Matrix) -> Floats:
     return np.asarray(np.mean([booster.decision_function(matrix) for booster in part], axis=0))
 
 
-def to_onnx(parts: Sequence[Part], weights: Floats, columns: int, carried: str) -> bytes:
-    """One file from features to the mixture's margin: all trees in one node, the bent lines beside them."""
+def to_onnx(parts: Sequence[Part], weights: Floats, columns: int, carried: str, cells: Sequence[Cells] = ()) -> bytes:
+    """One file from features to the mixture's margin: all trees in one node, the bent lines beside them.
+
+    `cells`, where the trees were told any, are one node before them.
+    """
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     sums: list[str] = []
@@ -290,7 +332,13 @@ def to_onnx(parts: Sequence[Part], weights: Floats, columns: int, carried: str) 
         else:
             boosters += [(booster, weight / len(part)) for booster in part]
     if boosters:
-        nodes.append(ensemble(boosters, "trees"))
+        trees = ensemble(boosters, "trees")
+        if cells:
+            tables = [(table.nodes, 1.0, place) for place, table in enumerate(cells)]
+            nodes.append(sum_of_trees(tables, [0.0] * len(cells), "cells"))
+            nodes.append(helper.make_node("Concat", ["features", "cells"], ["told"], axis=1))
+            trees.input[0] = "told"
+        nodes.append(trees)
         sums.append("trees")
     nodes.append(helper.make_node("Sum", sums, ["margin"]))
     return to_file(nodes, constants, columns, carried)

@@ -31,6 +31,14 @@ class Plan:
     folds: tuple[Fold, ...]
     by_time: bool
 
+    @property
+    def numbers(self) -> Ids:
+        """The fold in which each row is judged; rows that none judges are of the first."""
+        found = np.zeros(sum(map(len, self.folds[-1])), np.int64)
+        for number, (_, judged) in enumerate(self.folds):
+            found[judged] = number
+        return found
+
 
 def plan(cut: Cut) -> Plan:
     """Five blocks in time of about equal size, each but the first judged once; without moments, stratified folds.
