@@ -14,6 +14,7 @@ from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 from chassis.bus import Consumer, Message
 from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
+from services.orchestrator.arbiter import pieces
 from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.journeys.enrolments import EnrolmentStore
@@ -75,6 +76,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
     if furthest:
         await ErasureStore(uow).hold_off()
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
+        await pieces.settle(uow, furthest)
         await follow_pushes(uow, furthest)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.orchestrator.v1 import events_pb2
+from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis import rpc
 from chassis.bus import Message
@@ -157,6 +158,17 @@ class Court:
         """Facts about who is who, as identity states them."""
         [consumer] = [each for each in consumers() if each.subject == "troika.entities.changed.v1"]
         data = identity_pb2.EntitiesChanged(**facts).SerializeToString()
+        async with self.database.transaction() as uow:
+            await consumer.handle(uow, [Message("1", consumer.subject, data, {}, 1)])
+
+    async def delivered(self, *updates: tuple[str, int, str]) -> None:
+        """(delivery, state, answer), as touchpoints states them."""
+        [consumer] = [each for each in consumers() if each.subject == "troika.deliveries.updated.v1"]
+        stated = [
+            touchpoints_pb2.DeliveryUpdate(delivery_id=name, state=state, answer=answer, occurred_at_us=1)
+            for name, state, answer in updates
+        ]
+        data = touchpoints_pb2.DeliveriesUpdated(updates=stated).SerializeToString()
         async with self.database.transaction() as uow:
             await consumer.handle(uow, [Message("1", consumer.subject, data, {}, 1)])
 

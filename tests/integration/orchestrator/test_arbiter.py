@@ -231,6 +231,14 @@ async def test_an_offer_goes_out_as_often_as_there_are_pieces(bench: Court) -> N
     [offer] = await bench.rows(f"SELECT reserved, taken FROM offer WHERE offer_id = {rare}")
     assert (5, 0) == tuple(offer)
     assert {p.offer for p in await bench.pushes() if p.person_id <= 100} <= {f"offers/{rare}"}
+    failed, taken, *_ = [push.delivery_id for push in await bench.pushes() if push.offer == f"offers/{rare}"]
+    for _ in range(2):
+        await bench.delivered((failed, 7, ""), (taken, 6, "yes"))
+    [offer] = await bench.rows(f"SELECT reserved, taken FROM offer WHERE offer_id = {rare}")
+    assert (3, 1) == tuple(offer)
+    bench.pass_on(days=1)
+    await bench.work()
+    assert 6 == Counter(push.offer for push in await bench.pushes())[f"offers/{rare}"]
 
 
 async def test_a_proposed_offer_is_the_one_that_goes_out(bench: Court) -> None:
