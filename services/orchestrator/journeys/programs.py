@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from services.orchestrator.journeys import documents
+from services.orchestrator.journeys import reading
 from services.orchestrator.journeys.documents import END, Document, Fault, Step, minutes, seconds
 
 OVER = -1
@@ -79,7 +79,7 @@ class Program:
 
 def read(text: str, bound: bool = True) -> tuple[Program | None, list[Fault]]:
     """The program of a YAML text, or every mistake in it; not `bound`: short names may still stand for nothing."""
-    document, faults = documents.read(text)
+    document, faults = reading.read(text)
     if document is None:
         return None, faults
     nodes, faults = _nodes(document)
@@ -87,7 +87,7 @@ def read(text: str, bound: bool = True) -> tuple[Program | None, list[Fault]]:
     if not faults:
         faults = _graph(nodes)
     if faults:
-        lines = dict(documents.lines(text))
+        lines = dict(reading.lines(text))
         return None, [Fault(f.path, f.line or lines.get(f.path.split(".")[0], 0), f.reason, f.message) for f in faults]
     return Program(document, nodes), []
 
