@@ -45,15 +45,16 @@ class Judgement:
     low: float
     high: float
 
-    def words(self, target: float, least: int) -> str:
-        """What people read."""
+    def words(self, target: float, least: int, *, last: bool) -> str:
+        """What people read; `last`: no layer is left to open."""
+        follows = "and this was the last layer" if last else "the next layer opens"
         rate = f"{self.goals} of {self.pushes}" + (f" ({self.goals / self.pushes:.2%})" if self.pushes else "")
         seen = f"{rate} reached the goal, {self.low:.2%} to {self.high:.2%} at any time"
         match self.verdict:
             case Verdict.PROVEN:
-                return f"{seen}: above the target of {target:.2%}, the next layer opens"
+                return f"{seen}: above the target of {target:.2%}, {follows}"
             case Verdict.HOLDS:
-                return f"{seen}: the target of {target:.2%} holds, the next layer opens"
+                return f"{seen}: the target of {target:.2%} holds, {follows}"
             case Verdict.BELOW_TARGET:
                 return f"{seen}: below the target of {target:.2%}, no further layer opens"
             case Verdict.NOT_HELD:

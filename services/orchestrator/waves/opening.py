@@ -90,7 +90,13 @@ class WaveWatch:
         async with self._room.database.read() as uow:
             waiting = await WaveStore(uow).waiting()
         for theme_id in waiting:
-            await self._judge(theme_id)
+            try:
+                await self._judge(theme_id)
+            except Exception as error:
+                if is_operational(error):
+                    raise
+                # Of one theme; others are not kept waiting.
+                log.exception("a wave cannot be judged", extra={"theme_id": theme_id})
 
     async def _judge(self, theme_id: ThemeId) -> None:
         async with self._room.database.read() as uow:
@@ -125,10 +131,11 @@ class WaveWatch:
             least=waves.least_pushes,
             over=seen.over and not theme.launching,
         )
+        words = judged.words(waves.target_rate, waves.least_pushes, last=last.layer >= waves.count)
         if theme.launching and judged.verdict in OPENS:
             # It goes on with this layer's own persons first.
             judged = replace(judged, verdict=Verdict.WAIT)
-        await store.judge(last, theme.version, judged, judged.words(waves.target_rate, waves.least_pushes))
+        await store.judge(last, theme.version, judged, words)
         if judged.verdict in STOPS:
             await store.stop(theme.theme_id)
             log.info("waves stopped", extra={"theme": theme.name, "layer": last.layer, "verdict": judged.verdict.name})

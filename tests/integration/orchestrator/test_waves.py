@@ -152,3 +152,20 @@ async def test_a_paused_theme_opens_nothing(house: House) -> None:
     await house.call.ResumeTheme(pb.ResumeThemeRequest(name=name))
     await WaveWatch(house.room).tick()
     assert 2 == len(await told(house, name))
+
+
+async def test_the_last_layer_says_that_it_was_the_last_and_a_broken_theme_holds_up_no_other(house: House) -> None:
+    broken = await launched(house, waves())
+    async with house.transaction() as uow:
+        await uow.execute("UPDATE theme_version SET definition = jsonb_set(definition, '{audience}', '\"no_such_tag = 1\"')")
+    name = await house.ready(waves=waves(shares=[1.0]), budget=EVERYBODY, holdout_share=0.0)
+    await house.call.LaunchTheme(pb.LaunchThemeRequest(name=name))
+    assert await Launcher(house.room).work_once()
+    await two_hours_pass(house)
+    await answer(house, 1, 0.5)
+    await WaveWatch(house.room).tick()
+    assert [0] == [wave.pushes for wave in await told(house, broken)]
+    [only] = await told(house, name)
+    assert pb.WAVE_VERDICT_PROVEN == only.verdict
+    assert only.words.endswith("this was the last layer")
+    assert not await Launcher(house.room).work_once()

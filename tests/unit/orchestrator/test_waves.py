@@ -66,10 +66,10 @@ def test_looked_at_after_every_push_it_is_wrong_one_time_in_twenty_at_most(rate:
 def test_a_verdict_needs_proof_or_that_all_have_had_their_time(pushes: int, goals: int, over: bool, verdict: Verdict) -> None:
     seen = judge(pushes, goals, target=0.1, least=50, over=over)
     assert verdict is seen.verdict
-    assert f"{goals} of {pushes}" in seen.words(0.1, 50)
+    assert f"{goals} of {pushes}" in seen.words(0.1, 50, last=False)
 
 
 def test_every_verdict_but_waiting_opens_or_stops() -> None:
     assert set(Verdict) == OPENS | STOPS | {Verdict.WAIT}
     assert not OPENS & STOPS
-    assert all(Judgement(verdict, 10, 1, 0.0, 1.0).words(0.1, 5) for verdict in Verdict)
+    assert all(Judgement(verdict, 10, 1, 0.0, 1.0).words(0.1, 5, last=True) for verdict in Verdict)
