@@ -62,7 +62,9 @@ _WAITING = """
 SELECT l.lead_id, l.human_id, l.stage, l.brand, l.area, l.named_dealer, l.source, l.opened_at, l.escalated_at,
   ARRAY(SELECT DISTINCT a.dealer_code || E'\\n' || a.advisor FROM lead_assignment a
     WHERE a.lead_id = l.lead_id AND a.end_reason = 'lapsed') AS tried,
-  (SELECT d.dealer_code FROM lead d WHERE d.merged_into = l.lead_id AND d.dealer_code <> '' ORDER BY d.lead_id LIMIT 1) AS known
+  -- No LIMIT: it makes a planner without statistics walk the primary key instead of asking for the duplicates.
+  (SELECT (array_agg(d.dealer_code ORDER BY d.lead_id))[1] FROM lead d
+    WHERE d.merged_into = l.lead_id AND d.dealer_code <> '') AS known
 FROM lead l WHERE l.dealer_code = '' AND l.stage < 7 AND l.merged_into IS NULL AND l.escalated_at IS NULL
   AND l.next_try_at <= :now ORDER BY l.next_try_at, l.lead_id LIMIT :most
 """

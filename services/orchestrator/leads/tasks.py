@@ -89,7 +89,8 @@ FROM unnest(CAST(:keys AS text[]), CAST(:persons AS bigint[]), CAST(:kinds AS te
   AS t (task_key, person_id, kind, due_at, words, dealer_code, advisor, lead_id, theme_id, expires_at, attempt, author)
 LEFT JOIN LATERAL (
   SELECT o.lead_id, o.dealer_code, o.advisor FROM lead o WHERE t.lead_id IS NULL AND o.human_id = t.person_id
-    AND o.merged_into IS NULL AND o.stage < 7 ORDER BY o.last_at DESC, o.lead_id LIMIT 1
+    -- By an expression, lest a planner without statistics walk all leads by time.
+    AND o.merged_into IS NULL AND o.stage < 7 ORDER BY -extract(epoch FROM o.last_at), o.lead_id LIMIT 1
 ) l ON true
 ORDER BY t.task_key ON CONFLICT (task_key) DO NOTHING
 """
