@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy import MetaData, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis import outbox, telemetry
 from chassis.outbox import Outgoing
@@ -124,6 +124,10 @@ class Database:
             async with self._engine.connect() as connection:
                 return list(await (await UnitOfWork(connection).raw()).fetch(statement, *values))
 
+    def pinned(self) -> Pinned:
+        """A connection for oneself; to be closed."""
+        return Pinned(self._engine)
+
     @asynccontextmanager
     async def transaction(self, traced: bool = True) -> AsyncIterator[UnitOfWork]:
         """A read-write transaction; commits at the end, rolls back on any error. Idle polling goes untraced."""
@@ -168,6 +172,33 @@ class Database:
     async def close(self) -> None:
         """Closes all connections."""
         await self._engine.dispose()
+
+
+class Pinned:
+    """One connection of the pool, kept by somebody who asks all the time: each statement by itself, one after the other.
+
+    A statement takes a quarter of the work of Database.fetch. A connection that broke is replaced at the next statement.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._raw: Any = None
+
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
+        """One statement, $1, $2 …; durable when it returns, if it writes."""
+        if self._raw is None or self._raw.is_closed():
+            await self.close()
+            self._connection = await self._engine.connect()
+            self._raw = await UnitOfWork(self._connection).raw()
+        return list(await self._raw.fetch(statement, *values))
+
+    async def close(self) -> None:
+        """Gives the place in the pool back; nobody else gets the connection, whatever it was doing."""
+        connection, self._connection, self._raw = self._connection, None, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:

@@ -12,10 +12,9 @@ A = TypeVar("A")
 
 
 class Batching(Generic[Q, A]):
-    """`work` gives an answer for each of its questions, in their order. `run` must be running, once or several times."""
+    """Questions that wait together. `run` must be running, once or several times."""
 
-    def __init__(self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
-        self._work = work
+    def __init__(self) -> None:
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._something = asyncio.Event()
 
@@ -26,8 +25,11 @@ class Batching(Generic[Q, A]):
         self._something.set()
         return await done
 
-    async def run(self) -> None:
-        """A lane: one batch after the other until cancelled; whoever waits then is told so."""
+    async def run(self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
+        """A lane: one batch after the other until cancelled; whoever waits then is told so.
+
+        `work` gives an answer for each of its questions, in their order.
+        """
         try:
             while True:
                 await self._something.wait()
@@ -35,16 +37,18 @@ class Batching(Generic[Q, A]):
                 if not self._waiting:
                     self._something.clear()
                 # The callers of some may have gone; an answer to nobody is no error.
-                await self._answer([(question, done) for question, done in batch if not done.done()])
+                await self._answer(work, [(question, done) for question, done in batch if not done.done()])
         finally:
             for _, done in self._waiting:
                 done.cancel()
 
-    async def _answer(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+    async def _answer(
+        self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], batch: Sequence[tuple[Q, asyncio.Future[A]]]
+    ) -> None:
         if not batch:
             return
         try:
-            answers = await self._work([question for question, _ in batch])
+            answers = await work([question for question, _ in batch])
         except asyncio.CancelledError:
             for _, done in batch:
                 done.cancel()

@@ -30,7 +30,6 @@ from services.orchestrator.store.erasures import ErasureStore
 
 # Clocks of phones are a little wrong.
 EARLY_S: Final = 300.0
-LANES: Final = 2
 NAME: Final = "decisions/"
 
 
@@ -72,22 +71,33 @@ class Decider:
 
     def __init__(self, database: Database, stockroom: Stockroom, settings: Settings) -> None:
         self.database, self.stockroom, self.settings = database, stockroom, settings
-        self._register: Batching[int, Known] = Batching(self._known)
-        self._log: Batching[Decided, bool] = Batching(self._written)
+        self._register: Batching[int, Known] = Batching()
+        self._log: Batching[Decided, bool] = Batching()
 
     def lanes(self) -> list[Coroutine[Any, Any, None]]:
-        """What reads and writes for all who wait; two of each, so that one fills while the other one is under way."""
-        return [lane.run() for lane in (self._register, self._log) for _ in range(LANES)]
+        """What reads, and what writes, for all who wait; each over a connection of its own."""
+        return [self._read_persons(), self._write_decisions()]
 
-    async def _known(self, persons: Sequence[int]) -> list[Known]:
-        window = timedelta(days=self.settings.offer_cap_days)
-        return await permissions.ask(self.database, persons, datetime.now(UTC), window)
+    async def _read_persons(self) -> None:
+        window, reader = timedelta(days=self.settings.offer_cap_days), self.database.pinned()
+        try:
+            await self._register.run(lambda persons: permissions.ask(reader, persons, datetime.now(UTC), window))
+        finally:
+            await reader.close()
 
-    async def _written(self, decisions: Sequence[Decided]) -> list[bool]:
-        """Whether each is new, once all are durable; of two with one id the first one is."""
-        once = {decided.decision_id: decided for decided in reversed(decisions)}
-        fresh = await offer_log.add(self.database, list(once.values()))
-        return [once[d.decision_id] is d and d.decision_id in fresh for d in decisions]
+    async def _write_decisions(self) -> None:
+        writer = self.database.pinned()
+
+        async def written(decisions: Sequence[Decided]) -> list[bool]:
+            """Whether each is new, once all are durable; of two with one id the first one is."""
+            once = {decided.decision_id: decided for decided in reversed(decisions)}
+            fresh = await offer_log.add(writer, list(once.values()))
+            return [once[d.decision_id] is d and d.decision_id in fresh for d in decisions]
+
+        try:
+            await self._log.run(written)
+        finally:
+            await writer.close()
 
     async def decide(self, question: Question, caller: str) -> Answer:
         """The best offer now, once it is durable; raises FailedPrecondition for a request id that meant something else."""

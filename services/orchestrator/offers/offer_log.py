@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from chassis.db import Database, Reader, UnitOfWork
+from chassis.db import Pinned, Reader, UnitOfWork
 from services.orchestrator.offers.choosing import WHYS
 from services.orchestrator.offers.contexts import FEATURES
 
@@ -198,12 +198,12 @@ class OfferLog:
         )
 
 
-async def add(database: Database, decisions: Sequence[Decided]) -> set[bytes]:
+async def add(alone: Pinned, decisions: Sequence[Decided]) -> set[bytes]:
     """Keeps decisions durably; returns the ids of those that were not there before.
 
     One statement is a transaction by itself, in one trip to the server instead of four.
     """
-    rows = await database.fetch(_INSERT, *(list(column) for column in zip(*decisions, strict=True)))
+    rows = await alone.fetch(_INSERT, *(list(column) for column in zip(*decisions, strict=True)))
     return {row["decision_id"] for row in rows}
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import grpc
 import numpy as np
 import orjson
@@ -22,6 +23,7 @@ from services.orchestrator.offers import offer_log, permissions
 from services.orchestrator.offers.offer_log import FAILED, SUCCEEDED, UNLEARNT, WAITING, sums_since
 from services.orchestrator.store.consents import ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
+from tests.conftest import Servers
 from tests.integration.orchestrator.showroom import Showroom, open_showroom
 
 
@@ -64,6 +66,19 @@ async def test_a_decision_shows_an_offer_says_its_chance_and_is_durable(room: Sh
     [row] = await room.rows("SELECT * FROM offer_decision")
     assert (answer.decision.removeprefix("decisions/"), 1, WAITING) == (row.decision_id.hex(), row.person_id, row.state)
     assert timedelta(minutes=60) == row.due_at - row.decided_at
+
+
+async def test_decisions_go_on_when_the_server_closes_their_connections(room: Showroom, servers: Servers) -> None:
+    offer = await room.offer()
+    await room.look()
+    assert offer == (await room.decide()).offer
+    [(name,)] = await room.rows("SELECT current_database()")
+    root = await asyncpg.connect(servers.postgres_dsn)
+    await root.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    await root.close()
+    # The caller's channel asks again when it is told that something is down.
+    assert offer == (await room.decide()).offer
+    assert 2 == (await room.rows("SELECT count(*) FROM offer_decision"))[0][0]
 
 
 async def test_nothing_is_decided_before_the_catalogue_is_read(room: Showroom) -> None:
@@ -293,10 +308,12 @@ async def test_a_decision_that_an_erasure_overtakes_is_written_as_nobodys(room: 
     async with room.database.transaction() as uow:
         # The erasure is under way: the writer waits for it and then knows of it.
         await ErasureStore(uow).erase([Tombstone(10_003, 3)])
-        writing = asyncio.create_task(offer_log.add(room.database, late))
+        alone = room.database.pinned()
+        writing = asyncio.create_task(offer_log.add(alone, late))
         await asyncio.sleep(0.3)
         assert not writing.done()
     assert {each.decision_id for each in late} == await writing
+    await alone.close()
     assert [0, 4] == [row[0] for row in await room.rows("SELECT person_id FROM offer_decision ORDER BY 1")]
 
 

@@ -18,8 +18,8 @@ async def test_what_comes_while_a_batch_is_under_way_is_the_next_one() -> None:
         await asyncio.sleep(0.01)
         return [2 * number for number in numbers]
 
-    together = Batching(double)
-    lane = asyncio.create_task(together.run())
+    together: Batching[int, int] = Batching()
+    lane = asyncio.create_task(together.run(double))
     first = asyncio.create_task(together.ask(1))
     await asyncio.sleep(0.005)
     rest = await asyncio.gather(*(together.ask(number) for number in range(50)))
@@ -35,8 +35,8 @@ async def test_an_error_is_that_of_its_batch_and_the_next_one_goes_on() -> None:
             raise ValueError("thirteen")
         return list(numbers)
 
-    together = Batching(picky)
-    lane = asyncio.create_task(together.run())
+    together: Batching[int, int] = Batching()
+    lane = asyncio.create_task(together.run(picky))
     with pytest.raises(ValueError, match="thirteen"):
         await together.ask(13)
     assert 7 == await together.ask(7)
@@ -52,8 +52,8 @@ async def test_who_gives_up_takes_nobody_along_and_who_waits_at_the_end_is_told(
         await going_on.wait()
         return list(numbers)
 
-    together = Batching(slow)
-    lane = asyncio.create_task(together.run())
+    together: Batching[int, int] = Batching()
+    lane = asyncio.create_task(together.run(slow))
     under_way = asyncio.create_task(together.ask(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
