@@ -82,8 +82,8 @@ class Settings(ChassisSettings):
     quiet_hours: str = Field("21:00-09:00", description="Hours in which nothing is sent; empty for none.")
     time_zone: str = Field(
         "Asia/Shanghai",
-        description="IANA name of the house's clock: of its days, of times in texts, and of the quiet hours of persons whose tag"
-        " time_zone says nothing.",
+        description="IANA name of the house's clock: of its days, of times in texts, and of the quiet hours of persons whose"
+        " tag time_zone says nothing.",
     )
     push_lifetime_hours: float = Field(
         72,
