@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
 from services.orchestrator.domain.explaining import Decision, explain
-from services.orchestrator.domain.reporting import Report, fold
 from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.peers import Scoring, Tags
 from services.orchestrator.settings import Settings
@@ -24,13 +23,6 @@ class Room:
     tags: Tags
     scoring: Scoring
     settings: Settings
-
-
-async def theme_report(room: Room, theme_id: ThemeId) -> Report:
-    """What came of a theme so far."""
-    async with room.database.read() as uow:
-        theme = found(await ThemeStore(uow).in_force(theme_id), theme_id)
-        return fold(await DecisionStore(uow).cells(theme_id), theme.definition.budget.unit_cost_fen)
 
 
 async def list_decisions(room: Room, theme_id: ThemeId, after: tuple[int, int], size: int) -> list[Decision]:

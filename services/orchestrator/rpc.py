@@ -15,11 +15,13 @@ from chassis import paging
 from chassis.errors import InvalidArgument
 from services.orchestrator import handlers
 from services.orchestrator.domain.explaining import Decision
-from services.orchestrator.domain.reporting import BAND_WIDTH, Rate
-from services.orchestrator.domain.statistics import Interval
 from services.orchestrator.domain.themes import PersonId, id_of
 from services.orchestrator.handlers import Room
 from services.orchestrator.offers.definitions import OfferId, name_of
+from services.orchestrator.reports import door as reports
+from services.orchestrator.reports.cells import Breakdown
+from services.orchestrator.reports.drawing import Format, Picture
+from services.orchestrator.reports.handlers import theme_picture, theme_report
 from services.orchestrator.suggesting import door as suggestions
 from services.orchestrator.suggesting.handlers import Suggester
 from services.orchestrator.themes import handlers as themes
@@ -164,30 +166,15 @@ class OrchestratorRpc(OrchestratorServiceServicer):
 
     async def GetThemeReport(self, request: pb.GetThemeReportRequest, context: Context) -> pb.GetThemeReportResponse:
         """See the contract."""
-        report = await handlers.theme_report(self._room, id_of(request.name))
-        return pb.GetThemeReportResponse(
-            decisions=report.decisions,
-            channels=[
-                pb.ChannelFunnel(
-                    channel=f.channel,
-                    requested=f.requested,
-                    accepted=f.accepted,
-                    delivered=f.delivered,
-                    answered=f.answered,
-                    goals=f.goals,
-                    failed=f.failed,
-                )
-                for f in report.funnels
-            ],
-            pushed=_rate(report.pushed),
-            holdout=_rate(report.holdout),
-            effect=_interval(report.effect),
-            cost_fen=report.cost_fen,
-            bands=[
-                pb.BandRate(from_score=i * BAND_WIDTH, to_score=(i + 1) * BAND_WIDTH, rate=_rate(rate))
-                for i, rate in enumerate(report.bands)
-            ],
-        )
+        return reports.told(await theme_report(self._room, id_of(request.name), Breakdown(request.by)))
+
+    async def GetThemeReportPicture(
+        self, request: pb.GetThemeReportPictureRequest, context: Context
+    ) -> pb.GetThemeReportPictureResponse:
+        """See the contract."""
+        form = Format(request.format or Format.SVG)
+        drawn = await theme_picture(self._room, id_of(request.name), Breakdown(request.by), Picture(request.picture), form)
+        return pb.GetThemeReportPictureResponse(content=drawn, media_type=form.media_type)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
         """See the contract."""
@@ -237,12 +224,3 @@ def _timestamp(moment: Any) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
-
-
-def _rate(rate: Rate) -> pb.Rate:
-    interval = rate.interval
-    return pb.Rate(persons=rate.persons, goals=rate.goals, rate=interval.value, low=interval.low, high=interval.high)
-
-
-def _interval(interval: Interval) -> pb.Interval:
-    return pb.Interval(value=interval.value, low=interval.low, high=interval.high)

@@ -95,6 +95,11 @@ class Settings(ChassisSettings):
         description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
         " JSON; what is not named is separate. The same for orchestrator and touchpoints.",
     )
+    smallest_group: int = Field(
+        10,
+        ge=2,
+        description="Parts of a theme's report with fewer persons than that tell no rates; the same for tags and orchestrator.",
+    )
     lease_s: float = Field(10, gt=0, description="After this long without a sign of life another process takes a launch over.")
     suggest_keep_share: float = Field(
         0.9, gt=0, le=1, description="Share of the expected responses that a suggested audience tries to keep."

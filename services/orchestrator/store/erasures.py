@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from chassis.db import UnitOfWork
-from services.orchestrator.domain.reporting import BAND_WIDTH, BANDS
 from services.orchestrator.journeys import forgetting as journeys
 from services.orchestrator.leads import erasing as leads
+from services.orchestrator.reports.cells import BAND_WIDTH, BANDS
 
 # Decisions of these persons, each with the number and the id that stand for nobody from now on, and whether it counts as won.
 _FORGET = f"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -11,8 +13,10 @@ from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorSer
 
 from chassis.run import PlainVerb
 from services.orchestrator import terminal
+from services.orchestrator.reports import words as reports
 from services.orchestrator.terminal import TIMEOUT_S, Ask, shown
 
+PICTURES: Final = ("funnel", "effect", "times")
 _STATES: Final = {name.removeprefix("THEME_STATE_").lower(): number for name, number in pb.ThemeState.items() if number}
 
 
@@ -46,6 +50,34 @@ async def _preview(stub: Any, flags: argparse.Namespace) -> Message:
     return answer
 
 
+async def _report(stub: Any, flags: argparse.Namespace) -> Message:
+    by = pb.ReportBreakdown.Value(f"REPORT_BREAKDOWN_{flags.by.upper() or 'UNSPECIFIED'}")
+    report: Message = await stub.GetThemeReport(pb.GetThemeReportRequest(name=flags.theme, by=by), timeout=TIMEOUT_S)
+    if flags.picture:
+        drawn = flags.kind or flags.picture.stem
+        request = pb.GetThemeReportPictureRequest(
+            name=flags.theme,
+            by=by,
+            picture=pb.ReportPicture.Value(f"REPORT_PICTURE_{(drawn if drawn in PICTURES else PICTURES[0]).upper()}"),
+            format=pb.PictureFormat.Value(f"PICTURE_FORMAT_{flags.picture.suffix[1:].upper()}"),
+        )
+        picture = await stub.GetThemeReportPicture(request, timeout=TIMEOUT_S)
+        try:
+            await asyncio.to_thread(flags.picture.write_bytes, picture.content)
+        except OSError as error:
+            raise SystemExit(f"PICTURE_NOT_WRITTEN: {error}") from error
+    return report
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"{text} ends neither with .svg nor with .png")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
 def _command(verb: str, *, versioned: bool = False) -> Ask:
     """A command on one theme; without a stated version it is the latest one that is meant."""
 
@@ -67,17 +99,20 @@ def in_words(answer: Message) -> str:
     """What people read."""
     match answer:
         case pb.Theme():
-            return "\n".join(_lines(answer))
+            told = _lines(answer)
         case pb.PreviewThemeResponse():
-            return "\n".join(_preview_lines(answer))
+            told = _preview_lines(answer)
         case pb.ListThemeWavesResponse():
-            return "\n".join(f"layer {wave.layer}: {wave.words or 'not judged yet'}" for wave in answer.waves) or "none"
+            told = [f"layer {wave.layer}: {wave.words or 'not judged yet'}" for wave in answer.waves] or ["none"]
         case pb.ListThemeVersionsResponse():
-            return "\n".join(map(_version_line, answer.versions))
+            told = [_version_line(theme) for theme in answer.versions]
         case pb.ListThemesResponse():
-            return "\n".join(map(_line, answer.themes)) or "none"
+            told = [_line(theme) for theme in answer.themes] or ["none"]
+        case pb.GetThemeReportResponse():
+            told = [reports.in_words(answer)]
         case _:
-            return str(answer)
+            told = [str(answer)]
+    return "\n".join(told)
 
 
 def _line(theme: pb.Theme) -> str:
@@ -148,6 +183,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     preview = action("preview", "what it would do now, and what the next command would refuse", _preview)
     preview.add_argument("--version", type=int, default=0, help="default: the latest")
     action("waves", "the layers that have opened, and how they are judged", _waves)
+    report = action("report", "what came of it: funnel, effect against the holdout, cost and return, times", _report)
+    breakdowns = [name.removeprefix("REPORT_BREAKDOWN_").lower() for name, number in pb.ReportBreakdown.items() if number]
+    report.add_argument("--by", choices=breakdowns, default="", help="break it down")
+    report.add_argument("--picture", type=_picture, metavar="FILE.svg|png", help="draw it, too")
+    report.add_argument(
+        "--kind", choices=PICTURES, default="", help="what to draw; default: as the file is called, or the funnel"
+    )
     for verb, about in (
         ("submit", "ask for a version's approval"),
         ("approve", "approve what somebody else wrote and submitted"),
@@ -169,4 +211,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action(verb, about, _command(verb.capitalize())).add_argument("--dry-run", action="store_true", help="change nothing")
 
 
-VERBS = (PlainVerb("themes", "list, review, launch, pause and finish themes of a running service", terminal.run, arguments),)
+VERBS = (PlainVerb("themes", "list, review, run and report on themes of a running service", terminal.run, arguments),)

@@ -52,6 +52,13 @@ async def traces(house: House, persons: Iterable[int], anchors: Iterable[int], d
     return [row.place for row in found]
 
 
+async def counted(house: House, name: str) -> pb.GetThemeReportResponse:
+    """A theme's report without how long people took: of erased persons only the day is known."""
+    report = await house.report(name)
+    report.ClearField("response_times")
+    return report
+
+
 @pytest.fixture
 async def campaign(house: House) -> tuple[str, list[int], list[int]]:
     """A theme in which everybody was pushed or kept out, with answers: (name, pushed, kept out)."""
@@ -81,7 +88,7 @@ async def test_the_report_counts_as_before_and_nobody_finds_the_person(
             anchor_moves=[moved(swallowed + 10_000, winner, 7), moved(quiet + 10_000, quiet, 3)],
         ),
     )
-    before, names = await house.report(name), {d.person_id for d in await house.decisions(name)}
+    before, names = await counted(house, name), {d.person_id for d in await house.decisions(name)}
     assert {"decision", "delivery", "goal", "consent", "anchor_owner", "person_alias"} == set(
         await traces(house, gone, anchors, deliveries)
     )
@@ -93,7 +100,7 @@ async def test_the_report_counts_as_before_and_nobody_finds_the_person(
             erasure(quiet),
         )
         assert [] == await traces(house, gone, anchors, deliveries)
-        assert before == await house.report(name)
+        assert before == await counted(house, name)
         assert names - set(gone) == {d.person_id for d in await house.decisions(name)}
     kept_rows = await house.rows("SELECT * FROM decision WHERE person_id < 0")
     assert 4 == len(kept_rows)
@@ -110,7 +117,7 @@ async def test_what_comes_late_brings_nobody_back(house: House, campaign: tuple[
     delivery = next(push.delivery_id for push in await house.pushes() if push.person_id == person)
     anchors = (person + 10_000, 77_001)
     await house.hear(ENTITIES, erasure(person, *anchors))
-    before = await house.report(name)
+    before = await counted(house, name)
     late = identity_pb2.EntitiesChanged(
         consent_changes=[said(person, "marketing", "app", given=False)],
         anchor_moves=[moved(77_001, person, 9)],
@@ -125,7 +132,7 @@ async def test_what_comes_late_brings_nobody_back(house: House, campaign: tuple[
         await house.hear(EVENTS, identity_pb2.ResolvedBatch(events=[event(other, anchor=77_001, version=4)]))
     # Who went into the erased person is the erased person.
     assert [] == await traces(house, [person, other], anchors, [delivery])
-    assert before == await house.report(name)
+    assert before == await counted(house, name)
 
 
 async def test_a_shared_value_is_its_next_users_own(house: House, campaign: tuple[str, list[int], list[int]]) -> None:

@@ -1,4 +1,4 @@
-"""Quiet hours, caps, pacing, suggestions, explanations and the fold of the report."""
+"""Quiet hours, caps, pacing, suggestions and explanations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from services.orchestrator.arbiter.deciding import DEFERRED, OUTCOMES, PROPOSED
 from services.orchestrator.domain.channels import ALL_BITS
 from services.orchestrator.domain.explaining import Decision, explain
 from services.orchestrator.domain.quiet_hours import QuietHours, spans, zone_of
-from services.orchestrator.domain.reporting import Cell, fold
 from services.orchestrator.domain.suggesting import Term, combine, cover, leaking, significant, words
 from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.offers.definitions import OfferId
@@ -259,26 +258,3 @@ def test_an_explanation_names_the_rules_in_order_and_stops_at_the_one_that_decid
 @pytest.mark.parametrize("outcome", [word for word in OUTCOMES if word != DEFERRED])
 def test_every_outcome_has_an_explanation(outcome: str) -> None:
     assert all(explain(replace(PUSHED, outcome=outcome), STATED))
-
-
-def test_a_report_counts_everybody_chosen_and_charges_what_was_accepted() -> None:
-    report = fold(
-        [
-            Cell("push", "app", 1, 4, 10, 10, 2),
-            Cell("push", "app", 1, 7, 5, 5, 0),
-            Cell("push", "app", 4, 6, 3, 3, 3),
-            Cell("push", "dealer", 4, 2, 4, 4, 0),
-            Cell("holdout", "", 4, 0, 8, 8, 1),
-            Cell("push", "app", 4, 4, 2, 0, 0),
-            Cell("budget", "", 0, 0, 100, 100, 0),
-        ],
-        {"app": 3, "dealer": 500},
-    )
-    assert {"push": 24, "holdout": 8, "budget": 100} == report.decisions
-    assert (22, 5, 8, 1) == (report.pushed.persons, report.pushed.goals, report.holdout.persons, report.holdout.goals)
-    [app, dealer] = report.funnels
-    assert (20, 15, 15, 3, 5, 5) == (app.requested, app.accepted, app.delivered, app.answered, app.goals, app.failed)
-    assert (4, 0) == (dealer.requested, dealer.accepted)
-    assert 45 == report.cost_fen
-    assert [0, 15, 0, 0, 7] == [band.persons for band in report.bands]
-    assert 5 / 22 - 1 / 8 == pytest.approx(report.effect.value)

@@ -162,6 +162,98 @@ WAVE_VERDICT_TOO_FEW: WaveVerdict.ValueType  # 6
 """All had their time to respond, and they are too few to judge: no further layer opens."""
 Global___WaveVerdict: _TypeAlias = WaveVerdict  # noqa: Y015
 
+class _ReportBreakdown:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportBreakdownEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportBreakdown.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_BREAKDOWN_UNSPECIFIED: _ReportBreakdown.ValueType  # 0
+    """Nothing."""
+    REPORT_BREAKDOWN_CHANNEL: _ReportBreakdown.ValueType  # 1
+    """The channel of a push: "app", "wechat", "dealer". Nobody chose one for those kept out, so parts tell no effect."""
+    REPORT_BREAKDOWN_OFFER: _ReportBreakdown.ValueType  # 2
+    """The offer of a push, "offers/12"; likewise."""
+    REPORT_BREAKDOWN_DEALER: _ReportBreakdown.ValueType  # 3
+    """Code of the dealer that serves the person, whatever the channel."""
+    REPORT_BREAKDOWN_WAVE: _ReportBreakdown.ValueType  # 4
+    """"layer 1" and so on of a theme that opens in waves, else "launch"; "proposed" for what journeys and others proposed later."""
+    REPORT_BREAKDOWN_BAND: _ReportBreakdown.ValueType  # 5
+    """Score band, by its lower end: "0", "200", "400", "600", "800"."""
+    REPORT_BREAKDOWN_VERSION: _ReportBreakdown.ValueType  # 6
+    """Version of the theme that decided."""
+
+class ReportBreakdown(_ReportBreakdown, metaclass=_ReportBreakdownEnumTypeWrapper):
+    """What a report is broken down by."""
+
+REPORT_BREAKDOWN_UNSPECIFIED: ReportBreakdown.ValueType  # 0
+"""Nothing."""
+REPORT_BREAKDOWN_CHANNEL: ReportBreakdown.ValueType  # 1
+"""The channel of a push: "app", "wechat", "dealer". Nobody chose one for those kept out, so parts tell no effect."""
+REPORT_BREAKDOWN_OFFER: ReportBreakdown.ValueType  # 2
+"""The offer of a push, "offers/12"; likewise."""
+REPORT_BREAKDOWN_DEALER: ReportBreakdown.ValueType  # 3
+"""Code of the dealer that serves the person, whatever the channel."""
+REPORT_BREAKDOWN_WAVE: ReportBreakdown.ValueType  # 4
+""""layer 1" and so on of a theme that opens in waves, else "launch"; "proposed" for what journeys and others proposed later."""
+REPORT_BREAKDOWN_BAND: ReportBreakdown.ValueType  # 5
+"""Score band, by its lower end: "0", "200", "400", "600", "800"."""
+REPORT_BREAKDOWN_VERSION: ReportBreakdown.ValueType  # 6
+"""Version of the theme that decided."""
+Global___ReportBreakdown: _TypeAlias = ReportBreakdown  # noqa: Y015
+
+class _ReportPicture:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportPictureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportPicture.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_PICTURE_UNSPECIFIED: _ReportPicture.ValueType  # 0
+    """Not stated."""
+    REPORT_PICTURE_FUNNEL: _ReportPicture.ValueType  # 1
+    """From the audience to the goal; the six first parts."""
+    REPORT_PICTURE_EFFECT: _ReportPicture.ValueType  # 2
+    """Effect with its interval, thirty parts at most; goal rates beside that of the holdout where parts have no effect."""
+    REPORT_PICTURE_TIMES: _ReportPicture.ValueType  # 3
+    """How long answers and goals took."""
+
+class ReportPicture(_ReportPicture, metaclass=_ReportPictureEnumTypeWrapper):
+    """What of a report is drawn."""
+
+REPORT_PICTURE_UNSPECIFIED: ReportPicture.ValueType  # 0
+"""Not stated."""
+REPORT_PICTURE_FUNNEL: ReportPicture.ValueType  # 1
+"""From the audience to the goal; the six first parts."""
+REPORT_PICTURE_EFFECT: ReportPicture.ValueType  # 2
+"""Effect with its interval, thirty parts at most; goal rates beside that of the holdout where parts have no effect."""
+REPORT_PICTURE_TIMES: ReportPicture.ValueType  # 3
+"""How long answers and goals took."""
+Global___ReportPicture: _TypeAlias = ReportPicture  # noqa: Y015
+
+class _PictureFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PictureFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PICTURE_FORMAT_UNSPECIFIED: _PictureFormat.ValueType  # 0
+    """SVG."""
+    PICTURE_FORMAT_SVG: _PictureFormat.ValueType  # 1
+    """image/svg+xml; its text is text."""
+    PICTURE_FORMAT_PNG: _PictureFormat.ValueType  # 2
+    """image/png."""
+
+class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
+    """How a picture is stored."""
+
+PICTURE_FORMAT_UNSPECIFIED: PictureFormat.ValueType  # 0
+"""SVG."""
+PICTURE_FORMAT_SVG: PictureFormat.ValueType  # 1
+"""image/svg+xml; its text is text."""
+PICTURE_FORMAT_PNG: PictureFormat.ValueType  # 2
+"""image/png."""
+Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
+
 @_typing.final
 class Theme(_message.Message):
     """A marketing purpose."""
@@ -1924,16 +2016,20 @@ class GetThemeReportRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"themes/12"."""
+    by: Global___ReportBreakdown.ValueType
+    """What to break it down by; not given: the whole alone."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        by: Global___ReportBreakdown.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1972,8 +2068,15 @@ class GetThemeReportResponse(_message.Message):
     EFFECT_FIELD_NUMBER: _builtins.int
     COST_FEN_FIELD_NUMBER: _builtins.int
     BANDS_FIELD_NUMBER: _builtins.int
+    FUNNEL_FIELD_NUMBER: _builtins.int
+    MONEY_FIELD_NUMBER: _builtins.int
+    RESPONSE_TIMES_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    LAUNCHING_FIELD_NUMBER: _builtins.int
     cost_fen: _builtins.int
     """Spent so far, in fen."""
+    launching: _builtins.bool
+    """True while the launch is still deciding: the audience is not complete."""
     @_builtins.property
     def decisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Decisions by outcome: push, holdout, or the reason nobody was pushed."""
@@ -1988,15 +2091,31 @@ class GetThemeReportResponse(_message.Message):
 
     @_builtins.property
     def holdout(self) -> Global___Rate:
-        """Goal rate of the holdout."""
+        """Goal rate of the holdout: of those whom a push was possible to when it was decided."""
 
     @_builtins.property
     def effect(self) -> Global___Interval:
-        """Difference of the two rates with a 95 % interval (Newcombe's hybrid score interval)."""
+        """Difference of the two rates with a 95 % interval (Newcombe's hybrid score interval); [-1, 1] while one side is empty."""
 
     @_builtins.property
     def bands(self) -> _containers.RepeatedCompositeFieldContainer[Global___BandRate]:
-        """Goal rate of the pushed by score band."""
+        """Goal rate of the pushed by score band; without a rate where too few were pushed to tell of."""
+
+    @_builtins.property
+    def funnel(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelStage]:
+        """From the audience to the goal."""
+
+    @_builtins.property
+    def money(self) -> Global___ReportMoney:
+        """Cost and return."""
+
+    @_builtins.property
+    def response_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResponseTimes]:
+        """How long the pushed took to answer, and to reach the goal."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportPart]:
+        """The parts that were asked for: bands, versions and layers as they count, others the largest first; together the whole."""
 
     def __init__(
         self,
@@ -2008,14 +2127,309 @@ class GetThemeReportResponse(_message.Message):
         effect: Global___Interval | None = ...,
         cost_fen: _builtins.int = ...,
         bands: _abc.Iterable[Global___BandRate] | None = ...,
+        funnel: _abc.Iterable[Global___FunnelStage] | None = ...,
+        money: Global___ReportMoney | None = ...,
+        response_times: _abc.Iterable[Global___ResponseTimes] | None = ...,
+        parts: _abc.Iterable[Global___ReportPart] | None = ...,
+        launching: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "holdout", b"holdout", "pushed", b"pushed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "holdout", b"holdout", "money", b"money", "pushed", b"pushed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bands", b"bands", "channels", b"channels", "cost_fen", b"cost_fen", "decisions", b"decisions", "effect", b"effect", "holdout", b"holdout", "pushed", b"pushed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bands", b"bands", "channels", b"channels", "cost_fen", b"cost_fen", "decisions", b"decisions", "effect", b"effect", "funnel", b"funnel", "holdout", b"holdout", "launching", b"launching", "money", b"money", "parts", b"parts", "pushed", b"pushed", "response_times", b"response_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetThemeReportResponse: _TypeAlias = GetThemeReportResponse  # noqa: Y015
+
+@_typing.final
+class FunnelStage(_message.Message):
+    """How many came to a stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LostEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """audience, decided, contactable, chosen, pushed, accepted, delivered, opened, answered, goal. All but the last count
+    decisions, one for each person and occasion; goal counts persons, whether they answered or not.
+    """
+    count: _builtins.int
+    """How many came so far."""
+    @_builtins.property
+    def lost(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By reason, how many of the stage before did not: an outcome of decisions, "waiting_" and why it was put off, failed,
+        suppressed, not_in_time, on_the_way, not_delivered, not_opened, not_answered.
+        """
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        count: _builtins.int = ...,
+        lost: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "lost", b"lost", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunnelStage: _TypeAlias = FunnelStage  # noqa: Y015
+
+@_typing.final
+class ReportMoney(_message.Message):
+    """What pushes cost and what their goals are worth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_FEN_FIELD_NUMBER: _builtins.int
+    RETURN_FEN_FIELD_NUMBER: _builtins.int
+    INCREMENTAL_RETURN_FEN_FIELD_NUMBER: _builtins.int
+    RETURN_ON_COST_FIELD_NUMBER: _builtins.int
+    cost_fen: _builtins.int
+    """What the pushes that providers accepted cost, in fen: each by channel and version of its decision."""
+    return_fen: _builtins.int
+    """What the goals of the pushed are worth, in fen, at the value of the version in force; not set where rates are not told."""
+    @_builtins.property
+    def incremental_return_fen(self) -> Global___Interval:
+        """What they are worth beyond those that would have been reached anyway: effect times persons pushed times value, in fen, with
+        the effect's interval. Not set without holdout or value.
+        """
+
+    @_builtins.property
+    def return_on_cost(self) -> Global___Interval:
+        """That for each fen spent; not set when nothing was spent."""
+
+    def __init__(
+        self,
+        *,
+        cost_fen: _builtins.int = ...,
+        return_fen: _builtins.int | None = ...,
+        incremental_return_fen: Global___Interval | None = ...,
+        return_on_cost: Global___Interval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_return_fen", b"_return_fen", "incremental_return_fen", b"incremental_return_fen", "return_fen", b"return_fen", "return_on_cost", b"return_on_cost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_fen", b"_return_fen", "cost_fen", b"cost_fen", "incremental_return_fen", b"incremental_return_fen", "return_fen", b"return_fen", "return_on_cost", b"return_on_cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__return_fen: _TypeAlias = _typing.Literal["return_fen"]  # noqa: Y015
+    _WhichOneofArgType__return_fen: _TypeAlias = _typing.Literal["_return_fen", b"_return_fen"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__return_fen) -> _WhichOneofReturnType__return_fen | None: ...
+
+Global___ReportMoney: _TypeAlias = ReportMoney  # noqa: Y015
+
+@_typing.final
+class ResponseTimes(_message.Message):
+    """How long people took from the moment a push was handed over. Of erased persons it is not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    QUANTILE_HOURS_FIELD_NUMBER: _builtins.int
+    HISTOGRAM_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"answer" or "goal"."""
+    persons: _builtins.int
+    """How many."""
+    earlier: _builtins.int
+    """How many more reached it before they were pushed, or have a clock that is wrong."""
+    @_builtins.property
+    def quantile_hours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Hours within which a tenth, a quarter, a half, three quarters, nine tenths did; empty when too few to tell of."""
+
+    @_builtins.property
+    def histogram(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeClass]:
+        """How many by class of hours; likewise."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        persons: _builtins.int = ...,
+        earlier: _builtins.int = ...,
+        quantile_hours: _abc.Iterable[_builtins.float] | None = ...,
+        histogram: _abc.Iterable[Global___TimeClass] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earlier", b"earlier", "histogram", b"histogram", "kind", b"kind", "persons", b"persons", "quantile_hours", b"quantile_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseTimes: _TypeAlias = ResponseTimes  # noqa: Y015
+
+@_typing.final
+class TimeClass(_message.Message):
+    """How many took so long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_HOURS_FIELD_NUMBER: _builtins.int
+    PERSONS_FIELD_NUMBER: _builtins.int
+    from_hours: _builtins.float
+    """Hours from this on, up to the next class; the last one has no end."""
+    persons: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        from_hours: _builtins.float = ...,
+        persons: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_hours", b"from_hours", "persons", b"persons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeClass: _TypeAlias = TimeClass  # noqa: Y015
+
+@_typing.final
+class ReportPart(_message.Message):
+    """A part of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    FUNNEL_FIELD_NUMBER: _builtins.int
+    PUSHED_FIELD_NUMBER: _builtins.int
+    HOLDOUT_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    MONEY_FIELD_NUMBER: _builtins.int
+    RESPONSE_TIMES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What it is of, see ReportBreakdown; empty for what is of none."""
+    hidden: _builtins.bool
+    """True when too few were pushed to tell what they did, or one of the smallest beside such a part: no rates, no effect, no
+    return, and the funnel ends with delivered.
+    """
+    @_builtins.property
+    def funnel(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelStage]:
+        """From the audience to the goal."""
+
+    @_builtins.property
+    def pushed(self) -> Global___Rate:
+        """Goal rate of the pushed; not set when hidden."""
+
+    @_builtins.property
+    def holdout(self) -> Global___Rate:
+        """Goal rate of those kept out; not set when too few, or when nobody could say of which part they are."""
+
+    @_builtins.property
+    def effect(self) -> Global___Interval:
+        """Difference of the two with a 95 % interval; not set where one of them is empty or not told."""
+
+    @_builtins.property
+    def money(self) -> Global___ReportMoney:
+        """Cost and return."""
+
+    @_builtins.property
+    def response_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResponseTimes]:
+        """How long they took."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        hidden: _builtins.bool = ...,
+        funnel: _abc.Iterable[Global___FunnelStage] | None = ...,
+        pushed: Global___Rate | None = ...,
+        holdout: Global___Rate | None = ...,
+        effect: Global___Interval | None = ...,
+        money: Global___ReportMoney | None = ...,
+        response_times: _abc.Iterable[Global___ResponseTimes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "holdout", b"holdout", "money", b"money", "pushed", b"pushed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "funnel", b"funnel", "hidden", b"hidden", "holdout", b"holdout", "key", b"key", "money", b"money", "pushed", b"pushed", "response_times", b"response_times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPart: _TypeAlias = ReportPart  # noqa: Y015
+
+@_typing.final
+class GetThemeReportPictureRequest(_message.Message):
+    """Asks for GetThemeReportPicture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"themes/12"."""
+    picture: Global___ReportPicture.ValueType
+    """What to draw."""
+    format: Global___PictureFormat.ValueType
+    """How to store it; not given: SVG."""
+    by: Global___ReportBreakdown.ValueType
+    """What to break it down by; not given: the whole alone."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        picture: Global___ReportPicture.ValueType = ...,
+        format: Global___PictureFormat.ValueType = ...,
+        by: Global___ReportBreakdown.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "format", b"format", "name", b"name", "picture", b"picture"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetThemeReportPictureRequest: _TypeAlias = GetThemeReportPictureRequest  # noqa: Y015
+
+@_typing.final
+class GetThemeReportPictureResponse(_message.Message):
+    """Answers GetThemeReportPicture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """The file."""
+    media_type: _builtins.str
+    """Its media type."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media_type", b"media_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetThemeReportPictureResponse: _TypeAlias = GetThemeReportPictureResponse  # noqa: Y015
 
 @_typing.final
 class ChannelFunnel(_message.Message):
@@ -2146,7 +2560,7 @@ class BandRate(_message.Message):
     """Scores below this."""
     @_builtins.property
     def rate(self) -> Global___Rate:
-        """The rate."""
+        """The rate; not set where too few were pushed to tell of."""
 
     def __init__(
         self,

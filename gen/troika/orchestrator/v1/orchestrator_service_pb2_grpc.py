@@ -117,6 +117,11 @@ class OrchestratorServiceStub:
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportResponse.FromString,
                 _registered_method=True)
+        self.GetThemeReportPicture = channel.unary_unary(
+                '/troika.orchestrator.v1.OrchestratorService/GetThemeReportPicture',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureResponse.FromString,
+                _registered_method=True)
         self.ListDecisions = channel.unary_unary(
                 '/troika.orchestrator.v1.OrchestratorService/ListDecisions',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.ListDecisionsRequest.SerializeToString,
@@ -247,6 +252,13 @@ class OrchestratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetThemeReportPicture(self, request, context):
+        """The same as a picture.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDecisions(self, request, context):
         """The decisions of a theme in order of person id.
         """
@@ -343,6 +355,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.GetThemeReport,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportResponse.SerializeToString,
+            ),
+            'GetThemeReportPicture': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetThemeReportPicture,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureResponse.SerializeToString,
             ),
             'ListDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDecisions,
@@ -789,6 +806,33 @@ class OrchestratorService:
             '/troika.orchestrator.v1.OrchestratorService/GetThemeReport',
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetThemeReportPicture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.OrchestratorService/GetThemeReportPicture',
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_orchestrator__service__pb2.GetThemeReportPictureResponse.FromString,
             options,
             channel_credentials,
             insecure,

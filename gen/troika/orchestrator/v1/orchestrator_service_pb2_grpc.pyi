@@ -70,6 +70,8 @@ class OrchestratorServiceStub:
     """The layers of a theme that have opened, and how they are judged."""
     GetThemeReport: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]
     """What came of it so far."""
+    GetThemeReportPicture: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportPictureRequest, _orchestrator_service_pb2.GetThemeReportPictureResponse]
+    """The same as a picture."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]
     """The decisions of a theme in order of person id."""
     ExplainDecision: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ExplainDecisionRequest, _orchestrator_service_pb2.ExplainDecisionResponse]
@@ -116,6 +118,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """The layers of a theme that have opened, and how they are judged."""
     GetThemeReport: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportRequest, _orchestrator_service_pb2.GetThemeReportResponse]  # type: ignore[assignment]
     """What came of it so far."""
+    GetThemeReportPicture: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.GetThemeReportPictureRequest, _orchestrator_service_pb2.GetThemeReportPictureResponse]  # type: ignore[assignment]
+    """The same as a picture."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ListDecisionsRequest, _orchestrator_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """The decisions of a theme in order of person id."""
     ExplainDecision: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.ExplainDecisionRequest, _orchestrator_service_pb2.ExplainDecisionResponse]  # type: ignore[assignment]
@@ -255,6 +259,14 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_service_pb2.GetThemeReportResponse, _abc.Awaitable[_orchestrator_service_pb2.GetThemeReportResponse]]:
         """What came of it so far."""
+
+    @_abc_1.abstractmethod
+    def GetThemeReportPicture(
+        self,
+        request: _orchestrator_service_pb2.GetThemeReportPictureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_service_pb2.GetThemeReportPictureResponse, _abc.Awaitable[_orchestrator_service_pb2.GetThemeReportPictureResponse]]:
+        """The same as a picture."""
 
     @_abc_1.abstractmethod
     def ListDecisions(
