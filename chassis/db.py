@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Protocol
 
+from asyncpg import InternalClientError
 from opentelemetry.trace import SpanKind
 from sqlalchemy import MetaData, event, text
 from sqlalchemy.engine import make_url
@@ -191,7 +192,12 @@ class Pinned:
             await self.close()
             self._connection = await self._engine.connect()
             self._raw = await UnitOfWork(self._connection).raw()
-        return list(await self._raw.fetch(statement, *values))
+        try:
+            return list(await self._raw.fetch(statement, *values))
+        except InternalClientError as error:
+            # What the driver says between the server's last word and the end of the connection.
+            await self.close()
+            raise ConnectionError("the connection is breaking") from error
 
     async def close(self) -> None:
         """Gives the place in the pool back; nobody else gets the connection, whatever it was doing."""
