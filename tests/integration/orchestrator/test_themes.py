@@ -378,7 +378,7 @@ class Book:
                     assert theme.state == pb.THEME_STATE_RUNNING or before == await self.house.decisions(self.name)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
 async def test_whatever_is_commanded_only_what_a_second_person_approved_decides(house: House, draw: random.Random) -> None:
     name = await house.make(budget=pb.Budget(max_contacts=20), audience="job = 'student'")

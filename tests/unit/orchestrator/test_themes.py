@@ -179,7 +179,7 @@ class Approvals(RuleBasedStateMachine):
             assert (ThemeState.IN_REVIEW if waiting else ThemeState.DRAFT) == self.theme.state
 
 
-Approvals.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Approvals.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestApprovals = Approvals.TestCase
 
 
