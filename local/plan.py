@@ -20,6 +20,7 @@ SECRETS: Final[Mapping[str, Mapping[str, Encoding]]] = {
     },
     "tags": {"sharing_keys": "named ring"},
     "scoring": {"model_signing_key": "hex"},
+    "orchestrator": {"referral_device_key": "hex"},
     "touchpoints": {"secrets_key": "hex"},
 }
 

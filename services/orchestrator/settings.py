@@ -171,7 +171,7 @@ class Settings(ChassisSettings):
     referral_window_days: float = Field(365, gt=0, description="Length of that window.")
     referral_per_device: int = Field(2, ge=1, description="How many persons may name a code on one device.")
     referral_device_key: SecretStr = Field(
-        SecretStr("not a secret"), description="Key of the hashes that devices are kept as; another one forgets all devices."
+        min_length=32, description="Key of the hashes that devices are kept as, 32 characters or more; another one forgets all."
     )
 
     @field_validator("lead_stages")

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -22,19 +20,17 @@ from google.protobuf.message import Message
 from troika.scoring.v1 import model_service_pb2 as pb
 from troika.scoring.v1.model_service_pb2_grpc import ModelServiceStub
 
-from chassis import rpc
+from chassis import terminal
 from chassis.run import PlainVerb
 
 if TYPE_CHECKING:
     # The stub over a channel of asyncio has a type of its own only for those who check types.
     from troika.scoring.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
-CALLER: Final = "operator"
 TIMEOUT_S: Final = 30.0
 ASK_EVERY_S: Final = 0.5
 BAR: Final = 30
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Ask = Callable[["ModelServiceAsyncStub", argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -140,7 +136,7 @@ async def _asked(models: ModelServiceAsyncStub, operation_id: int) -> pb.Operati
         asked = pb.GetOperationRequest(operation_id=operation_id)
         return (await models.GetOperation(asked, timeout=TIMEOUT_S)).operation
     except grpc.aio.AioRpcError as error:
-        if error.code() in _SILENT:
+        if error.code() in terminal.SILENT:
             raise _Gone from error
         raise
 
@@ -228,26 +224,9 @@ def _span(text: str) -> timedelta:
 def _run(ask: Ask) -> Callable[[argparse.Namespace], int]:
     """The verb: connects, asks, and says in one line what was refused."""
 
-    async def asked(flags: argparse.Namespace, token: str) -> int:
-        async with rpc.connect(flags.target, CALLER, token) as channel:
-            try:
-                return await ask(ModelServiceStub(channel), flags)
-            except grpc.aio.AioRpcError as error:
-                reason, field = rpc.reason_of(error)
-                about = f" ({field})" if field else ""
-                if not reason and error.code() in _SILENT:
-                    reason, about = "SCORING_UNAVAILABLE", f" ({flags.target})"
-                sys.stderr.write(f"{reason or error.code().name}{about}: {error.details()}\n")
-                return 1
-
     def run(flags: argparse.Namespace) -> int:
         try:
-            token = flags.token_file.read_text().strip() if flags.token_file else os.environ.get("TROIKA_OPERATOR_TOKEN", "")
-        except OSError as error:
-            sys.stderr.write(f"TOKEN_NOT_READ: {error}\n")
-            return 1
-        try:
-            return asyncio.run(asked(flags, token))
+            return terminal.ask(flags, "scoring", lambda channel: ask(ModelServiceStub(channel), flags))
         except KeyboardInterrupt:
             sys.stderr.write("\nwhat was started goes on in the service; `operations` shows it\n")
             return 130
@@ -259,10 +238,7 @@ def _verb(name: str, about: str, ask: Ask, *declare: Callable[[argparse.Argument
     def arguments(parser: argparse.ArgumentParser) -> None:
         for each in declare:
             each(parser)
-        target = os.environ.get("TROIKA_SCORING_TARGET", "127.0.0.1:7003")
-        parser.add_argument("--target", default=target, help="host:port of scoring's gRPC door; TROIKA_SCORING_TARGET")
-        parser.add_argument("--token-file", type=Path, help="file with the operator's token; else TROIKA_OPERATOR_TOKEN")
-        parser.add_argument("--json", action="store_true", help="for programs")
+        terminal.door_arguments(parser, "scoring", 7003)
 
     return PlainVerb(name, about, _run(ask), arguments)
 

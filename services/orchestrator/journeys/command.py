@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,23 +14,22 @@ from google.protobuf.json_format import MessageToDict
 from troika.orchestrator.v1 import journey_service_pb2 as pb
 from troika.orchestrator.v1.journey_service_pb2_grpc import JourneyServiceStub
 
-from chassis import rpc
+from chassis import terminal
 from chassis.run import PlainVerb
 from services.orchestrator.journeys import programs
 from services.orchestrator.journeys.catalogue import library
-
-VARIABLE: Final = "TROIKA_CALLER_TOKEN"
+from services.orchestrator.terminal import TIMEOUT_S
 
 
 def run(flags: argparse.Namespace) -> int:
-    """0 when it went well, 1 for a document with faults, 2 for what the service refused."""
+    """0 when it went well, 1 for a document with faults and for what the service refused."""
     match flags.action:
         case "check":
             return _check(flags)
         case "library":
             return _library(flags)
         case _:
-            return asyncio.run(_ask(flags))
+            return terminal.ask(flags, "orchestrator", lambda channel: _ask(channel, flags))
 
 
 def _check(flags: argparse.Namespace) -> int:
@@ -57,7 +54,7 @@ def _library(flags: argparse.Namespace) -> int:
     if flags.journey:
         if flags.journey not in shipped:
             sys.stderr.write(f"NOT_FOUND: there is no {flags.journey}; there are {', '.join(shipped)}\n")
-            return 2
+            return 1
         _say(shipped[flags.journey].rstrip("\n"))
         return 0
     titles = {name: program.document.title for name, text in shipped.items() if (program := programs.read(text, False)[0])}
@@ -136,17 +133,9 @@ def _event(text: str) -> pb.AssumedEvent:
         raise SystemExit(f"{text} is not SECONDS:NAME or SECONDS:NAME:JSON") from None
 
 
-async def _ask(flags: argparse.Namespace) -> int:
+async def _ask(channel: grpc.aio.Channel, flags: argparse.Namespace) -> int:
     method, request, made, _ = _ASKED[flags.action]
-    token = os.environ.get(VARIABLE, "")
-    async with rpc.connect(flags.target, flags.caller, token) as channel:
-        try:
-            answer = await getattr(JourneyServiceStub(channel), method)(request(**made(flags)))
-        except grpc.aio.AioRpcError as error:
-            reason, field = rpc.reason_of(error)
-            where = f" ({field})" if field else ""
-            sys.stderr.write(f"{reason or error.code().name}: {error.details()}{where}\n")
-            return 2
+    answer = await getattr(JourneyServiceStub(channel), method)(request(**made(flags)), timeout=TIMEOUT_S)
     told = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=flags.json)
     _say(orjson.dumps(told).decode() if flags.json else "\n".join(lines(told)))
     return 1 if flags.action == "validate" and answer.faults else 0
@@ -182,9 +171,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--unbound", action="store_true", help="themes and offers may still stand empty")
     shipped = words.add_parser("library", help="the journeys that come with the release")
     shipped.add_argument("journey", nargs="?", default="", help="print this one's document")
-    parsers = [check, shipped]
     for name, (_, _, _, text) in _ASKED.items():
-        parsers.append(each := words.add_parser(name, help=text))
+        each = words.add_parser(name, help=text)
         if name in _NAMES:
             each.add_argument("name", help='"journeys/12"')
         if name in _VERSIONS:
@@ -197,9 +185,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             each.add_argument("enrolment", type=int)
         if name == "simulate":
             each.add_argument("--event", action="append", default=[], metavar="SECONDS:NAME[:JSON]", help="assume this happens")
-        each.add_argument("--target", default="127.0.0.1:7004", help="host:port of the orchestrator's gRPC door")
-        each.add_argument("--caller", default="operator", help=f"who asks; {VARIABLE} holds the secret")
-    for each in parsers:
+        terminal.door_arguments(each, "orchestrator", 7004)
+    for each in (check, shipped):
         each.add_argument("--json", action="store_true", help="for programs")
 
 

@@ -13,10 +13,11 @@ from troika.orchestrator.v1 import lead_service_pb2 as pb
 from troika.orchestrator.v1.lead_service_pb2_grpc import LeadServiceStub
 
 from chassis.run import PlainVerb
+from chassis.terminal import moment, shown, table
 from services.orchestrator import terminal
 from services.orchestrator.leads.chain import LOST_REASONS, STAGES
 from services.orchestrator.leads.tasks import RESULTS
-from services.orchestrator.terminal import TIMEOUT_S, shown, table
+from services.orchestrator.terminal import TIMEOUT_S
 
 _SILENT = {"dormant": 1, "off_site": 2, "lost": 3}
 
@@ -237,7 +238,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _lead(advance)
     advance.add_argument("stage", choices=list(STAGES))
     advance.add_argument("--reason", choices=sorted(LOST_REASONS), default="", help="of a loss")
-    advance.add_argument("--time", type=terminal.moment, help="ISO 8601, UTC; default: now")
+    advance.add_argument("--time", type=moment, help="ISO 8601, UTC; default: now")
     advance.add_argument("--request-id", default="")
     assign = action("assign", "give out what waits, or one lead by hand", _assign, _distribution)
     assign.add_argument("--lead", default="", type=_lead_name)
@@ -250,7 +251,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     complete = action("complete", "what came of a task", _complete, _completion)
     complete.add_argument("task", type=lambda text: f"tasks/{text.removeprefix('tasks/')}")
     complete.add_argument("result", choices=list(RESULTS))
-    complete.add_argument("--next", type=terminal.moment, help="when to speak again, ISO 8601, UTC")
+    complete.add_argument("--next", type=moment, help="when to speak again, ISO 8601, UTC")
     wake = action("reactivate", "speak again to the silent, the likeliest first", _reactivate, _reactivations)
     wake.add_argument("among", choices=list(_SILENT))
     wake.add_argument("--days", type=int, default=0, help="silent for so long; default 30")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 
+from chassis.terminal import table
 from services.orchestrator.reports.times import hours_in_words
-from services.orchestrator.terminal import table
 
 STAGES = ("audience", "chosen", "pushed", "accepted", "delivered", "answered", "goal")
 

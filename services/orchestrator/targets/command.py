@@ -10,10 +10,11 @@ from troika.orchestrator.v1 import target_service_pb2 as pb
 from troika.orchestrator.v1.target_service_pb2_grpc import TargetServiceStub
 
 from chassis.run import PlainVerb
+from chassis.terminal import table
 from services.orchestrator import terminal
 from services.orchestrator.leads.command import stage_word
 from services.orchestrator.targets.closing import METRICS
-from services.orchestrator.terminal import TIMEOUT_S, table
+from services.orchestrator.terminal import TIMEOUT_S
 
 
 def _metric(flags: argparse.Namespace) -> pb.TargetMetric.ValueType:

@@ -12,9 +12,10 @@ from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 
 from chassis.run import PlainVerb
+from chassis.terminal import shown
 from services.orchestrator import terminal
 from services.orchestrator.reports import words as reports
-from services.orchestrator.terminal import TIMEOUT_S, Ask, shown
+from services.orchestrator.terminal import TIMEOUT_S, Ask
 
 PICTURES: Final = ("funnel", "effect", "times")
 _STATES: Final = {name.removeprefix("THEME_STATE_").lower(): number for name, number in pb.ThemeState.items() if number}

@@ -150,6 +150,7 @@ def theme(**changes: Any) -> pb.Theme:
 def settings(**changes: Any) -> Settings:
     stated: dict[str, Any] = {
         "postgres_dsn": "postgresql://unused",
+        "referral_device_key": "0" * 64,
         "nats_url": "nats://unused",
         "grpc_port": 0,
         "http_port": 0,

@@ -190,6 +190,7 @@ async def court(
     databases: DatabaseFactory, people: People, moment: datetime | None = None, **changes: Any
 ) -> AsyncIterator[Court]:
     stated: dict[str, Any] = {
+        "referral_device_key": "0" * 64,
         "postgres_dsn": "postgresql://unused", "nats_url": "nats://unused", "grpc_port": 0, "http_port": 0,
         "caller_token": SECRET,
         "caller_token_sha256": HASHES, "quiet_hours": "", "global_holdout_share": 0.0, "audience_age_s": 0.0,

@@ -178,6 +178,7 @@ def withdrawn(person: int, purpose: str, channel: str = "dealer", opted_out: boo
 async def open_lead_house(databases: DatabaseFactory, people: People, **changes: Any) -> AsyncIterator[LeadHouse]:
     stated: dict[str, Any] = {
         "postgres_dsn": "postgresql://unused",
+        "referral_device_key": "0" * 64,
         "nats_url": "nats://unused",
         "grpc_port": 0,
         "http_port": 0,

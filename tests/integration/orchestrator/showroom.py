@@ -114,6 +114,7 @@ class Showroom:
 def settings(**changes: Any) -> Settings:
     stated: dict[str, Any] = {
         "postgres_dsn": "postgresql://unused",
+        "referral_device_key": "0" * 64,
         "nats_url": "nats://unused",
         "grpc_port": 0,
         "http_port": 0,

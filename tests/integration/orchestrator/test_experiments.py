@@ -268,6 +268,7 @@ async def test_a_served_orchestrator_opens_every_door_of_its_contract(
         "TROIKA_GRPC_PORT": str(port),
         "TROIKA_HTTP_PORT": "0",
         "TROIKA_CALLER_TOKEN": SECRET,
+        "TROIKA_REFERRAL_DEVICE_KEY": "0" * 64,
         "TROIKA_CALLER_TOKEN_SHA256": orjson.dumps(HASHES).decode(),
     }
     process = await asyncio.create_subprocess_exec(

@@ -306,7 +306,7 @@ async def test_a_trial_foretells_first_judges_later_and_touches_no_score_unless_
 async def test_the_command_line_does_what_the_doors_do(
     world: World, fitted: Trained, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TROIKA_OPERATOR_TOKEN", TOKEN)
+    monkeypatch.setenv("TROIKA_TOKEN", f"operator.{TOKEN}")
 
     async def run(*words: str) -> tuple[int, str, str]:
         parser = argparse.ArgumentParser()
