@@ -30,7 +30,7 @@ up: install ## start the suite and keep it running until Ctrl-C
 
 test: check ## every check and every test (what CI runs)
 	$(PYTEST) -n 2 --no-loadscope-reorder tests/unit tests/integration tests/contract
-	$(PYTEST) -n 2 --no-loadscope-reorder tests/chaos tests/e2e
+	$(PYTEST) tests/e2e tests/chaos
 
 check: install ## lint, format, types, import walls, contracts, house rules
 	$(BIN)/ruff check .

@@ -13,8 +13,6 @@ TOGETHER: Final = {
     "tests/contract/test_grpc_doors.py": "suite",
     "tests/contract/test_http_doors.py": "suite",
 }
-# Tests that share nothing and take a minute and a half each: one worker per test.
-ALONE: Final = "tests/chaos/test_kills.py"
 # A long file that comes last leaves the other worker without work; these take from a minute down to ten seconds.
 FIRST: Final = (
     # A process keeps its first Java machine with the jars that it began with: the last of these needs none.
@@ -31,11 +29,11 @@ FIRST: Final = (
 
 
 class ByFile(LoadFileScheduling):
-    """All tests of a file, or of files that belong together, on one worker; but for those that share nothing."""
+    """All tests of a file, or of files that belong together, on one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return nodeid if file == ALONE else TOGETHER.get(file, file)
+        return TOGETHER.get(file, file)
 
 
 def sort(items: list[pytest.Item], root: Path) -> None:
