@@ -169,6 +169,7 @@ _JOIN: Mapping[Aggregate, Callable[[Any, Any], Any]] = {
 }
 _VALUE: Mapping[Aggregate, Callable[[Any], Any]] = {
     Aggregate.SUM: lambda state: state / MILLION,
-    Aggregate.AVG: lambda state: state[0] / state[1] / MILLION,
+    # As a float at once: SQL rounds there too, and past 2**53 rounding later gives another last digit.
+    Aggregate.AVG: lambda state: float(state[0]) / state[1] / MILLION,
     Aggregate.DISTINCT: lambda words: float(len(words)),
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from troika.identity.v1 import events_pb2 as identity
 
 from services.tags.domain.catalogue import Kind
 from services.tags.domain.predicates import parse_predicate
@@ -54,6 +56,25 @@ def test_every_tag_is_as_the_first_execution_has_it(engine: DuckDb, world: LakeW
     expected = world.tags(BASE_US + at)
     for kind in (Kind.PERSON, Kind.VEHICLE):
         assert expected[kind] == plain(tags_as_of(engine, CATALOGUE, kind, BASE_US + at))
+
+
+def test_a_mean_of_large_numbers_is_the_same_to_the_last_digit(engine: DuckDb) -> None:
+    """A sum of millionths past 2**53 is no float."""
+    events = [
+        identity.ResolvedEvent(
+            event_id=bytes([number]) * 16,
+            source="app",
+            name="Order Placed",
+            occurred_at_us=BASE_US,
+            person=identity.AnchorOwner(anchor_id=5),
+            properties_json=orjson.dumps({"amount": amount}),
+        )
+        for number, amount in enumerate((1e12, 0.25, 1e12), start=1)
+    ]
+    world = LakeWorld(events, {(Kind.PERSON, 5): 3}, [])
+    register(engine, world)
+    found = plain(tags_as_of(engine, CATALOGUE, Kind.PERSON, BASE_US, ["mean"]))
+    assert {3: {"mean": world.tags(BASE_US)[Kind.PERSON][3]["mean"]}} == found
 
 
 @settings(max_examples=8, deadline=None)
