@@ -24,3 +24,12 @@ def seconds(duration: Duration, field: str) -> float:
         return duration.ToTimedelta().total_seconds()
     except (ValueError, OverflowError):
         raise InvalidArgument("no such duration", reason="INVALID_TIME", field=field) from None
+
+
+def stamp(at: datetime | None) -> Timestamp | None:
+    """A moment as the contracts have it; None for none."""
+    if at is None:
+        return None
+    found = Timestamp()
+    found.FromDatetime(at)
+    return found

@@ -80,6 +80,17 @@ def _nul_in(message: Message, prefix: str = "") -> str:
     return ""
 
 
+def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Who calls; the gate has checked the secret behind the name."""
+    return _shown(dict(context.invocation_metadata() or ()))[0]
+
+
+def _shown(metadata: Mapping[str, str | bytes]) -> tuple[str, str]:
+    """(caller, secret) of the bearer token "<caller>.<secret>"; empty without one."""
+    caller, _, secret = str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")
+    return caller, secret
+
+
 class Gate(grpc.aio.ServerInterceptor):
     """Stands before every method of a server."""
 
@@ -91,8 +102,7 @@ class Gate(grpc.aio.ServerInterceptor):
         """Raises unless the bearer token "<caller>.<secret>" is genuine and the caller is on the service's list."""
         if method.startswith(_PUBLIC):
             return
-        token = str(metadata.get("authorization", "")).removeprefix("Bearer ")
-        caller, _, secret = token.partition(".")
+        caller, secret = _shown(metadata)
         expected = self._hashes.get(caller, "")
         given = hashlib.sha256(secret.encode()).hexdigest()
         if not expected or not hmac.compare_digest(given, expected):

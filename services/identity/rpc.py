@@ -14,6 +14,7 @@ from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
+from chassis.rpc import caller_of
 from services.identity import commands, entities, events, queries, sharing
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import KINDS, SCOPED, Kind, Reason, Space
@@ -165,9 +166,3 @@ class IdentityRpc(IdentityServiceServicer):
         if isinstance(known, Known):
             return known
         raise InvalidArgument("not a valid value of its kind", reason=known, field=f"{field}.value")
-
-
-def caller_of(context: Context) -> str:
-    """Who calls; the gate has checked the secret behind the name."""
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]

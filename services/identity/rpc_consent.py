@@ -16,6 +16,7 @@ from troika.identity.v1.consent_service_pb2_grpc import ConsentServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound
+from chassis.rpc import caller_of
 from services.identity import consenting, consents
 from services.identity.consenting import Stated
 from services.identity.consents import Line
@@ -33,7 +34,7 @@ from services.identity.domain.consents import (
     void_reason,
 )
 from services.identity.messages import timestamp
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE
 from services.identity.store import Store
 from services.identity.vault import Vault
 

@@ -14,11 +14,12 @@ from troika.identity.v1.matching_service_pb2_grpc import MatchingServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, PermissionDenied
+from chassis.rpc import caller_of
 from services.identity import matching, partner_hashes
 from services.identity.domain.kinds import KINDS
 from services.identity.matching import Limits
 from services.identity.partners import HASH_BYTES, Partners
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

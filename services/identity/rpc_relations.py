@@ -15,11 +15,12 @@ from troika.identity.v1.relation_service_pb2_grpc import RelationServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument
+from chassis.rpc import caller_of
 from services.identity import households, quality, registry
 from services.identity.messages import timestamp
 from services.identity.quality import Quality
 from services.identity.registry import DealerRecord
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE
 from services.identity.vault import Vault
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -13,11 +13,12 @@ from troika.identity.v1.stewardship_service_pb2_grpc import StewardshipServiceSe
 
 from chassis import paging
 from chassis.db import Database
+from chassis.rpc import caller_of
 from services.identity import queries, sharing, stewardship, suggestions
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import Reason
 from services.identity.messages import timestamp
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE
 from services.identity.stewardship import MergeOrder
 from services.identity.store import Store
 from services.identity.vault import Vault

@@ -14,10 +14,11 @@ from troika.identity.v1.vault_service_pb2_grpc import VaultServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound
+from chassis.rpc import caller_of
 from services.identity import erasure
 from services.identity.domain.identifiers import Known
 from services.identity.erasure import Manifest
-from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE, caller_of
+from services.identity.rpc import DEFAULT_PAGE, LARGEST_PAGE
 from services.identity.store import Store
 from services.identity.vault import Vault
 

@@ -24,6 +24,7 @@ from services.orchestrator.leads.consents import withdraw
 from services.orchestrator.leads.store import LeadStore
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
+from services.orchestrator.store.holding import hold_off_erasures
 from services.orchestrator.store.projections import Alias, GoalReached, Move, ProjectionStore, Update
 from services.orchestrator.themes.definitions import Goal
 from services.orchestrator.themes.states import Theme
@@ -74,7 +75,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
                 found = (*known[:3], answer, known[4])
             furthest[update.delivery_id] = found
     if furthest:
-        await ErasureStore(uow).hold_off()
+        await hold_off_erasures(uow)
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
         await pieces.settle(uow, furthest)
         await follow_pushes(uow, furthest)
@@ -112,7 +113,7 @@ async def reach_goals(
     await collector.keep(uow)
     if reached:
         erasures = ErasureStore(uow)
-        await erasures.hold_off()
+        await hold_off_erasures(uow)
         stones = await erasures.tombstones(anchor for _, anchor in reached)
         living = [g for g in reached.values() if g[1] not in stones or not stones[g[1]].covers(g[2], g[3])]
         await ProjectionStore(uow).reach_goals(living)

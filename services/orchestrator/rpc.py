@@ -7,12 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
 from troika.orchestrator.v1.orchestrator_service_pb2_grpc import OrchestratorServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
+from chassis.moments import stamp
+from chassis.rpc import caller_of
 from services.orchestrator import handlers
 from services.orchestrator.domain.explaining import Decision
 from services.orchestrator.domain.themes import PersonId, id_of
@@ -26,7 +27,7 @@ from services.orchestrator.suggesting import door as suggestions
 from services.orchestrator.suggesting.handlers import Suggester
 from services.orchestrator.themes import handlers as themes
 from services.orchestrator.themes.definitions import checked
-from services.orchestrator.themes.door import caller, definition, told, told_wave
+from services.orchestrator.themes.door import definition, told, told_wave
 from services.orchestrator.themes.previewing import preview_theme
 from services.orchestrator.themes.states import ThemeState
 
@@ -45,7 +46,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
     async def CreateTheme(self, request: pb.CreateThemeRequest, context: Context) -> pb.CreateThemeResponse:
         """See the contract."""
         stated = definition(request.theme)
-        theme = await themes.create_theme(self._room, stated, request.request_id, caller(context), request.dry_run)
+        theme = await themes.create_theme(self._room, stated, request.request_id, caller_of(context), request.dry_run)
         return pb.CreateThemeResponse(theme=told(theme))
 
     async def UpdateTheme(self, request: pb.UpdateThemeRequest, context: Context) -> pb.UpdateThemeResponse:
@@ -54,7 +55,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
         if not given.name:
             raise InvalidArgument("which theme?", field="theme.name")
         theme = await themes.update_theme(
-            self._room, id_of(given.name), given.version, definition(given), caller(context), request.dry_run
+            self._room, id_of(given.name), given.version, definition(given), caller_of(context), request.dry_run
         )
         return pb.UpdateThemeResponse(theme=told(theme))
 
@@ -90,13 +91,15 @@ class OrchestratorRpc(OrchestratorServiceServicer):
     async def SubmitTheme(self, request: pb.SubmitThemeRequest, context: Context) -> pb.SubmitThemeResponse:
         """See the contract."""
         theme = await themes.submit_theme(
-            self._room, id_of(request.name), request.version, caller(context), request.confirm_everybody, request.dry_run
+            self._room, id_of(request.name), request.version, caller_of(context), request.confirm_everybody, request.dry_run
         )
         return pb.SubmitThemeResponse(theme=told(theme))
 
     async def ApproveTheme(self, request: pb.ApproveThemeRequest, context: Context) -> pb.ApproveThemeResponse:
         """See the contract."""
-        theme = await themes.approve_theme(self._room, id_of(request.name), request.version, caller(context), request.dry_run)
+        theme = await themes.approve_theme(
+            self._room, id_of(request.name), request.version, caller_of(context), request.dry_run
+        )
         return pb.ApproveThemeResponse(theme=told(theme))
 
     async def RejectTheme(self, request: pb.RejectThemeRequest, context: Context) -> pb.RejectThemeResponse:
@@ -104,7 +107,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
         if not request.reason.strip():
             raise InvalidArgument("say what has to be other", field="reason")
         theme = await themes.reject_theme(
-            self._room, id_of(request.name), request.version, caller(context), request.reason, request.dry_run
+            self._room, id_of(request.name), request.version, caller_of(context), request.reason, request.dry_run
         )
         return pb.RejectThemeResponse(theme=told(theme))
 
@@ -137,7 +140,7 @@ class OrchestratorRpc(OrchestratorServiceServicer):
         if request.name:
             theme = await themes.get_theme(self._room, id_of(request.name), request.version)
         else:
-            theme = themes.unmade(checked(definition(request.theme)), caller(context))
+            theme = themes.unmade(checked(definition(request.theme)), caller_of(context))
         preview = await preview_theme(self._room, theme)
         return pb.PreviewThemeResponse(
             audience=preview.audience,
@@ -208,19 +211,13 @@ def _decision(decision: Decision) -> pb.Decision:
         score=decision.score,
         probability=decision.probability,
         delivery_id=decision.delivery_id,
-        decide_time=_timestamp(decision.decided_at),
+        decide_time=stamp(decision.decided_at),
         occasion=decision.occasion,
         reason=decision.reason,
-        due_time=_timestamp(decision.due_at) if decision.due_at else None,
-        expire_time=_timestamp(decision.expires_at),
+        due_time=stamp(decision.due_at),
+        expire_time=stamp(decision.expires_at),
         offer=name_of(OfferId(decision.offer_id)) if decision.offer_id else "",
         theme_version=decision.theme_version,
         value=decision.value,
         cost_fen=decision.cost_fen,
     )
-
-
-def _timestamp(moment: Any) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import decide_service_pb2 as pb
 from troika.orchestrator.v1.decide_service_pb2_grpc import DecisionServiceServicer
 
-from chassis.moments import moment
+from chassis.moments import moment, stamp
+from chassis.rpc import caller_of
 from services.orchestrator.domain.statistics import Interval
 from services.orchestrator.offers import judging
 from services.orchestrator.offers.choosing import WHYS
@@ -38,7 +38,7 @@ class DecisionRpc(DecisionServiceServicer):
         at = moment(given.time, "context.time") if given.HasField("time") else datetime.now(UTC)
         where = SlotContext(request.channel, at, given.place, given.vehicle_state, given.weather)
         question = Question(request.person_id, request.slot, request.language, where, request.request_id)
-        return _answer(await self._decider.decide(question, _caller(context)))
+        return _answer(await self._decider.decide(question, caller_of(context)))
 
     async def RecordFeedback(self, request: pb.RecordFeedbackRequest, context: Context) -> pb.RecordFeedbackResponse:
         """See the contract."""
@@ -66,7 +66,7 @@ class DecisionRpc(DecisionServiceServicer):
             propensity=decided.propensity,
             expected_rate=decided.rate,
             expected_rate_sd=decided.sd,
-            decide_time=_timestamp(decided.decided_at),
+            decide_time=stamp(decided.decided_at),
             features=found.features,
             words=found.words,
             candidates=found.candidates,
@@ -125,15 +125,3 @@ def _estimate(found: Value | Interval) -> pb.Estimate:
 
 def _id(name: str) -> bytes:
     return bytes.fromhex(name.removeprefix(NAME))
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import experiment_service_pb2 as pb
 from troika.orchestrator.v1.experiment_service_pb2_grpc import ExperimentServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
+from chassis.moments import stamp
 from services.orchestrator.experiments import handlers, power
 from services.orchestrator.experiments.analysing import BROKEN_SPLIT, Guard, MetricResult, Results
 from services.orchestrator.experiments.definitions import Definition, Experiment, Kind, Metric, Role, Variant, id_of
@@ -164,9 +164,9 @@ def _experiment(experiment: Experiment) -> pb.Experiment:
         planned_persons=stated.planned_persons,
         state=pb.ExperimentState.ValueType(experiment.state.value),
         version=experiment.version,
-        create_time=_timestamp(experiment.created_at),
-        start_time=_timestamp(experiment.started_at),
-        stop_time=_timestamp(experiment.stopped_at),
+        create_time=stamp(experiment.created_at),
+        start_time=stamp(experiment.started_at),
+        stop_time=stamp(experiment.stopped_at),
         stop_reason=experiment.stop_reason,
     )
 
@@ -227,11 +227,3 @@ def _comparison(variant: str, effect: Effect, guard: Guard) -> pb.Comparison:
 
 def _bounds(bounds: Bounds) -> pb.Bounds:
     return pb.Bounds(low=bounds.low, high=bounds.high, p=bounds.p)
-
-
-def _timestamp(moment: Any) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import journey_service_pb2 as pb
 from troika.orchestrator.v1.journey_service_pb2_grpc import JourneyServiceServicer, ReferralServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
-from chassis.moments import moment
+from chassis.moments import moment, stamp
+from chassis.rpc import caller_of
 from services.orchestrator.journeys import handlers
 from services.orchestrator.journeys.catalogue import library
 from services.orchestrator.journeys.documents import Fault
@@ -40,13 +40,13 @@ class JourneyRpc(JourneyServiceServicer):
 
     async def CreateJourney(self, request: pb.CreateJourneyRequest, context: Context) -> pb.CreateJourneyResponse:
         """See the contract."""
-        made = await handlers.create(self._room, request.document, request.request_id, _caller(context))
+        made = await handlers.create(self._room, request.document, request.request_id, caller_of(context))
         return pb.CreateJourneyResponse(journey=_journey(made))
 
     async def UpdateJourney(self, request: pb.UpdateJourneyRequest, context: Context) -> pb.UpdateJourneyResponse:
         """See the contract."""
         given = id_of(request.name)
-        changed = await handlers.update(self._room, given, request.version, request.document, _caller(context))
+        changed = await handlers.update(self._room, given, request.version, request.document, caller_of(context))
         return pb.UpdateJourneyResponse(journey=_journey(changed))
 
     async def ValidateJourney(self, request: pb.ValidateJourneyRequest, context: Context) -> pb.ValidateJourneyResponse:
@@ -56,12 +56,12 @@ class JourneyRpc(JourneyServiceServicer):
 
     async def SubmitJourney(self, request: pb.SubmitJourneyRequest, context: Context) -> pb.SubmitJourneyResponse:
         """See the contract."""
-        journey = await handlers.submit(self._room, id_of(request.name), request.version, _caller(context))
+        journey = await handlers.submit(self._room, id_of(request.name), request.version, caller_of(context))
         return pb.SubmitJourneyResponse(journey=_journey(journey))
 
     async def ApproveJourney(self, request: pb.ApproveJourneyRequest, context: Context) -> pb.ApproveJourneyResponse:
         """See the contract."""
-        journey, moved = await handlers.approve(self._room, id_of(request.name), request.version, _caller(context))
+        journey, moved = await handlers.approve(self._room, id_of(request.name), request.version, caller_of(context))
         return pb.ApproveJourneyResponse(journey=_journey(journey), moved=moved)
 
     async def StartJourney(self, request: pb.StartJourneyRequest, context: Context) -> pb.StartJourneyResponse:
@@ -90,8 +90,8 @@ class JourneyRpc(JourneyServiceServicer):
                 author=each.author,
                 submitted_by=each.submitted_by,
                 approved_by=each.approved_by,
-                create_time=_timestamp(each.stated_at),
-                approve_time=_timestamp(each.approved_at),
+                create_time=stamp(each.stated_at),
+                approve_time=stamp(each.approved_at),
             )
         return answer
 
@@ -217,10 +217,10 @@ def _journey(journey: Journey) -> pb.Journey:
         author=journey.author,
         submitted_by=journey.submitted_by,
         approved_by=journey.approved_by,
-        create_time=_timestamp(journey.created_at),
-        update_time=_timestamp(journey.stated_at),
-        start_time=_timestamp(journey.started_at),
-        finish_time=_timestamp(journey.finished_at),
+        create_time=stamp(journey.created_at),
+        update_time=stamp(journey.stated_at),
+        start_time=stamp(journey.started_at),
+        finish_time=stamp(journey.finished_at),
     )
 
 
@@ -236,9 +236,9 @@ def _enrolment(row: Enrolment, programs: Mapping[tuple[int, int], Program]) -> p
         person_id=row.person_id,
         object=row.object,
         step=programs[row.journey_id, row.version].nodes[row.step].id,
-        due_time=None if row.ended_at else _timestamp(row.due_at),
-        enter_time=_timestamp(row.entered_at),
-        end_time=_timestamp(row.ended_at),
+        due_time=None if row.ended_at else stamp(row.due_at),
+        enter_time=stamp(row.entered_at),
+        end_time=stamp(row.ended_at),
         end_reason=row.end_reason,
     )
 
@@ -247,7 +247,7 @@ def _passage(version: int, program: Program | None, node: Node, outcome: str, at
     push = node.stated.push
     theme = (program.document.themes.get(push.theme) or "") if program is not None and push is not None else ""
     return pb.Passage(
-        version=version, step=node.id, kind=Kind(node.kind).name.lower(), outcome=outcome, time=_timestamp(at), theme=theme
+        version=version, step=node.id, kind=Kind(node.kind).name.lower(), outcome=outcome, time=stamp(at), theme=theme
     )
 
 
@@ -273,20 +273,6 @@ def _referral(referral: Referral) -> pb.Referral:
         credited=referral.state == CREDITED,
         referrer_fen=referral.referrer_fen,
         referred_fen=referral.referred_fen,
-        redeem_time=_timestamp(referral.redeemed_at),
-        credit_time=_timestamp(referral.credited_at),
+        redeem_time=stamp(referral.redeemed_at),
+        credit_time=stamp(referral.credited_at),
     )
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

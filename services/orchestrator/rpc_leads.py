@@ -15,6 +15,7 @@ from troika.orchestrator.v1.lead_service_pb2_grpc import LeadServiceServicer
 from chassis import paging
 from chassis.errors import InvalidArgument
 from chassis.moments import moment
+from chassis.rpc import caller_of
 from services.orchestrator.leads import handlers, reactivating
 from services.orchestrator.leads.chain import Stage
 from services.orchestrator.leads.handlers import Counter, Interest, explanation
@@ -50,7 +51,7 @@ class LeadRpc(LeadServiceServicer):
         """See the contract."""
         stated = Interest(request.person_id, request.interest, request.brand, request.area, request.dealer_code, request.note)
         return pb.CreateLeadResponse(
-            lead=_lead(await handlers.create(self._room, stated, request.request_id, _caller(context)))
+            lead=_lead(await handlers.create(self._room, stated, request.request_id, caller_of(context)))
         )
 
     async def GetLead(self, request: pb.GetLeadRequest, context: Context) -> pb.GetLeadResponse:
@@ -90,7 +91,7 @@ class LeadRpc(LeadServiceServicer):
             request.reason,
             request.note,
             request.request_id,
-            _caller(context),
+            caller_of(context),
         )
         return pb.AdvanceLeadResponse(lead=_lead(lead))
 
@@ -104,7 +105,7 @@ class LeadRpc(LeadServiceServicer):
             raise InvalidArgument("an advisor without a lead", reason="INCOMPLETE", field="advisor")
         if request.name:
             done = await handlers.assign_by_hand(
-                self._room, lead_of(request.name), request.dealer_code, request.advisor, _caller(context)
+                self._room, lead_of(request.name), request.dealer_code, request.advisor, caller_of(context)
             )
         else:
             done = await handlers.assign(self._room, request.dry_run)
@@ -132,7 +133,7 @@ class LeadRpc(LeadServiceServicer):
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Context) -> pb.CreateTaskResponse:
         """See the contract."""
-        caller = _caller(context)
+        caller = caller_of(context)
         task = NewTask(
             f"request/{caller}/{request.request_id}",
             request.person_id,
@@ -149,7 +150,7 @@ class LeadRpc(LeadServiceServicer):
         """See the contract."""
         next_at = moment(request.next_time, "next_time") if request.HasField("next_time") else None
         task, following, lead = await handlers.complete(
-            self._room, task_of(request.name), request.result, next_at, request.note, _caller(context)
+            self._room, task_of(request.name), request.result, next_at, request.note, caller_of(context)
         )
         return pb.CompleteTaskResponse(
             task=_task(task), next=_task(following) if following else None, lead=_lead(lead) if lead else None
@@ -166,7 +167,7 @@ class LeadRpc(LeadServiceServicer):
             int(request.theme.removeprefix("themes/")) if request.theme else None,
             request.dry_run,
         )
-        found = await reactivating.reactivate(self._room, self._scoring, wish, _caller(context))
+        found = await reactivating.reactivate(self._room, self._scoring, wish, caller_of(context))
         return pb.ReactivateLeadsResponse(
             silent=found.silent,
             scored=found.scored,
@@ -192,7 +193,7 @@ class LeadRpc(LeadServiceServicer):
             given.version,
             calls_per_day=given.calls_per_day if given.HasField("calls_per_day") else None,
         )
-        return pb.RegisterDealerResponse(dealer=_dealer(await handlers.register(self._room, dealer, _caller(context))))
+        return pb.RegisterDealerResponse(dealer=_dealer(await handlers.register(self._room, dealer, caller_of(context))))
 
     async def ListDealers(self, request: pb.ListDealersRequest, context: Context) -> pb.ListDealersResponse:
         """See the contract."""
@@ -296,9 +297,3 @@ def _stamp(at: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

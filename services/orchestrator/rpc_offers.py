@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import offer_service_pb2 as pb
 from troika.orchestrator.v1.offer_service_pb2_grpc import OfferServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
-from chassis.moments import moment
+from chassis.moments import moment, stamp
+from chassis.rpc import caller_of
 from services.orchestrator.offers.arranging import Rules
 from services.orchestrator.offers.catalogue import Catalogue
 from services.orchestrator.offers.definitions import Definition, Offer, OfferId, Variant, id_of, name_of, render
@@ -34,7 +34,7 @@ class OfferRpc(OfferServiceServicer):
 
     async def CreateOffer(self, request: pb.CreateOfferRequest, context: Context) -> pb.CreateOfferResponse:
         """See the contract."""
-        offer = await self._catalogue.create(_definition(request.offer), request.request_id, _caller(context))
+        offer = await self._catalogue.create(_definition(request.offer), request.request_id, caller_of(context))
         return pb.CreateOfferResponse(offer=_offer(offer))
 
     async def UpdateOffer(self, request: pb.UpdateOfferRequest, context: Context) -> pb.UpdateOfferResponse:
@@ -42,7 +42,7 @@ class OfferRpc(OfferServiceServicer):
         given = request.offer
         if not given.name:
             raise InvalidArgument("which offer?", field="offer.name")
-        offer = await self._catalogue.update(id_of(given.name), given.version, _definition(given), _caller(context))
+        offer = await self._catalogue.update(id_of(given.name), given.version, _definition(given), caller_of(context))
         return pb.UpdateOfferResponse(offer=_offer(offer))
 
     async def GetOffer(self, request: pb.GetOfferRequest, context: Context) -> pb.GetOfferResponse:
@@ -50,7 +50,7 @@ class OfferRpc(OfferServiceServicer):
         offer, versions = await self._catalogue.get(id_of(request.name), request.version)
         answer = pb.GetOfferResponse(offer=_offer(offer))
         for version, author, made_at in versions:
-            answer.versions.add(version=version, author=author, create_time=_timestamp(made_at))
+            answer.versions.add(version=version, author=author, create_time=stamp(made_at))
         return answer
 
     async def ListOffers(self, request: pb.ListOffersRequest, context: Context) -> pb.ListOffersResponse:
@@ -92,7 +92,7 @@ class OfferRpc(OfferServiceServicer):
         """See the contract."""
         given = request.rules
         rules = Rules(_ids(given.pinned), _ids(given.excluded), _ids(given.ordered))
-        version = await self._catalogue.set_rules(given.slot, rules, given.version, _caller(context))
+        version = await self._catalogue.set_rules(given.slot, rules, given.version, caller_of(context))
         return pb.SetSlotRulesResponse(rules=_rules(given.slot, rules, version))
 
     async def GetSlotRules(self, request: pb.GetSlotRulesRequest, context: Context) -> pb.GetSlotRulesResponse:
@@ -132,16 +132,16 @@ def _offer(offer: Offer) -> pb.CatalogueOffer:
         kind=stated.kind,
         purpose=stated.purpose,
         content_tags=stated.content_tags,
-        valid_from=_timestamp(stated.valid_from),
-        valid_to=_timestamp(stated.valid_to) if stated.valid_to else None,
+        valid_from=stamp(stated.valid_from),
+        valid_to=stamp(stated.valid_to),
         audience=stated.audience,
         stock=stated.stock,
         variants=[pb.OfferVariant(channel=v.channel, language=v.language, title=v.title, body=v.body) for v in stated.variants],
         reserved=offer.reserved,
         taken=offer.taken,
-        create_time=_timestamp(offer.created_at),
-        update_time=_timestamp(offer.updated_at),
-        retire_time=_timestamp(offer.retired_at) if offer.retired_at else None,
+        create_time=stamp(offer.created_at),
+        update_time=stamp(offer.updated_at),
+        retire_time=stamp(offer.retired_at),
     )
 
 
@@ -166,15 +166,3 @@ def _value(given: pb.VariableValue, field: str) -> Value:
             return given.word
         case _:
             return moment(given.time, field)
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

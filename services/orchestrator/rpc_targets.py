@@ -15,6 +15,7 @@ from troika.orchestrator.v1 import target_service_pb2 as pb
 from troika.orchestrator.v1.target_service_pb2_grpc import TargetServiceServicer
 
 from chassis import paging
+from chassis.rpc import caller_of
 from services.orchestrator.leads.reading import name_of
 from services.orchestrator.targets import handlers
 from services.orchestrator.targets.closing import Metric
@@ -38,7 +39,7 @@ class TargetRpc(TargetServiceServicer):
         stated = [
             Target(t.advisor, Metric(t.metric), t.goal, t.value_fen, dict(t.values_fen), t.version) for t in request.targets
         ]
-        kept = await handlers.set_targets(self._board, request.dealer_code, request.month, stated, _caller(context))
+        kept = await handlers.set_targets(self._board, request.dealer_code, request.month, stated, caller_of(context))
         return pb.SetTargetsResponse(targets=[_target(each) for each in kept])
 
     async def GetTargetReport(self, request: pb.GetTargetReportRequest, context: Context) -> pb.GetTargetReportResponse:
@@ -157,9 +158,3 @@ def _stamp(at: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

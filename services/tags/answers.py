@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from pyroaring import BitMap
@@ -39,12 +39,6 @@ TYPES: Final = {
     TagType.TEXT: pb.TAG_TYPE_TEXT,
 }
 _TRUTHS: Final = {True: audience_pb.TRUTH_TRUE, False: audience_pb.TRUTH_FALSE, None: audience_pb.TRUTH_UNKNOWN}
-
-
-def caller(context: Any) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]
 
 
 def number_of(kind: Kind) -> EntityKind.ValueType:

@@ -19,6 +19,7 @@ from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from chassis.moments import moment
+from chassis.rpc import caller_of
 from services.tags import answers
 from services.tags.audiences import naming, store
 from services.tags.audiences.around import Reach, stand
@@ -108,7 +109,7 @@ class AudienceRpc(AudienceServiceServicer):
         if request.dry_run:
             named = Named(0, request.name, 1, definition, None, None, None)
         else:
-            named = await naming.create(self._database, request.name, definition, answers.caller(context))
+            named = await naming.create(self._database, request.name, definition, caller_of(context))
         return pb.CreateAudienceResponse(audience=answers.audience(named), size=answers.size(sizes))
 
     async def UpdateAudience(self, request: pb.UpdateAudienceRequest, context: Context) -> pb.UpdateAudienceResponse:
@@ -120,7 +121,7 @@ class AudienceRpc(AudienceServiceServicer):
         if request.dry_run:
             named = Named(old.audience_id, old.name, old.version + 1, definition, old.created_at, old.updated_at, None)
         else:
-            caller = answers.caller(context)
+            caller = caller_of(context)
             named = await naming.update(self._database, request.name, definition, request.version, caller)
         return pb.UpdateAudienceResponse(audience=answers.audience(named), size=answers.size(sizes))
 

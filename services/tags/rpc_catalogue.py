@@ -18,6 +18,7 @@ from troika.tags.v1.catalogue_service_pb2_grpc import CatalogueServiceServicer
 from chassis import paging
 from chassis.db import Database, UnitOfWork
 from chassis.errors import InvalidArgument, NotFound, Unavailable
+from chassis.rpc import caller_of
 from services.tags.backfill.cutting import Histories, History, history
 from services.tags.catalogue import stored
 from services.tags.catalogue.changing import Changing, Draft, Outcome
@@ -98,7 +99,7 @@ class CatalogueRpc(CatalogueServiceServicer):
         index = await self._index()
         async with self._database.transaction() as uow:
             changing = await self._changing(uow, index, request.dry_run)
-            (outcome,) = await changing.create([draft], _caller(context), request.dry_run)
+            (outcome,) = await changing.create([draft], caller_of(context), request.dry_run)
             past = None
             if not request.dry_run:
                 await self._histories.begin(uow, [outcome.definition])
@@ -117,7 +118,7 @@ class CatalogueRpc(CatalogueServiceServicer):
         index = await self._index()
         async with self._database.transaction() as uow:
             changing = await self._changing(uow, index, request.dry_run)
-            outcome = await changing.update(draft, _caller(context), request.dry_run, request.predicates)
+            outcome = await changing.update(draft, caller_of(context), request.dry_run, request.predicates)
         await self._live.refresh()
         return pb.UpdateTagResponse(tag=self._outcome(outcome), uses=_uses(outcome.uses), warnings=outcome.warnings)
 
@@ -127,7 +128,7 @@ class CatalogueRpc(CatalogueServiceServicer):
         index = await self._index()
         async with self._database.transaction() as uow:
             changing = await self._changing(uow, index, request.dry_run)
-            outcome = await changing.retire(Kind(request.entity_kind), request.name, _caller(context), request.dry_run)
+            outcome = await changing.retire(Kind(request.entity_kind), request.name, caller_of(context), request.dry_run)
         await self._live.refresh()
         answer = pb.RetireTagResponse(tag=self._outcome(outcome), uses=_uses(outcome.uses))
         answer.tag.retired = not request.dry_run
@@ -250,8 +251,3 @@ def _word(name: str, prefix: str) -> str:
     """The word of the files for a name of the contract; empty for one that was not stated."""
     word = name.removeprefix(prefix)
     return "" if word in _UNSAID else word.lower()
-
-
-def _caller(context: Context) -> str:
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

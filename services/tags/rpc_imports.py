@@ -15,6 +15,7 @@ from troika.tags.v1.import_service_pb2_grpc import ImportServiceServicer
 from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument
+from chassis.rpc import caller_of
 from services.tags import events
 from services.tags.domain.catalogue import Kind
 from services.tags.handlers import TagRules
@@ -62,7 +63,7 @@ class ImportsRpc(ImportServiceServicer):
                 source=source,
                 file_name=name,
                 dry_run=request.dry_run,
-                caller=_caller(context),
+                caller=caller_of(context),
                 own=False,
             )
         return pb.StartImportResponse(**{"import": import_message(job)})
@@ -156,9 +157,3 @@ def import_message(job: Job) -> pb.Import:
         created_at=created,
         caller=job.caller,
     )
-
-
-def _caller(context: Context) -> str:
-    """Who calls; the gate has checked the secret behind the name."""
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]

@@ -18,8 +18,9 @@ from troika.tags.v1.sharing_service_pb2_grpc import SharedTagsServiceServicer
 
 from chassis.db import Database
 from chassis.errors import FailedPrecondition
+from chassis.rpc import caller_of
 from services.tags.domain.catalogue import Catalogue, TagType
-from services.tags.rpc_sharing import caller_of, micros
+from services.tags.rpc_sharing import micros
 from services.tags.sharing import reading, share_store
 from services.tags.sharing.keys import SharingKeys
 from services.tags.sharing.reading import Chunk, Counted, Reading

@@ -17,6 +17,7 @@ from chassis import paging
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from chassis.moments import moment
+from chassis.rpc import caller_of
 from services.tags.domain.catalogue import Catalogue
 from services.tags.domain.ledger import paths
 from services.tags.domain.sharing import Form, Share, Terms
@@ -209,9 +210,3 @@ def micros(since_epoch: int) -> Timestamp:
     stamp = Timestamp()
     stamp.FromMicroseconds(since_epoch)
     return stamp
-
-
-def caller_of(context: Context) -> str:
-    """Who calls; the gate has checked the secret behind the name."""
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata.get("authorization", "")).removeprefix("Bearer ").partition(".")[0]

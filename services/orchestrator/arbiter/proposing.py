@@ -10,6 +10,7 @@ from typing import Final
 from chassis.db import UnitOfWork
 from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.offers.definitions import OfferId
+from services.orchestrator.store.holding import hold_off_erasures
 
 # The occasion of a theme's own launch.
 LAUNCH: Final = 0
@@ -46,7 +47,7 @@ async def propose(uow: UnitOfWork, proposals: Sequence[Proposal]) -> None:
     """Puts proposals before the arbiter; those it has already are left as they are."""
     if not proposals:
         return
-    await uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'))")
+    await hold_off_erasures(uow)
     await uow.execute(
         _PROPOSE,
         themes=[each.theme_id for each in proposals],

@@ -11,6 +11,7 @@ from chassis.db import UnitOfWork
 from services.orchestrator.experiments.definitions import Experiment, Kind, Metric
 from services.orchestrator.experiments.store import Event, ExperimentStore
 from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 # A number beyond this is a mistake, and squared would drown everybody else's.
 MOST = 1e12
@@ -75,7 +76,7 @@ class Collector:
         if not self._found:
             return
         erasures = ErasureStore(uow)
-        await erasures.hold_off()
+        await hold_off_erasures(uow)
         stones = await erasures.tombstones(event.anchor_id for event in self._found)
         living = [e for e in self._found if e.anchor_id not in stones or not stones[e.anchor_id].covers(e.person_id, e.version)]
         if living:

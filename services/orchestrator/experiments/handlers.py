@@ -32,6 +32,7 @@ from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.experiments.tag_door import ExperimentTags
 from services.orchestrator.settings import Settings
 from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ async def _expose(
 ) -> dict[int, int]:
     """Logs exposures of the living while the experiment runs; returns the variants that count."""
     store, erasures = ExperimentStore(uow), ErasureStore(uow)
-    await erasures.hold_off()
+    await hold_off_erasures(uow)
     erased = await erasures.erased(persons.tolist())
     if _found(await store.lock(experiment_id, share=True), experiment_id).state is not State.RUNNING:
         return {}

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from chassis.db import UnitOfWork
-from chassis.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.orchestrator.domain.approving import check_second_person
 from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.journeys import simulating, statistics
 from services.orchestrator.journeys.advancing import Answers, People
@@ -32,13 +33,13 @@ SAME_STEP, RESTART = "same_step", "restart"
 
 @dataclass(frozen=True)
 class Room:
-    """What the handlers work with. `approvers`: who may approve; empty: every caller of the door."""
+    """What the handlers work with. `approvers`: who may approve."""
 
     house: House
     checker: Checker
     tags: Tags
     person_tags: PersonTags
-    approvers: Collection[str] = ()
+    approvers: Collection[str]
 
 
 async def validate(room: Room, document: str) -> list[Fault]:
@@ -111,7 +112,7 @@ async def approve(room: Room, journey_id: JourneyId, version: int, caller: str) 
         require_version(journey, version)
         if not journey.submitted_by:
             raise FailedPrecondition("nobody has asked for it", reason="VERSION_NOT_SUBMITTED", field="version")
-        second_person(caller, (journey.author, journey.submitted_by), room.approvers)
+        check_second_person(caller, (journey.author, journey.submitted_by), room.approvers)
         if journey.approved_by:
             return journey, 0
         require(journey, State.IN_REVIEW, *LIVE)
@@ -121,14 +122,6 @@ async def approve(room: Room, journey_id: JourneyId, version: int, caller: str) 
             await store.run(journey)
             moved = await _transfer(uow, room, journey, program)
         return found(await store.get(journey_id), journey_id), moved
-
-
-def second_person(caller: str, before: Collection[str], approvers: Collection[str]) -> None:
-    """Raises PermissionDenied unless somebody else, who may, approves."""
-    if approvers and caller not in approvers:
-        raise PermissionDenied("you do not approve", reason="NOT_AN_APPROVER", field="name")
-    if caller in before:
-        raise PermissionDenied("who wrote or submitted it does not approve it", reason="SAME_PERSON", field="name")
 
 
 async def _transfer(uow: UnitOfWork, room: Room, journey: Journey, program: Program) -> int:

@@ -25,6 +25,7 @@ from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.journeys.engine import House
 from services.orchestrator.journeys.hearing import Ear, Happened
 from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 # Without letters and digits that people confuse.
 _ALPHABET: Final = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -98,7 +99,7 @@ class Referrals:
     async def make(self, person: int, device: str) -> str:
         """The code of a person, the same every time; whoever she went into keeps the code that she had."""
         async with self._database.transaction() as uow:
-            await ErasureStore(uow).hold_off()
+            await hold_off_erasures(uow)
             person = await _present(uow, person)
             await _living(uow, person)
             if (known := await _code_of(uow, person)) is not None:

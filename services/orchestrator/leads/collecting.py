@@ -11,6 +11,7 @@ from services.orchestrator.experiments.collecting import Happened
 from services.orchestrator.leads.chain import LOST_REASONS, NOT_INTERESTED, ORDER_CANCELLED, OTHER, Stage
 from services.orchestrator.leads.store import LeadStore, NewStep, step_key
 from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 DEALER_SOURCE = "dealer:"
 # A word from outside that is longer is no word.
@@ -78,7 +79,7 @@ class LeadCollector:
         if not self._found:
             return
         erasures = ErasureStore(uow)
-        await erasures.hold_off()
+        await hold_off_erasures(uow)
         stones = await erasures.tombstones(step.anchor_id for step in self._found)
         living = [s for s in self._found if s.anchor_id not in stones or not stones[s.anchor_id].covers(s.person_id, s.version)]
         await LeadStore(uow).add(living)

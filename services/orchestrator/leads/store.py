@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from chassis.db import UnitOfWork
 from services.orchestrator.leads.chain import Chain, Stage, Step, fold
+from services.orchestrator.store.holding import hold_off_erasures
 
 # Who a step's human is now: of the step and the last move of its anchor the newer says so; without an anchor the person, or
 # whom it went into. `step` must have anchor_id, person_id and version.
@@ -127,18 +128,14 @@ class LeadStore:
 
     async def lock(self) -> None:
         """Keeps all others who change leads waiting until this transaction ends; erasures first, as everywhere."""
-        await self._hold_off()
+        await hold_off_erasures(self._uow)
         await self._uow.rows("SELECT pg_advisory_xact_lock(hashtext('orchestrator leads'))")
 
     async def try_lock(self) -> bool:
         """The same without waiting; False when somebody else is at it."""
-        await self._hold_off()
+        await hold_off_erasures(self._uow)
         rows = await self._uow.rows("SELECT pg_try_advisory_xact_lock(hashtext('orchestrator leads')) AS ours")
         return bool(rows[0].ours)
-
-    async def _hold_off(self) -> None:
-        # As ErasureStore.hold_off, which imports what stands here.
-        await self._uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'))")
 
     async def add(self, steps: Sequence[NewStep]) -> int:
         """Keeps steps that are not there yet and folds their humans' leads; how many were new."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from chassis.db import UnitOfWork
 from services.orchestrator.leads.chain import NOT_INTERESTED, UNREACHABLE, Stage
 from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 FIRST_CALL, FOLLOW_UP, ESCALATION, WAKE_UP = "first_call", "follow_up", "escalation", "wake_up"
 KINDS = frozenset(
@@ -102,7 +103,7 @@ _COLUMNS = (
 async def create_tasks(uow: UnitOfWork, tasks: Sequence[NewTask]) -> None:
     """Makes tasks that are not there yet; none for persons who were erased."""
     erasures = ErasureStore(uow)
-    await erasures.hold_off()
+    await hold_off_erasures(uow)
     gone = await erasures.erased(task.person_id for task in tasks)
     records = [
         (

@@ -26,7 +26,7 @@ from services.orchestrator.offers.permissions import Known
 from services.orchestrator.offers.stockroom import Stock, Stockroom
 from services.orchestrator.offers.store import OfferStore
 from services.orchestrator.settings import Settings
-from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 # Clocks of phones are a little wrong.
 EARLY_S: Final = 300.0
@@ -194,7 +194,7 @@ class Decider:
     async def record(self, said: Sequence[Said]) -> list[str]:
         """Keeps what came of decisions; empty or an UPPER_SNAKE refusal for each."""
         async with self.database.transaction() as uow:
-            await ErasureStore(uow).hold_off()
+            await hold_off_erasures(uow)
             return await OfferLog(uow).record(said, EARLY_S)
 
     async def explain(self, decision_id: bytes) -> Explanation:

@@ -15,7 +15,7 @@ from chassis.db import UnitOfWork
 from services.orchestrator.events import EVENTS_RESOLVED
 from services.orchestrator.offers.deciding import EARLY_S, NAME
 from services.orchestrator.offers.offer_log import OUTCOMES, OfferLog, Said
-from services.orchestrator.store.erasures import ErasureStore
+from services.orchestrator.store.holding import hold_off_erasures
 
 # Only messages with these bytes are worth parsing.
 MARK: Final = NAME.encode()
@@ -45,7 +45,7 @@ class Hearing:
     async def keep(self, uow: UnitOfWork) -> None:
         """Stores what was noted; what no decision of that person fits is left out."""
         if self._said:
-            await ErasureStore(uow).hold_off()
+            await hold_off_erasures(uow)
             await OfferLog(uow).record(self._said, EARLY_S)
 
 

@@ -78,10 +78,6 @@ class ErasureStore:
     def __init__(self, uow: UnitOfWork) -> None:
         self._uow = uow
 
-    async def hold_off(self) -> None:
-        """Keeps erasures waiting until this transaction ends; for all who write what hangs on persons."""
-        await self._uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'))")
-
     async def tombstones(self, anchors: Iterable[int]) -> Mapping[int, Tombstone]:
         """Those of some anchors that were an erased person's."""
         rows = await self._uow.rows(

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 import grpc
 
 from chassis.errors import TroikaError, is_operational
+from services.orchestrator.store.holding import hold_off_erasures
 from services.orchestrator.targets.handlers import Board, make_lists
 from services.orchestrator.targets.store import TargetStore
 
@@ -88,7 +89,7 @@ class ListKeeper:
             for metric, found in lists.by_metric.items() for each in found
         ]  # fmt: skip
         async with board.database.transaction() as uow:
-            await uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('orchestrator erasure'))")
+            await hold_off_erasures(uow)
             held = await uow.rows(
                 "UPDATE opportunity_day SET finished_at = :now, failure = '' WHERE dealer_code = :dealer AND day = :day"
                 " AND worker = :worker AND finished_at IS NULL RETURNING 1",

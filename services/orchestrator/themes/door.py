@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from troika.orchestrator.v1 import offer_service_pb2 as offer_pb
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
@@ -177,9 +175,3 @@ def stamp(moment: datetime | None) -> Timestamp | None:
     told = Timestamp()
     told.FromDatetime(moment)
     return told
-
-
-def caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Who calls; the gate has checked it."""
-    token = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-    return token.removeprefix("Bearer ").partition(".")[0]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
-from chassis.errors import FailedPrecondition, NotFound, PermissionDenied
+from chassis.errors import FailedPrecondition, NotFound
+from services.orchestrator.domain.approving import check_second_person
 from services.orchestrator.domain.themes import ThemeId, name_of
 from services.orchestrator.themes.definitions import ThemeDefinition
 
@@ -125,7 +126,7 @@ def submitted(theme: Theme, version: int, offer_versions: tuple[int, ...], submi
 def approved(theme: Theme, version: int, reviewer: str, approvers: Collection[str], now: datetime) -> Theme:
     """Decides from now on; raises PermissionDenied unless a second person, one of the approvers, says so."""
     _check(theme, version, "version")
-    _check_second(theme, reviewer, approvers)
+    check_second_person(reviewer, (theme.author, theme.review.submitter), approvers)
     if theme.review.state is VersionState.APPROVED:
         return theme
     return replace(
@@ -140,7 +141,7 @@ def approved(theme: Theme, version: int, reviewer: str, approvers: Collection[st
 def rejected(theme: Theme, version: int, reviewer: str, approvers: Collection[str], reason: str, now: datetime) -> Theme:
     """Refused for good: what shall be reviewed again is a new version."""
     _check(theme, version, "version")
-    _check_second(theme, reviewer, approvers)
+    check_second_person(reviewer, (theme.author, theme.review.submitter), approvers)
     if theme.review.state is VersionState.REJECTED:
         return theme
     return replace(
@@ -148,15 +149,6 @@ def rejected(theme: Theme, version: int, reviewer: str, approvers: Collection[st
         review=_reviewed(theme, VersionState.REJECTED, reviewer, reason, now),
         state=theme.state if theme.approved_version else ThemeState.DRAFT,
     )
-
-
-def _check_second(theme: Theme, reviewer: str, approvers: Collection[str]) -> None:
-    if reviewer not in approvers:
-        raise PermissionDenied(f"{reviewer} is no approver of themes", reason="NOT_AN_APPROVER", field="version")
-    if reviewer in (theme.author, theme.review.submitter):
-        raise PermissionDenied(
-            "a version is reviewed by somebody who neither wrote nor submitted it", reason="SAME_PERSON", field="version"
-        )
 
 
 def _reviewed(theme: Theme, state: VersionState, reviewer: str, reason: str, now: datetime) -> Review:

@@ -125,7 +125,7 @@ def room(world: World) -> Room:
             return read(text)
 
     none: Any = None
-    return Room(world.house, Known(), none, none)  # type: ignore[arg-type]
+    return Room(world.house, Known(), none, none, ("other",))  # type: ignore[arg-type]
 
 
 async def new_version(world: World, journey_id: int, document: str) -> int:

@@ -26,7 +26,9 @@ def test_an_exception_is_logged_by_type_and_place_without_its_text() -> None:
         record = logging.LogRecord("x", logging.ERROR, __file__, 1, "batch failed", None, sys.exc_info())
     line = render(record)
     assert "ValueError" == line["error"]
-    assert "138" not in orjson.dumps(line).decode()
+    # Whole: three digits are in every thousandth moment.
+    written = orjson.dumps(line).decode()
+    assert "13800138000" not in written and "张伟" not in written
 
 
 def test_a_log_line_inside_a_span_carries_its_trace_id() -> None:
