@@ -192,6 +192,8 @@ class Pinned:
             await self.close()
             self._connection = await self._engine.connect()
             self._raw = await UnitOfWork(self._connection).raw()
+            # The same few statements over and over: planning one anew costs several times what running it does.
+            await self._raw.execute("SET plan_cache_mode = force_generic_plan")
         try:
             return list(await self._raw.fetch(statement, *values))
         except InternalClientError as error:
