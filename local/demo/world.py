@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from troika.identity.v1.identity_service_pb2 import IdentifierRef, RegisterSharedIdentifiersRequest
 from troika.touchpoints.v1 import touchpoints_service_pb2 as pb
 
@@ -32,9 +34,9 @@ def dealer_codes(overlay: Overlay) -> list[str]:
 async def create_endpoints(operator: Operator, overlay: Overlay, receivers: Receivers) -> tuple[str, dict[str, str]]:
     """Registers where pushes go; returns the app's secret and the dealers' by code."""
 
-    async def create(name: str, channel: pb.Channel.ValueType, url: str, scope: str = "", **wechat: str) -> str:
-        endpoint = pb.Endpoint(name=name, channel=channel, url=url, scope=scope)
-        request = pb.CreateEndpointRequest(endpoint=endpoint, **wechat)
+    async def create(name: str, channel: pb.Channel.ValueType, url: str, scope: str = "", **particular: Any) -> str:
+        endpoint = pb.Endpoint(name=name, channel=channel, url=url, scope=scope, **particular)
+        request = pb.CreateEndpointRequest(endpoint=endpoint)
         return (await operator.ask(operator.touchpoints.CreateEndpoint, request)).secret
 
     app = await create("app", pb.CHANNEL_APP, receivers.url("app_backend") + "/push")
@@ -43,9 +45,8 @@ async def create_endpoints(operator: Operator, overlay: Overlay, receivers: Rece
         pb.CHANNEL_WECHAT,
         receivers.url("wechat"),
         WECHAT_APPID,
-        wechat_secret=WECHAT_SECRET,
-        wechat_callback_token=WECHAT_TOKEN,
-        wechat_template_id=WECHAT_TEMPLATE,
+        settings={"template_id": WECHAT_TEMPLATE},
+        secrets={"app_secret": WECHAT_SECRET, "callback_token": WECHAT_TOKEN},
     )
     dealers = {}
     for code in dealer_codes(overlay):

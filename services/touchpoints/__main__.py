@@ -12,8 +12,8 @@ from chassis import run
 from chassis.run import Runtime
 from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
-from services.touchpoints.channels import all_channels
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.table import Parts, all_channels
 from services.touchpoints.endpoints import Endpoints
 from services.touchpoints.ingest import Ingest
 from services.touchpoints.publishing import Publisher
@@ -53,7 +53,7 @@ async def serve(settings: Settings) -> None:
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
-            sender = Sender(database, endpoints, addresses, all_channels(settings, caller, vault), settings)
+            sender = Sender(database, endpoints, addresses, all_channels(Parts(settings, caller, vault)), settings)
             for number in range(settings.sender_workers):
                 runtime.spawn(sender.run(), f"sender-{number}")
             rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import orjson
 
 from chassis.db import Database, UnitOfWork
 from services.touchpoints import store, webhooks
@@ -23,9 +26,9 @@ class Endpoint:
     scope: str
     url: str
     secret: str = field(default="", repr=False)
-    wechat_secret: str = field(default="", repr=False)
-    wechat_callback_token: str = field(default="", repr=False)
-    wechat_template_id: str = ""
+    # What the channel's form declares.
+    settings: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
 
 
@@ -41,9 +44,13 @@ class Endpoints:
         """Every endpoint, disabled ones too."""
         if time.monotonic() - self._loaded_at > REFRESH_S:
             async with self._database.read() as uow:
-                rows = await store.endpoints(uow)
-            self._all, self._loaded_at = tuple(self._open(row) for row in rows), time.monotonic()
+                self._all = await self.read(uow)
+            self._loaded_at = time.monotonic()
         return self._all
+
+    async def read(self, uow: UnitOfWork) -> tuple[Endpoint, ...]:
+        """Every endpoint as a transaction sees it."""
+        return tuple(self._open(row) for row in await store.endpoints(uow))
 
     async def named(self, name: str) -> Endpoint | None:
         """The endpoint of a name, read anew when it is not known yet."""
@@ -55,27 +62,28 @@ class Endpoints:
                 self.forget()
         return None
 
-    async def of_appid(self, appid: str) -> Endpoint | None:
-        """The WeChat endpoint of an appid."""
-        return next((e for e in await self.all() if e.channel is Channel.WECHAT and e.scope == appid), None)
+    async def of(self, channel: Channel, scope: str) -> Endpoint | None:
+        """The endpoint of a channel with this scope."""
+        return next((e for e in await self.all() if e.channel is channel and e.scope == scope), None)
 
     def forget(self) -> None:
         """Makes the next question read the table."""
         self._loaded_at = float("-inf")
 
-    async def register(self, uow: UnitOfWork, given: Endpoint) -> str:
-        """Makes or changes an endpoint; returns the webhook secret of a new one, else empty. `given.secret` is not read."""
-        name, hide = given.name, self._vault.hide
-        secret = "" if given.channel is Channel.WECHAT else webhooks.new_secret()
+    async def register(self, uow: UnitOfWork, given: Endpoint, signed: bool) -> str:
+        """Makes or changes an endpoint; returns the webhook secret of a new one that is `signed`, else empty.
+
+        `given.secret` is not read: an endpoint keeps the one it was made with.
+        """
+        secret = webhooks.new_secret() if signed else ""
         row = EndpointRow(
-            name,
+            given.name,
             given.channel,
             given.scope,
             given.url,
-            hide(secret, f"{name}/secret"),
-            hide(given.wechat_secret, f"{name}/wechat_secret"),
-            hide(given.wechat_callback_token, f"{name}/wechat_callback_token"),
-            given.wechat_template_id,
+            self._vault.hide(secret, f"{given.name}/secret"),
+            orjson.dumps(dict(given.settings)).decode(),
+            self._vault.hide(orjson.dumps(dict(given.secrets)).decode(), f"{given.name}/secrets"),
         )
         made = await store.save_endpoint(uow, row)
         return secret if made else ""
@@ -88,8 +96,7 @@ class Endpoints:
             row.scope,
             row.url,
             show(row.secret, f"{row.name}/secret"),
-            show(row.wechat_secret, f"{row.name}/wechat_secret"),
-            show(row.wechat_callback_token, f"{row.name}/wechat_callback_token"),
-            row.wechat_template_id,
+            orjson.loads(row.settings),
+            orjson.loads(show(row.secrets, f"{row.name}/secrets") or "{}"),
             row.disabled,
         )

@@ -123,7 +123,9 @@ def _observe(
         push = pushes[one.delivery_id]
         if not one.meaning.event or not push.anchor_id:
             continue
-        properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": push.channel.label}
+        # What somebody takes back is told in the words of consent.
+        told = push.channel.consent_channel if one.meaning.event == UNSUBSCRIBED else push.channel.label
+        properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": told}
         if one.answer:
             properties["answer"] = one.answer
         if one.reason:
@@ -143,8 +145,9 @@ async def _withdraw(uow: UnitOfWork, fresh: Sequence[Feedback], pushes: dict[str
     for one in fresh:
         push = pushes[one.delivery_id]
         if one.meaning.event == UNSUBSCRIBED and push.anchor_id:
+            channel = push.channel.consent_channel
             changes += [
-                Statement(push.anchor_id, push.person_id, purpose, push.channel.label, False, False, one.occurred_at_us)
+                Statement(push.anchor_id, push.person_id, purpose, channel, False, False, one.occurred_at_us)
                 for purpose in MESSAGES
             ]
     if changes:
@@ -161,7 +164,7 @@ def unfollow(uow: UnitOfWork, source: Source, openid: str, occurred_us: int, key
         [("openid", source.appid, openid)],
         "",
         0,
-        orjson.dumps({"channel": Channel.WECHAT.label}),
+        orjson.dumps({"channel": Channel.WECHAT.consent_channel}),
         b"",
     )
     uow.publish(events.OBSERVED, events.key_prefix(key) + events.sealed_batch([observed], key, time.time_ns() // 1000))
@@ -169,4 +172,6 @@ def unfollow(uow: UnitOfWork, source: Source, openid: str, occurred_us: int, key
 
 def source_of(channel: Channel, scope: str, app_source: str) -> str:
     """The source that an endpoint's feedback counts as: the same name its records and events come under."""
-    return {Channel.APP: app_source, Channel.WECHAT: f"wechat:{scope}", Channel.DEALER: f"dealer:{scope}"}[channel]
+    if channel is Channel.APP:
+        return app_source
+    return f"{channel.label}:{scope}" if scope else channel.label

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +15,13 @@ from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServic
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.touchpoints import store
+from services.touchpoints.channels.forms import filled
 from services.touchpoints.channels.http import forbidden
+from services.touchpoints.channels.table import TABLE
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.endpoints import Endpoint, Endpoints
 from services.touchpoints.store import deliveries, feedback
 
-_SCOPE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -47,18 +47,27 @@ class TouchpointsRpc(TouchpointsServiceServicer):
             Channel(request.endpoint.channel),
             request.endpoint.scope,
             request.endpoint.url,
-            wechat_secret=request.wechat_secret,
-            wechat_callback_token=request.wechat_callback_token,
-            wechat_template_id=request.wechat_template_id,
+            settings=dict(request.endpoint.settings),
+            secrets=dict(request.endpoint.secrets),
         )
-        if why := forbidden(given.url, self._allow_private):
-            raise InvalidArgument(f"url {why}", field="endpoint.url")
-        self._endpoints.forget()
-        _check(given, await self._endpoints.all())
+        row = TABLE.get(given.channel)
+        if row is None:
+            raise InvalidArgument("this channel takes no endpoints yet", reason="CHANNEL_UNSUPPORTED", field="endpoint.channel")
         async with self._database.transaction() as uow:
-            secret = await self._endpoints.register(uow, given)
+            await store.hold_endpoints(uow)
+            endpoint = filled(row.form, given, _place(given, await self._endpoints.read(uow)))
+            if why := forbidden(endpoint.url, self._allow_private):
+                raise InvalidArgument(f"url {why}", field="endpoint.url")
+            secret = await self._endpoints.register(uow, endpoint, row.form.signed)
         self._endpoints.forget()
-        return pb.CreateEndpointResponse(endpoint=request.endpoint, secret=secret)
+        kept = pb.Endpoint(
+            name=endpoint.name,
+            channel=request.endpoint.channel,
+            url=endpoint.url,
+            scope=endpoint.scope,
+            settings=endpoint.settings,
+        )
+        return pb.CreateEndpointResponse(endpoint=kept, secret=secret)
 
     async def GetDelivery(self, request: pb.GetDeliveryRequest, context: Context) -> pb.GetDeliveryResponse:  # noqa: N802, D102
         async with self._database.read() as uow:
@@ -91,18 +100,11 @@ class TouchpointsRpc(TouchpointsServiceServicer):
         )
 
 
-def _check(given: Endpoint, others: Sequence[Endpoint]) -> None:
-    """Raises when an endpoint does not fit its channel or takes another one's place."""
-    if given.channel is Channel.APP and given.scope:
-        raise InvalidArgument("the app has no scope", field="endpoint.scope")
-    if given.channel is not Channel.APP and not _SCOPE.fullmatch(given.scope):
-        raise InvalidArgument("must be the dealer code or the appid", field="endpoint.scope")
+def _place(given: Endpoint, others: Sequence[Endpoint]) -> Endpoint | None:
+    """The endpoint that is to be changed, None for a new one; raises when it would take another one's place."""
     known = next((e for e in others if e.name == given.name), None)
     if known and known.channel is not given.channel:
         raise FailedPrecondition("an endpoint keeps its channel", reason="CHANNEL_FIXED", field="endpoint.channel")
     if any(e.name != given.name and (e.channel, e.scope) == (given.channel, given.scope) for e in others):
         raise FailedPrecondition("another endpoint has this scope", reason="SCOPE_TAKEN", field="endpoint.scope")
-    if given.channel is Channel.WECHAT and known is None:
-        for name in ("wechat_secret", "wechat_callback_token", "wechat_template_id"):
-            if not getattr(given, name):
-                raise InvalidArgument("is required for WeChat", field=name)
+    return known

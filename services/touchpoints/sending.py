@@ -12,6 +12,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import grpc
 from prometheus_client import Counter, Histogram
@@ -20,7 +21,7 @@ from chassis.db import Database, UnitOfWork
 from chassis.errors import is_operational
 from services.touchpoints import events, store
 from services.touchpoints.addresses import Addresses
-from services.touchpoints.channels.contract import Channel, Plan, Push
+from services.touchpoints.channels.contract import Channel, Denied, Plan, Push, Settled
 from services.touchpoints.domain import deliveries as domain
 from services.touchpoints.domain.deliveries import Change, Delivery, Outcome, Refused, Retry, State
 from services.touchpoints.endpoints import Endpoint, Endpoints
@@ -98,52 +99,58 @@ class Sender:
             async with self._database.transaction() as uow:
                 await deliveries.defer(uow, dict.fromkeys((d.delivery_id for d in batch), ADDRESSES_RETRY_S))
             return
-        pushes = [Push(d, *found[d.delivery_id][:2]) for d in wanted if d.delivery_id in found]
-        anchors = {name: place.anchor_id for name, place in found.items()}
+        pushes = [Push(d, *found[d.delivery_id]) for d in wanted if d.delivery_id in found]
         nowhere = {
             d.delivery_id: plan.unroutable.get(d.delivery_id, "no_address") for d in wanted if d.delivery_id not in found
         }
         # It may have arrived; once more could be once too often.
         nowhere |= dict.fromkeys(lost, "outcome_unknown")
-        ready = await self._begin(batch, forbidden, nowhere, pushes, anchors)
+        ready = await self._begin(channel, batch, forbidden, nowhere, pushes)
         calls = {asyncio.create_task(self._call(channel, push, attempts)) for push, attempts in ready}
         try:
             while calls:
                 done, calls = await asyncio.wait(calls, timeout=NOTE_EVERY_S)
                 if done:
+                    settled = [task.result() for task in done]
                     async with self._database.transaction() as uow:
-                        await self._conclude(uow, [task.result() for task in done])
+                        if channel.memory:
+                            await channel.memory.settle(uow, settled)
+                        await self._conclude(uow, [one.change for one in settled])
         finally:
             for call in calls:
                 call.cancel()
 
     async def _begin(
         self,
+        channel: Channel,
         batch: Sequence[Delivery],
         forbidden: Mapping[str, str],
         nowhere: Mapping[str, str],
         pushes: Sequence[Push],
-        anchors: Mapping[str, int],
     ) -> list[tuple[Push, int]]:
         """In one transaction: consent as it is now, what cannot be sent, and the attempts that are about to be made."""
         changes = [Change(name, State.SUPPRESSED, why) for name, why in forbidden.items()]
         by_id = {d.delivery_id: d for d in batch}
-        others = [name for name in nowhere if by_id[name].attempts == 0 and by_id[name].fallback_channels]
-        changes += [Change(name, State.FAILED, why) for name, why in nowhere.items() if name not in others]
         now = time.monotonic()
         waits = {p.delivery.delivery_id: wait for p in pushes if (wait := self._paused.get(p.endpoint.name, 0.0) - now) > 0}
         async with self._database.transaction() as uow:
             asked = [
-                Asked(d.delivery_id, d.person_id, anchors[d.delivery_id], d.purpose, d.channel)
-                for d in (push.delivery for push in pushes)
+                Asked(p.delivery.delivery_id, p.delivery.person_id, p.anchor_id, p.delivery.purpose, p.delivery.channel)
+                for p in pushes
             ]
             refused = await consents.forbidden(uow, asked, self._settings.consent_regimes) if asked else {}
             changes += [Change(name, State.SUPPRESSED, why) for name, why in sorted(refused.items())]
+            going = [p for p in pushes if p.delivery.delivery_id not in refused and p.delivery.delivery_id not in waits]
+            grants = await channel.memory.take(uow, going) if channel.memory and going else {}
+            denied = {name: grant for name, grant in grants.items() if isinstance(grant, Denied)}
             attempts = [
-                Attempt(p.delivery.delivery_id, p.endpoint.name, anchors[p.delivery.delivery_id])
-                for p in pushes
-                if p.delivery.delivery_id not in refused and p.delivery.delivery_id not in waits
+                Attempt(p.delivery.delivery_id, p.endpoint.name, p.anchor_id)
+                for p in going
+                if p.delivery.delivery_id not in denied
             ]
+            ends = {name: Denied(why, State.FAILED) for name, why in nowhere.items()} | denied
+            others = [name for name in ends if by_id[name].attempts == 0 and by_id[name].fallback_channels]
+            changes += [Change(name, end.state, end.reason) for name, end in ends.items() if name not in others]
             if others:
                 await deliveries.fall_back(uow, others)
             if waits:
@@ -151,9 +158,13 @@ class Sender:
             if changes:
                 await self._conclude(uow, changes)
             begun = await deliveries.begin(uow, attempts, self._settings.send_lease_s) if attempts else {}
-        return [(p, begun[p.delivery.delivery_id]) for p in pushes if p.delivery.delivery_id in begun]
+        return [
+            (replace(p, grant=grants.get(p.delivery.delivery_id)), begun[p.delivery.delivery_id])
+            for p in going
+            if p.delivery.delivery_id in begun
+        ]
 
-    async def _call(self, channel: Channel, push: Push, attempts: int) -> Change:
+    async def _call(self, channel: Channel, push: Push, attempts: int) -> Settled:
         label = push.delivery.channel.label
         try:
             with CALL_SECONDS.labels(label).time():
@@ -167,7 +178,8 @@ class Sender:
             self._paused[push.endpoint.name] = time.monotonic() + outcome.after_s
         if isinstance(outcome, Refused) and outcome.disables_endpoint:
             await self._disable(push.endpoint)
-        return domain.after_attempt(push.delivery.delivery_id, attempts, outcome, self._settings.send_attempts, random.random())
+        most, luck = self._settings.send_attempts, random.random()
+        return Settled(push, outcome, domain.after_attempt(push.delivery.delivery_id, attempts, outcome, most, luck))
 
     async def _disable(self, endpoint: Endpoint) -> None:
         log.error("endpoint disabled: its receiver is gone", extra={"endpoint": endpoint.name})

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.db import new_metadata
 
@@ -38,9 +39,9 @@ endpoint = Table(
     Column("url", Text, nullable=False),
     # Sealed under the settings key, with the endpoint's name and the column's as associated data.
     Column("secret", LargeBinary, nullable=False),
-    Column("wechat_secret", LargeBinary, nullable=False),
-    Column("wechat_callback_token", LargeBinary, nullable=False),
-    Column("wechat_template_id", Text, nullable=False),
+    # What its channel declares, by name; the secrets as one sealed JSON object.
+    Column("settings", JSONB, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
     Column("disabled_at", DateTime(timezone=True)),
 )
 Index("ix_endpoint_channel_scope", endpoint.c.channel, endpoint.c.scope, unique=True)

@@ -13,7 +13,7 @@ from services.orchestrator.offers.templates import Parts, Type, Value, check, fi
 
 OfferId = NewType("OfferId", int)
 
-# Characters of (title, body). A WeChat template's `thing` holds 20 (services/touchpoints/channels/wechat); for channels whose
+# Characters of (title, body). A WeChat template's `thing` holds 20 (services/touchpoints/channels/wechat_service); for channels whose
 # provider states nothing, the contract's own.
 USUAL: Final = (200, 2000)
 LENGTHS: Final[Mapping[str, tuple[int, int]]] = {"wechat": (20, 20)}

@@ -1,12 +1,13 @@
-"""What a channel must be able to do. One folder per channel; the table in channels/__init__.py names them."""
+"""What a channel must be able to do. One folder per channel; channels/table.py names them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from services.touchpoints.domain.deliveries import Delivery, Outcome
+from chassis.db import UnitOfWork
+from services.touchpoints.domain.deliveries import Change, Delivery, Outcome, State
 from services.touchpoints.endpoints import Endpoint
 
 
@@ -35,6 +36,43 @@ class Push:
     delivery: Delivery
     endpoint: Endpoint
     address: str = field(repr=False)
+    # The anchor in identity whose address it is.
+    anchor_id: int = 0
+    # What the channel's memory granted; of the channel's own kind.
+    grant: Any = None
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The channel's memory says that this push cannot go (a snake_case reason): to the next channel, else it ends."""
+
+    reason: str
+    state: State = State.SUPPRESSED
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A call that was made, what came of it, and what that makes of the push."""
+
+    push: Push
+    outcome: Outcome
+    change: Change
+
+
+class Memory(Protocol):
+    """What a channel must remember from one push to the next (credits, windows), in tables of its own.
+
+    Both run inside the engine's transactions and before it locks pushes, so that rows are always locked in that order.
+    """
+
+    async def take(self, uow: UnitOfWork, pushes: Sequence[Push]) -> Mapping[str, Any]:
+        """By delivery id a grant, or Denied, for calls about to be made; commits with the note that they are.
+
+        Asked again for the same push it must answer as before: the process may have died with the call.
+        """
+
+    async def settle(self, uow: UnitOfWork, settled: Sequence[Settled]) -> None:
+        """Notes what came of calls; commits with their outcomes."""
 
 
 class Channel(Protocol):
@@ -42,6 +80,10 @@ class Channel(Protocol):
 
     # How long the provider recognises a repeat by its idempotency key, seconds.
     remembers_s: float
+
+    @property
+    def memory(self) -> Memory | None:
+        """None for a channel that needs to remember nothing."""
 
     def forbids(self, delivery: Delivery) -> str:
         """Why the provider's rules forbid this push (a snake_case reason); empty when they do not."""

@@ -12,16 +12,31 @@ class Channel(IntEnum):
     """How a person can be reached; numbers are those of the contract."""
 
     APP = 1
+    # The service account; its mini-program and WeCom are channels of their own.
     WECHAT = 2
     DEALER = 3
+    WECHAT_MINI = 4
+    WECOM = 5
+    SMS = 6
+    PUSH = 7
+    CALL_LIST = 8
+    WEB = 9
+    ADS = 10
 
     @property
     def label(self) -> str:
-        """The name in requests, consents and events."""
+        """The name in requests and events."""
         return self.name.lower()
+
+    @property
+    def consent_channel(self) -> str:
+        """The channel, in identity's words, that people allow or forbid when they speak of this one."""
+        return _CONSENTS.get(self, self.label)
 
 
 CHANNELS = {channel.label: channel for channel in Channel}
+# Nobody thinks of a mini-program apart from WeChat, or of a notification apart from the app that shows it.
+_CONSENTS = {Channel.WECHAT_MINI: "wechat", Channel.WECOM: "wechat", Channel.PUSH: "app", Channel.CALL_LIST: "phone"}
 
 
 class State(IntEnum):

@@ -96,9 +96,9 @@ async def move_anchors(uow: UnitOfWork, moves: Sequence[tuple[int, int, int]]) -
 async def forbidden(uow: UnitOfWork, pushes: Sequence[Asked], regimes: Mapping[str, str]) -> dict[str, str]:
     """Of pushes those that may not go now, with the reason: forbidden by the person, or not allowed where that is needed."""
     asked = [
-        (push, use, regime(regimes, use, push.channel.label))
+        (push, use, regime(regimes, use, push.channel.consent_channel))
         for push in pushes
-        for use in uses(push.purpose, push.channel.label)
+        for use in uses(push.purpose, push.channel.consent_channel)
     ]
     rows = await uow.rows(
         STANDING,
@@ -106,7 +106,7 @@ async def forbidden(uow: UnitOfWork, pushes: Sequence[Asked], regimes: Mapping[s
         persons=[push.person_id for push, _, _ in asked],
         anchors=[push.anchor_id for push, _, _ in asked],
         purposes=[use for _, use, _ in asked],
-        channels=[push.channel.label for push, _, _ in asked],
+        channels=[push.channel.consent_channel for push, _, _ in asked],
         separate=[needs == SEPARATE for _, _, needs in asked],
     )
     standing = {row.number: (row.withdrawn, row.given) for row in rows}

@@ -20,9 +20,9 @@ class EndpointRow:
     scope: str
     url: str
     secret: bytes
-    wechat_secret: bytes
-    wechat_callback_token: bytes
-    wechat_template_id: str
+    # One JSON object each, the second sealed.
+    settings: str
+    secrets: bytes
     disabled: bool = False
 
 
@@ -48,33 +48,31 @@ async def save_source(uow: UnitOfWork, name: str, user_id_kind: int, appid: str,
 async def endpoints(uow: UnitOfWork) -> list[EndpointRow]:
     """All endpoints."""
     rows = await uow.rows(
-        "SELECT name, channel, scope, url, secret, wechat_secret, wechat_callback_token, wechat_template_id,"
+        "SELECT name, channel, scope, url, secret, CAST(settings AS text) AS settings, secrets,"
         " disabled_at IS NOT NULL AS disabled FROM endpoint ORDER BY name"
     )
     return [EndpointRow(**(dict(row._mapping) | {"channel": Channel(row.channel)})) for row in rows]
 
 
-async def save_endpoint(uow: UnitOfWork, row: EndpointRow) -> bool:
-    """Makes an endpoint, or changes an existing one's address and turns it on again; True when it is new.
+async def hold_endpoints(uow: UnitOfWork) -> None:
+    """Lets one transaction at a time change endpoints: what one of them may be depends on the others."""
+    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('touchpoints endpoints'))")
 
-    An existing one keeps its secret, and its WeChat fields where the new ones are empty.
-    """
+
+async def save_endpoint(uow: UnitOfWork, row: EndpointRow) -> bool:
+    """Makes an endpoint, or changes an existing one but for its secret and turns it on again; True when it is new."""
     made = await uow.rows(
-        "INSERT INTO endpoint AS e (name, channel, scope, url, secret, wechat_secret, wechat_callback_token,"
-        " wechat_template_id) VALUES (:name, :channel, :scope, :url, :secret, :wechat_secret, :callback, :template)"
-        " ON CONFLICT (name) DO UPDATE SET url = excluded.url, scope = excluded.scope, disabled_at = NULL,"
-        " wechat_secret = CASE WHEN excluded.wechat_secret = '' THEN e.wechat_secret ELSE excluded.wechat_secret END,"
-        " wechat_callback_token = CASE WHEN excluded.wechat_callback_token = '' THEN e.wechat_callback_token"
-        " ELSE excluded.wechat_callback_token END, wechat_template_id = COALESCE(NULLIF(excluded.wechat_template_id, ''),"
-        " e.wechat_template_id) RETURNING (xmax = 0) AS made",
+        "INSERT INTO endpoint (name, channel, scope, url, secret, settings, secrets)"
+        " VALUES (:name, :channel, :scope, :url, :secret, CAST(:settings AS jsonb), :secrets)"
+        " ON CONFLICT (name) DO UPDATE SET url = excluded.url, scope = excluded.scope, settings = excluded.settings,"
+        " secrets = excluded.secrets, disabled_at = NULL RETURNING (xmax = 0) AS made",
         name=row.name,
         channel=int(row.channel),
         scope=row.scope,
         url=row.url,
         secret=row.secret,
-        wechat_secret=row.wechat_secret,
-        callback=row.wechat_callback_token,
-        template=row.wechat_template_id,
+        settings=row.settings,
+        secrets=row.secrets,
     )
     return bool(made[0].made)
 

@@ -11,14 +11,15 @@ from chassis.db import Database
 from chassis.errors import InvalidArgument, Unauthenticated, Unavailable
 from chassis.web import read_body
 from services.touchpoints import handlers
-from services.touchpoints.channels.wechat import callbacks
-from services.touchpoints.channels.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
+from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.domain.feedback import Feedback
 from services.touchpoints.domain.observed import Source
 from services.touchpoints.endpoints import Endpoint, Endpoints
 from services.touchpoints.handlers import Reporter
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.store import feedback as store
+from services.touchpoints.wechat import callbacks
+from services.touchpoints.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
 
 
 class WechatDoor:
@@ -56,8 +57,8 @@ class WechatDoor:
         return PlainTextResponse("success")
 
     async def _account(self, appid: str, request: Request) -> Endpoint:
-        endpoint, query = await self._endpoints.of_appid(appid), request.query_params
-        token = endpoint.wechat_callback_token if endpoint else ""
+        endpoint, query = await self._endpoints.of(Channel.WECHAT, appid), request.query_params
+        token = endpoint.secrets.get("callback_token", "") if endpoint else ""
         given = (query.get("signature", ""), query.get("timestamp", ""), query.get("nonce", ""))
         if endpoint is None or not callbacks.genuine(token, *given, time.time()):
             raise Unauthenticated("signature or timestamp is not valid", reason="UNAUTHORIZED", field="signature")

@@ -85,9 +85,9 @@ class Room:
         self.keys[name] = answer.write_key
         return str(answer.write_key)
 
-    async def endpoint(self, name: str, channel: int, url: str, scope: str = "", **wechat: str) -> str:
-        given = pb.Endpoint(name=name, channel=channel, url=url, scope=scope)
-        answer = await self.rpc.CreateEndpoint(pb.CreateEndpointRequest(endpoint=given, **wechat))
+    async def endpoint(self, name: str, channel: int, url: str, scope: str = "", **particular: Any) -> str:
+        given = pb.Endpoint(name=name, channel=channel, url=url, scope=scope, **particular)
+        answer = await self.rpc.CreateEndpoint(pb.CreateEndpointRequest(endpoint=given))
         return str(answer.secret)
 
     async def request(self, *requests: DeliveryRequest) -> None:

@@ -40,7 +40,7 @@ async def test_every_push_arrives_once_and_every_answer_comes_back_whatever_fail
     dealer_secret = await room.endpoint("dealer-d001", DEALER, f"http://127.0.0.1:{dealers}/dealers/D001/leads", "D001")
     await room.endpoint(
         "wechat", WECHAT, f"http://127.0.0.1:{wechat}", APPID,
-        wechat_secret="s3cret", wechat_callback_token="callback", wechat_template_id="T1",
+        settings={"template_id": "T1"}, secrets={"app_secret": "s3cret", "callback_token": "callback"},
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         starts = [

@@ -97,7 +97,7 @@ async def test_what_cannot_be_sent_says_why(room: Room, receiver: Receiver, app:
     past = time.time_ns() // 1000 - 1
     room.identity.book[3, "openid", APPID] = (103, "o3")
     await room.endpoint(
-        "wechat", WECHAT, receiver.url, APPID, wechat_secret="s", wechat_callback_token="c", wechat_template_id="T"
+        "wechat", WECHAT, receiver.url, APPID, settings={"template_id": "T"}, secrets={"app_secret": "s", "callback_token": "c"}
     )
     await room.request(
         request("late", 1, "app", expires_at_us=past),
@@ -198,7 +198,7 @@ async def test_a_sender_that_dies_between_call_and_note_sends_the_same_id_again(
 async def test_what_a_provider_would_no_longer_recognise_is_not_sent_again(room: Room, receiver: Receiver, app: str) -> None:
     room.identity.book[1, "openid", APPID] = (101, "o1")
     await room.endpoint(
-        "wechat", WECHAT, receiver.url, APPID, wechat_secret="s", wechat_callback_token="c", wechat_template_id="T"
+        "wechat", WECHAT, receiver.url, APPID, settings={"template_id": "T"}, secrets={"app_secret": "s", "callback_token": "c"}
     )
     await room.request(request("d1", 1, "wechat", not_before_us=time.time_ns() // 1000 + 600_000))
     await eventually(lambda: room.delivery("d1"), bool)
@@ -291,7 +291,12 @@ async def test_the_wechat_callback_answers_only_wechat(room: Room, receiver: Rec
 
     await room.source("app")
     await room.endpoint(
-        "wechat", WECHAT, receiver.url, APPID, wechat_secret="s", wechat_callback_token="tok", wechat_template_id="T"
+        "wechat",
+        WECHAT,
+        receiver.url,
+        APPID,
+        settings={"template_id": "T"},
+        secrets={"app_secret": "s", "callback_token": "tok"},
     )
     stamp = str(int(time.time()))
     query = {"timestamp": stamp, "nonce": "n", "echostr": "hello"}

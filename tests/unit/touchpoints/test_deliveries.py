@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.touchpoints.channels.http import Answer, forbidden, is_public, webhook_outcome
-from services.touchpoints.channels.wechat.errors import RULES, Action, outcome, rule
 from services.touchpoints.domain.deliveries import (
     LADDER_S,
     Accepted,
@@ -21,6 +20,7 @@ from services.touchpoints.domain.deliveries import (
     furthest,
     retry_delay_s,
 )
+from services.touchpoints.wechat.errors import RULES, Action, outcome, rule
 
 STATES = st.lists(st.sampled_from(State), min_size=1)
 

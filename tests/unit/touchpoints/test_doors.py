@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from chassis.errors import InvalidArgument, Unauthenticated
 from services.touchpoints import webhooks
-from services.touchpoints.channels.wechat import callbacks
-from services.touchpoints.channels.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
 from services.touchpoints.domain.feedback import MEANINGS, Feedback, parse
 from services.touchpoints.domain.observed import Invalid
 from services.touchpoints.ingest import MOST_DECOMPRESSED, decompress
 from services.touchpoints.vault import Vault
+from services.touchpoints.wechat import callbacks
+from services.touchpoints.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
 
 NOW_US = 1_800_000_000_000_000
 SECRET = webhooks.new_secret()

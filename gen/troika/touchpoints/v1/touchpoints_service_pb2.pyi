@@ -60,6 +60,20 @@ class _ChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Channel.Value
     """WeChat service account."""
     CHANNEL_DEALER: _Channel.ValueType  # 3
     """A personal call by a dealer."""
+    CHANNEL_WECHAT_MINI: _Channel.ValueType  # 4
+    """WeChat mini-program."""
+    CHANNEL_WECOM: _Channel.ValueType  # 5
+    """WeCom: a task for the person's advisor, or a message to employees."""
+    CHANNEL_SMS: _Channel.ValueType  # 6
+    """Text message."""
+    CHANNEL_PUSH: _Channel.ValueType  # 7
+    """Notification through a push provider (JPush, FCM, APNs)."""
+    CHANNEL_CALL_LIST: _Channel.ValueType  # 8
+    """A ranked list of calls for a call centre."""
+    CHANNEL_WEB: _Channel.ValueType  # 9
+    """A place in a web page, fetched by it."""
+    CHANNEL_ADS: _Channel.ValueType  # 10
+    """Audiences of advertising platforms."""
 
 class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper):
     """How a person can be reached."""
@@ -72,6 +86,20 @@ CHANNEL_WECHAT: Channel.ValueType  # 2
 """WeChat service account."""
 CHANNEL_DEALER: Channel.ValueType  # 3
 """A personal call by a dealer."""
+CHANNEL_WECHAT_MINI: Channel.ValueType  # 4
+"""WeChat mini-program."""
+CHANNEL_WECOM: Channel.ValueType  # 5
+"""WeCom: a task for the person's advisor, or a message to employees."""
+CHANNEL_SMS: Channel.ValueType  # 6
+"""Text message."""
+CHANNEL_PUSH: Channel.ValueType  # 7
+"""Notification through a push provider (JPush, FCM, APNs)."""
+CHANNEL_CALL_LIST: Channel.ValueType  # 8
+"""A ranked list of calls for a call centre."""
+CHANNEL_WEB: Channel.ValueType  # 9
+"""A place in a web page, fetched by it."""
+CHANNEL_ADS: Channel.ValueType  # 10
+"""Audiences of advertising platforms."""
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
 
 @_typing.final
@@ -162,18 +190,70 @@ class Endpoint(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name, for example "app" or "dealer-d001"; part of the feedback path /webhooks/{name}."""
     channel: Global___Channel.ValueType
     """The channel it serves."""
     url: _builtins.str
-    """Absolute http(s) address that receives the pushes; for WeChat the API's base address."""
+    """Absolute http(s) address that receives the pushes, or a provider's base address; empty for the provider's usual one."""
     scope: _builtins.str
-    """Dealer code for DEALER, appid for WECHAT; empty for APP."""
+    """What tells the endpoints of a channel apart: dealer code for DEALER, appid for WECHAT; empty for APP."""
+    @_builtins.property
+    def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the channel needs to know and anybody may, by name, for example "template_id". Asking again with the same endpoint
+        changes the named ones only; an empty value takes one away.
+        """
+
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What nobody else may know, by name, for example "app_secret"; changed like settings. Goes in only: no answer has them."""
+
     def __init__(
         self,
         *,
@@ -181,10 +261,12 @@ class Endpoint(_message.Message):
         channel: Global___Channel.ValueType = ...,
         url: _builtins.str = ...,
         scope: _builtins.str = ...,
+        settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "name", b"name", "scope", b"scope", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "name", b"name", "scope", b"scope", "secrets", b"secrets", "settings", b"settings", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,15 +279,6 @@ class CreateEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
-    WECHAT_SECRET_FIELD_NUMBER: _builtins.int
-    WECHAT_CALLBACK_TOKEN_FIELD_NUMBER: _builtins.int
-    WECHAT_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
-    wechat_secret: _builtins.str
-    """WeChat only: app secret, used to fetch tokens."""
-    wechat_callback_token: _builtins.str
-    """WeChat only: the token that signs callbacks."""
-    wechat_template_id: _builtins.str
-    """WeChat only: the template that pushes use."""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
         """The endpoint to register."""
@@ -214,13 +287,10 @@ class CreateEndpointRequest(_message.Message):
         self,
         *,
         endpoint: Global___Endpoint | None = ...,
-        wechat_secret: _builtins.str = ...,
-        wechat_callback_token: _builtins.str = ...,
-        wechat_template_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "wechat_callback_token", b"wechat_callback_token", "wechat_secret", b"wechat_secret", "wechat_template_id", b"wechat_template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,10 +305,10 @@ class CreateEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The Standard Webhooks secret ("whsec_…") of a new APP or DEALER endpoint, shown once; empty when it existed."""
+    """The Standard Webhooks secret ("whsec_…") of a new endpoint whose channel signs, shown once; empty when it existed."""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
-        """The endpoint as stored."""
+        """The endpoint as stored, without its secrets."""
 
     def __init__(
         self,

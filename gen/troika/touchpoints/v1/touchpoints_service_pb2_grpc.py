@@ -70,7 +70,7 @@ class TouchpointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateEndpoint(self, request, context):
-        """Registers where a channel pushes to; asking again with the same name changes the address and keeps the secret.
+        """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

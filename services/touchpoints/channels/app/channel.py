@@ -7,14 +7,18 @@ from datetime import UTC, datetime
 
 from services.touchpoints import webhooks
 from services.touchpoints.channels.contract import Lookup, Plan, Push
+from services.touchpoints.channels.forms import Form
 from services.touchpoints.channels.http import REMEMBERS_S, Caller
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
+
+FORM = Form(signed=True)
 
 
 class AppChannel:
     """One app, one backend."""
 
+    memory = None
     remembers_s = REMEMBERS_S
 
     def __init__(self, caller: Caller, app_source: str) -> None:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from services.touchpoints import webhooks
 from services.touchpoints.channels.contract import Lookup, Plan, Push
+from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import REMEMBERS_S, Caller
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.vault import Vault
 
+FORM = Form(Field("scope", "the dealer's code", pattern=CODE), signed=True)
 SLA_S = 900
 # Lower bounds of the score bands, the same as the tag score_band.
 _BANDS = ((800, "A"), (600, "B"), (400, "C"))
@@ -20,6 +22,7 @@ _BANDS = ((800, "A"), (600, "B"), (400, "C"))
 class DealerChannel:
     """Each dealer has an endpoint whose scope is the dealer's code."""
 
+    memory = None
     remembers_s = REMEMBERS_S
 
     def __init__(self, caller: Caller, vault: Vault, public_url: str, contact_hours: float, default_endpoint: str) -> None:

@@ -17,8 +17,7 @@ STATEMENTS = (
     """
     CREATE TABLE endpoint (
         name text NOT NULL, channel smallint NOT NULL, scope text NOT NULL, url text NOT NULL, secret bytea NOT NULL,
-        wechat_secret bytea NOT NULL, wechat_callback_token bytea NOT NULL, wechat_template_id text NOT NULL,
-        disabled_at timestamptz, CONSTRAINT pk_endpoint PRIMARY KEY (name))
+        settings jsonb NOT NULL, secrets bytea NOT NULL, disabled_at timestamptz, CONSTRAINT pk_endpoint PRIMARY KEY (name))
     """,
     "CREATE UNIQUE INDEX ix_endpoint_channel_scope ON endpoint (channel, scope)",
     """

@@ -11,13 +11,24 @@ from urllib.parse import urlencode
 import orjson
 
 from services.touchpoints.channels.contract import Lookup, Plan, Push
+from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import Answer, Caller
-from services.touchpoints.channels.wechat.errors import Action, outcome, rule
-from services.touchpoints.channels.wechat.tokens import Tokens, TokenUnavailable, read
 from services.touchpoints.domain.deliveries import Accepted, Delivery, Outcome, Retry
 from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.wechat.errors import Action, outcome, rule
+from services.touchpoints.wechat.tokens import Tokens, TokenUnavailable, read
 
 log = logging.getLogger(__name__)
+
+FORM = Form(
+    Field("scope", "the account's appid", pattern=CODE),
+    settings=(Field("template_id", "the id of the template that pushes use"),),
+    secrets=(
+        Field("app_secret", "the account's AppSecret, which buys tokens"),
+        Field("callback_token", "the Token of the server configuration, which signs callbacks"),
+    ),
+    default_url="https://api.weixin.qq.com",
+)
 
 # A `thing` value holds 20 characters at most, control characters none: JSON would write those as \u, which WeChat refuses.
 THING_LENGTH = 20
@@ -27,6 +38,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 class WechatChannel:
     """All accounts that have an endpoint; a person is reached through the first that knows them."""
 
+    memory = None
     # WeChat promises ten minutes for client_msg_id; the call itself and both clocks need their share.
     remembers_s = 540.0
 
@@ -75,7 +87,7 @@ class WechatChannel:
         delivery = push.delivery
         message = {
             "touser": push.address,
-            "template_id": push.endpoint.wechat_template_id,
+            "template_id": push.endpoint.settings["template_id"],
             # The same on each retry: WeChat sends it once.
             "client_msg_id": delivery.delivery_id,
             "data": {"thing1": {"value": _thing(delivery.title)}, "thing2": {"value": _thing(delivery.body)}},

@@ -9,9 +9,9 @@ from collections import defaultdict
 import orjson
 
 from services.touchpoints.channels.http import Answer, Caller
-from services.touchpoints.channels.wechat.errors import rule
 from services.touchpoints.domain.deliveries import Refused, Retry
 from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.wechat.errors import rule
 
 # WeChat makes a new token this long before the old one ends; both are valid meanwhile.
 OVERLAP_S = 300
@@ -52,7 +52,7 @@ class Tokens:
             {
                 "grant_type": "client_credential",
                 "appid": endpoint.scope,
-                "secret": endpoint.wechat_secret,
+                "secret": endpoint.secrets["app_secret"],
                 "force_refresh": False,
             }
         )

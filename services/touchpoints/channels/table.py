@@ -1,0 +1,73 @@
+"""The table of channels: what an endpoint of each consists of, and how the channel is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.touchpoints.channels.app import channel as app
+from services.touchpoints.channels.contract import Channel, Plan, Push
+from services.touchpoints.channels.dealer import channel as dealer
+from services.touchpoints.channels.forms import Form
+from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.wechat_service import channel as wechat_service
+from services.touchpoints.domain import deliveries
+from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
+from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.settings import Settings
+from services.touchpoints.vault import Vault
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What channels are made of."""
+
+    settings: Settings
+    caller: Caller
+    vault: Vault
+
+
+@dataclass(frozen=True)
+class Row:
+    """One channel."""
+
+    form: Form
+    make: Callable[[Parts], Channel]
+
+
+TABLE: Mapping[deliveries.Channel, Row] = {
+    deliveries.Channel.APP: Row(app.FORM, lambda p: app.AppChannel(p.caller, p.settings.app_source)),
+    deliveries.Channel.WECHAT: Row(
+        wechat_service.FORM, lambda p: wechat_service.WechatChannel(p.caller, p.settings.message_page_url)
+    ),
+    deliveries.Channel.DEALER: Row(
+        dealer.FORM,
+        lambda p: dealer.DealerChannel(
+            p.caller, p.vault, p.settings.public_url, p.settings.contact_hours, p.settings.default_dealer_endpoint
+        ),
+    ),
+}
+
+
+class Absent:
+    """A channel of the contract without a row in the table: nothing goes there, whoever asks."""
+
+    memory = None
+    remembers_s = 0.0
+
+    def forbids(self, delivery: Delivery) -> str:
+        """No rule: there is nobody to make one."""
+        return ""
+
+    def plan(self, deliveries: Sequence[Delivery], endpoints: Sequence[Endpoint]) -> Plan:
+        """There can be no endpoint, so that what has another channel to fall back to takes it."""
+        return Plan(unroutable={d.delivery_id: "no_endpoint" for d in deliveries})
+
+    async def send(self, push: Push) -> Outcome:
+        """Refuses; nothing is ever planned to come here."""
+        return Refused("no_endpoint")
+
+
+def all_channels(parts: Parts) -> Mapping[deliveries.Channel, Channel]:
+    """Every channel of the contract, ready to send."""
+    return {number: TABLE[number].make(parts) if number in TABLE else Absent() for number in deliveries.Channel}
