@@ -19,7 +19,7 @@ from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, E
 from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.journeys.enrolments import EnrolmentStore
 from services.orchestrator.leads.chain import Stage
-from services.orchestrator.leads.collecting import DEFAULT_STAGES, LeadCollector, follow_pushes
+from services.orchestrator.leads.collecting import DEFAULT_STAGES, LeadCollector, follow_handovers, follow_pushes
 from services.orchestrator.leads.consents import withdraw
 from services.orchestrator.leads.store import LeadStore
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
@@ -79,6 +79,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
         await pieces.settle(uow, furthest)
         await follow_pushes(uow, furthest)
+        await follow_handovers(uow, {name: (update[1], update[2]) for name, update in furthest.items()})
 
 
 async def reach_goals(

@@ -1,4 +1,4 @@
-"""Facts that the orchestrator states: pushes handed over to touchpoints, tags that journeys write."""
+"""Facts that the orchestrator states: pushes handed over to touchpoints, leads to dealers, tags that journeys write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from services.orchestrator.themes.words import Words
 
 DELIVERIES_REQUESTED = "troika.deliveries.requested.v1"
 TAGS_STATED = "troika.tags.stated.v1"
-STREAMS = (Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)), Stream("TAGS_STATED", (TAGS_STATED,)))
+LEADS_ASSIGNED = "troika.leads.assigned.v1"
+STREAMS = (
+    Stream("DELIVERIES_REQUESTED", (DELIVERIES_REQUESTED,)),
+    Stream("TAGS_STATED", (TAGS_STATED,)),
+    Stream("LEADS_ASSIGNED", (LEADS_ASSIGNED,)),
+)
 
 # Subjects of other rooms that consumers.py reads.
 DELIVERIES_UPDATED = "troika.deliveries.updated.v1"
@@ -75,3 +80,32 @@ def _request(push: Push) -> events_pb2.DeliveryRequest:
         fallback_channels=push.fallback_channels,
         dealer_code=push.dealer_code,
     )
+
+
+# Numbers are those of the contract.
+GIVEN, PASSED_ON, TAKEN = 1, 2, 3
+
+
+class Handover(NamedTuple):
+    """A lead that came to a dealer or left it; moments in microseconds since the epoch, 0 for none."""
+
+    lead: str
+    revision: int
+    person_id: int
+    dealer_code: str
+    advisor: str
+    kind: int
+    reason: str
+    interest: str
+    occurred_at_us: int
+    due_at_us: int
+    delivery_id: str
+
+
+def leads_assigned(handovers: Sequence[Handover]) -> Iterator[bytes]:
+    """Bus payloads of at most MAX_REQUESTS handovers each."""
+    for start in range(0, len(handovers), MAX_REQUESTS):
+        chunk = handovers[start : start + MAX_REQUESTS]
+        yield events_pb2.LeadsAssigned(
+            handovers=[events_pb2.LeadHandover(**each._asdict()) for each in chunk]
+        ).SerializeToString()

@@ -18,6 +18,7 @@ import orjson
 from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, is_operational
 from services.orchestrator.domain.quiet_hours import QuietHours
+from services.orchestrator.leads.announcing import announce
 from services.orchestrator.leads.consents import closed_to_dealers
 from services.orchestrator.leads.distributing import Desk, Given, Waiting, Why, distribute
 from services.orchestrator.leads.register import RegisterStore
@@ -174,6 +175,7 @@ class Distributor:
                 for lead in escalated
             ],
         )
+        await announce(uow)
         return Distribution(lapsed, given, held)
 
     async def give_by_hand(
@@ -193,6 +195,7 @@ class Distributor:
         [row] = await uow.rows("SELECT human_id, stage FROM lead WHERE lead_id = :id", id=lead_id)
         _, minutes = await RegisterStore(uow).desks(now, self._today(now))
         await self._keep(uow, [Given(lead_id, desk, 0.0, {"by hand": 0.0})], {lead_id: row}, minutes, now, caller)
+        await announce(uow)
 
     async def _decide(
         self, uow: UnitOfWork, now: datetime

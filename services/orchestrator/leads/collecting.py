@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -96,6 +97,24 @@ def _reason(name: str, properties: Mapping[str, Any]) -> str:
         return ORDER_CANCELLED
     given = _word(properties, "reason")
     return given if given in LOST_REASONS else OTHER
+
+
+# Webhooks by which touchpoints tells a dealer of "leads/12" have ids of this shape.
+_HANDOVER = re.compile("lead-([1-9][0-9]{0,17})-[1-9][0-9]{0,8}")
+
+
+async def follow_handovers(uow: UnitOfWork, updates: Mapping[str, tuple[int, str]]) -> None:
+    """Whose dealer tried to reach them, well or in vain: nobody is late with these leads. `updates`: id → (state, reason)."""
+    tried = {
+        int(found[1])
+        for name, (state, reason) in updates.items()
+        if (found := _HANDOVER.fullmatch(name))
+        and (REACHED <= state <= ANSWERED or (state, reason) == (FAILED, "unreachable"))
+    }
+    if tried:
+        leads = LeadStore(uow)
+        await leads.lock()
+        await leads.reached(tried)
 
 
 async def follow_pushes(uow: UnitOfWork, delivery_ids: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from chassis.db import UnitOfWork
+from services.orchestrator.leads.announcing import announce
 from services.orchestrator.leads.store import LeadStore
 from services.orchestrator.store.consents import ConsentStore
 
@@ -49,3 +50,4 @@ async def withdraw(uow: UnitOfWork, persons: Iterable[int], regimes: Mapping[str
     humans, now = [row.human_id for row in rows], datetime.now(UTC)
     if humans and (closed := await closed_to_dealers(uow, humans, regimes, now)):
         await uow.execute(_WITHDRAW, humans=sorted(closed), now=now)
+        await announce(uow)

@@ -159,6 +159,14 @@ class LeadStore:
                 keys=asked,
             )
 
+    async def reached(self, leads: Iterable[int]) -> None:
+        """The same of leads by number; a duplicate's means the lead that stands for it."""
+        await self._uow.execute(
+            "UPDATE lead l SET attempted_at = COALESCE(l.attempted_at, now()), sla_due_at = NULL FROM lead asked"
+            " WHERE asked.lead_id = ANY(CAST(:leads AS bigint[])) AND l.lead_id = COALESCE(asked.merged_into, asked.lead_id)",
+            leads=sorted(leads),
+        )
+
     async def follow(self, anchors: Iterable[int], persons: Iterable[int]) -> None:
         """Folds anew whose anchors moved, and who merged or came apart."""
         moved, changed = sorted(set(anchors)), sorted(set(persons))

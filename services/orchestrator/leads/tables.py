@@ -115,8 +115,15 @@ def add_tables(metadata: MetaData) -> None:
         Column("assigned_at", MOMENT, nullable=False, server_default=func.now()),
         Column("ended_at", MOMENT),
         Column("end_reason", Text, nullable=False, server_default=text("''")),
+        # What the bus was told: 0 nothing, 1 that it began, 2 that it ended.
+        Column("told", SmallInteger, nullable=False, server_default=text("0")),
         Index("ix_lead_assignment_lead_id", "lead_id"),
         Index("ix_lead_assignment_assigned_at", "assigned_at"),
+        Index(
+            "ix_lead_assignment_untold",
+            "assignment_id",
+            postgresql_where=text("told = 0 OR (told = 1 AND ended_at IS NOT NULL)"),
+        ),
     )
 
     # Empty lists of areas and brands: all of them.

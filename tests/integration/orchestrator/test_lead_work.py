@@ -424,7 +424,7 @@ async def test_the_silent_are_spoken_to_again_the_likeliest_first_and_once_per_s
     proposed = await house.rows("SELECT person_id, occasion, outcome, reason FROM decision")
     assert {(person, "deferred", "proposed") for person in wanted[:2]} == {(r[0], r[2], r[3]) for r in proposed}
     assert 2 == len(proposed) and all(row.occasion < 0 for row in proposed)
-    assert [] == await house.rows("SELECT 1 FROM outbox")
+    assert [] == await house.rows("SELECT 1 FROM outbox WHERE subject = 'troika.deliveries.requested.v1'")
     async with house.database.transaction() as uow:
         await uow.execute("UPDATE theme SET state = 5")
     paused = house.call.ReactivateLeads(pb.ReactivateLeadsRequest(among=2, limit=1, theme=theme))

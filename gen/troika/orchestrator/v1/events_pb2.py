@@ -25,19 +25,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#troika/orchestrator/v1/events.proto\x12\x16troika.orchestrator.v1\"P\n\x13\x44\x65liveriesRequested\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.troika.orchestrator.v1.DeliveryRequest\"\xb9\x02\n\x0f\x44\x65liveryRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\r\n\x05theme\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x0c\n\x04rank\x18\n \x01(\x05\x12\x0f\n\x07reasons\x18\x0b \x03(\t\x12\x15\n\rdecided_at_us\x18\x0c \x01(\x03\x12\x15\n\rexpires_at_us\x18\r \x01(\x03\x12\x19\n\x11\x66\x61llback_channels\x18\x0e \x03(\t\x12\x13\n\x0b\x64\x65\x61ler_code\x18\x0f \x01(\t\x12\x15\n\rnot_before_us\x18\x10 \x01(\x03\"=\n\nTagsStated\x12/\n\x04tags\x18\x01 \x03(\x0b\x32!.troika.orchestrator.v1.StatedTag\"l\n\tStatedTag\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04word\x18\x04 \x01(\tH\x00\x12\x14\n\x0cstated_at_us\x18\x05 \x01(\x03\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#troika/orchestrator/v1/events.proto\x12\x16troika.orchestrator.v1\"P\n\x13\x44\x65liveriesRequested\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.troika.orchestrator.v1.DeliveryRequest\"\x90\x03\n\x0f\x44\x65liveryRequest\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\r\n\x05theme\x18\x02 \x01(\t\x12\x11\n\tperson_id\x18\x03 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x12\x0c\n\x04rank\x18\n \x01(\x05\x12\x0f\n\x07reasons\x18\x0b \x03(\t\x12\x15\n\rdecided_at_us\x18\x0c \x01(\x03\x12\x15\n\rexpires_at_us\x18\r \x01(\x03\x12\x19\n\x11\x66\x61llback_channels\x18\x0e \x03(\t\x12\x13\n\x0b\x64\x65\x61ler_code\x18\x0f \x01(\t\x12\x15\n\rnot_before_us\x18\x10 \x01(\x03\x12\x13\n\x0bquiet_hours\x18\x11 \x01(\t\x12\x11\n\ttime_zone\x18\x12 \x01(\t\x12-\n\x04\x63\x61ps\x18\x13 \x03(\x0b\x32\x1f.troika.orchestrator.v1.PushCap\"8\n\x07PushCap\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06pushes\x18\x02 \x01(\x05\x12\x0c\n\x04\x64\x61ys\x18\x03 \x01(\x01\"=\n\nTagsStated\x12/\n\x04tags\x18\x01 \x03(\x0b\x32!.troika.orchestrator.v1.StatedTag\"l\n\tStatedTag\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04word\x18\x04 \x01(\tH\x00\x12\x14\n\x0cstated_at_us\x18\x05 \x01(\x03\x42\x07\n\x05value\"H\n\rLeadsAssigned\x12\x37\n\thandovers\x18\x01 \x03(\x0b\x32$.troika.orchestrator.v1.LeadHandover\"\xfd\x01\n\x0cLeadHandover\x12\x0c\n\x04lead\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x11\n\tperson_id\x18\x03 \x01(\x03\x12\x13\n\x0b\x64\x65\x61ler_code\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64visor\x18\x05 \x01(\t\x12\x32\n\x04kind\x18\x06 \x01(\x0e\x32$.troika.orchestrator.v1.HandoverKind\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08interest\x18\x08 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\t \x01(\x03\x12\x11\n\tdue_at_us\x18\n \x01(\x03\x12\x13\n\x0b\x64\x65livery_id\x18\x0b \x01(\t*|\n\x0cHandoverKind\x12\x1d\n\x19HANDOVER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13HANDOVER_KIND_GIVEN\x10\x01\x12\x1b\n\x17HANDOVER_KIND_PASSED_ON\x10\x02\x12\x17\n\x13HANDOVER_KIND_TAKEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.orchestrator.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_HANDOVERKIND']._serialized_start=1109
+  _globals['_HANDOVERKIND']._serialized_end=1233
   _globals['_DELIVERIESREQUESTED']._serialized_start=63
   _globals['_DELIVERIESREQUESTED']._serialized_end=143
   _globals['_DELIVERYREQUEST']._serialized_start=146
-  _globals['_DELIVERYREQUEST']._serialized_end=459
-  _globals['_TAGSSTATED']._serialized_start=461
-  _globals['_TAGSSTATED']._serialized_end=522
-  _globals['_STATEDTAG']._serialized_start=524
-  _globals['_STATEDTAG']._serialized_end=632
+  _globals['_DELIVERYREQUEST']._serialized_end=546
+  _globals['_PUSHCAP']._serialized_start=548
+  _globals['_PUSHCAP']._serialized_end=604
+  _globals['_TAGSSTATED']._serialized_start=606
+  _globals['_TAGSSTATED']._serialized_end=667
+  _globals['_STATEDTAG']._serialized_start=669
+  _globals['_STATEDTAG']._serialized_end=777
+  _globals['_LEADSASSIGNED']._serialized_start=779
+  _globals['_LEADSASSIGNED']._serialized_end=851
+  _globals['_LEADHANDOVER']._serialized_start=854
+  _globals['_LEADHANDOVER']._serialized_end=1107
 # @@protoc_insertion_point(module_scope)

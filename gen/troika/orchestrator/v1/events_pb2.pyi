@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HandoverKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HandoverKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HandoverKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HANDOVER_KIND_UNSPECIFIED: _HandoverKind.ValueType  # 0
+    """Not stated."""
+    HANDOVER_KIND_GIVEN: _HandoverKind.ValueType  # 1
+    """The dealer looks after the lead from now on."""
+    HANDOVER_KIND_PASSED_ON: _HandoverKind.ValueType  # 2
+    """Another advisor of the same dealer does."""
+    HANDOVER_KIND_TAKEN: _HandoverKind.ValueType  # 3
+    """The dealer no longer does."""
+
+class HandoverKind(_HandoverKind, metaclass=_HandoverKindEnumTypeWrapper):
+    """What a handover is for the dealer that it names."""
+
+HANDOVER_KIND_UNSPECIFIED: HandoverKind.ValueType  # 0
+"""Not stated."""
+HANDOVER_KIND_GIVEN: HandoverKind.ValueType  # 1
+"""The dealer looks after the lead from now on."""
+HANDOVER_KIND_PASSED_ON: HandoverKind.ValueType  # 2
+"""Another advisor of the same dealer does."""
+HANDOVER_KIND_TAKEN: HandoverKind.ValueType  # 3
+"""The dealer no longer does."""
+Global___HandoverKind: _TypeAlias = HandoverKind  # noqa: Y015
 
 @_typing.final
 class DeliveriesRequested(_message.Message):
@@ -65,6 +94,9 @@ class DeliveryRequest(_message.Message):
     FALLBACK_CHANNELS_FIELD_NUMBER: _builtins.int
     DEALER_CODE_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_US_FIELD_NUMBER: _builtins.int
+    QUIET_HOURS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """Unique; the idempotency key all the way to the provider."""
     theme: _builtins.str
@@ -93,6 +125,10 @@ class DeliveryRequest(_message.Message):
     """The dealer who serves the person ("D001"), for channel dealer; empty when unknown."""
     not_before_us: _builtins.int
     """Before this it must not be sent (quiet hours), microseconds since the epoch; 0 when it may go at once."""
+    quiet_hours: _builtins.str
+    """Hours in which it must not be sent, like "21:00-09:00", asked again at the moment of sending; empty for none."""
+    time_zone: _builtins.str
+    """IANA name of the clock of those hours."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Reasons for the salesperson, without personal data."""
@@ -100,6 +136,10 @@ class DeliveryRequest(_message.Message):
     @_builtins.property
     def fallback_channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Channels to try in this order when the person has no address on `channel`."""
+
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PushCap]:
+        """How many pushes the person may get in which time, asked again at the moment of sending."""
 
     def __init__(
         self,
@@ -120,14 +160,47 @@ class DeliveryRequest(_message.Message):
         fallback_channels: _abc.Iterable[_builtins.str] | None = ...,
         dealer_code: _builtins.str = ...,
         not_before_us: _builtins.int = ...,
+        quiet_hours: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        caps: _abc.Iterable[Global___PushCap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "dealer_code", b"dealer_code", "decided_at_us", b"decided_at_us", "delivery_id", b"delivery_id", "expires_at_us", b"expires_at_us", "fallback_channels", b"fallback_channels", "not_before_us", b"not_before_us", "offer", b"offer", "person_id", b"person_id", "purpose", b"purpose", "rank", b"rank", "reasons", b"reasons", "score", b"score", "theme", b"theme", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caps", b"caps", "channel", b"channel", "dealer_code", b"dealer_code", "decided_at_us", b"decided_at_us", "delivery_id", b"delivery_id", "expires_at_us", b"expires_at_us", "fallback_channels", b"fallback_channels", "not_before_us", b"not_before_us", "offer", b"offer", "person_id", b"person_id", "purpose", b"purpose", "quiet_hours", b"quiet_hours", "rank", b"rank", "reasons", b"reasons", "score", b"score", "theme", b"theme", "time_zone", b"time_zone", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliveryRequest: _TypeAlias = DeliveryRequest  # noqa: Y015
+
+@_typing.final
+class PushCap(_message.Message):
+    """No more than so many pushes to one person within so many days."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    PUSHES_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """The channel; empty for all together."""
+    pushes: _builtins.int
+    """How many."""
+    days: _builtins.float
+    """In how many days."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        pushes: _builtins.int = ...,
+        days: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "days", b"days", "pushes", b"pushes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushCap: _TypeAlias = PushCap  # noqa: Y015
 
 @_typing.final
 class TagsStated(_message.Message):
@@ -192,3 +265,89 @@ class StatedTag(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___StatedTag: _TypeAlias = StatedTag  # noqa: Y015
+
+@_typing.final
+class LeadsAssigned(_message.Message):
+    """Subject troika.leads.assigned.v1: who looks after which leads from now on, and who no longer does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDOVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeadHandover]:
+        """At most 500, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        handovers: _abc.Iterable[Global___LeadHandover] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handovers", b"handovers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeadsAssigned: _TypeAlias = LeadsAssigned  # noqa: Y015
+
+@_typing.final
+class LeadHandover(_message.Message):
+    """A lead came to a dealer, or left it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAD_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    DEALER_CODE_FIELD_NUMBER: _builtins.int
+    ADVISOR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    INTEREST_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_US_FIELD_NUMBER: _builtins.int
+    DUE_AT_US_FIELD_NUMBER: _builtins.int
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    lead: _builtins.str
+    """"leads/12"."""
+    revision: _builtins.int
+    """Grows with each handover of the lead; what a dealer was given under odd numbers below this one it has no longer."""
+    person_id: _builtins.int
+    """Whose lead it is now."""
+    dealer_code: _builtins.str
+    """The dealer."""
+    advisor: _builtins.str
+    """The advisor, a staff number; empty for the whole dealer."""
+    kind: Global___HandoverKind.ValueType
+    """What happened."""
+    reason: _builtins.str
+    """Why it was taken: lapsed, reassigned, consent, lost or delivered; empty otherwise."""
+    interest: _builtins.str
+    """What it is about, for example a model; empty when nobody said."""
+    occurred_at_us: _builtins.int
+    """When, microseconds since the epoch."""
+    due_at_us: _builtins.int
+    """By when somebody must have tried to reach the customer, microseconds since the epoch; 0 for no such moment."""
+    delivery_id: _builtins.str
+    """The delivery that told this dealer of it, where a theme's push did; empty otherwise."""
+    def __init__(
+        self,
+        *,
+        lead: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        person_id: _builtins.int = ...,
+        dealer_code: _builtins.str = ...,
+        advisor: _builtins.str = ...,
+        kind: Global___HandoverKind.ValueType = ...,
+        reason: _builtins.str = ...,
+        interest: _builtins.str = ...,
+        occurred_at_us: _builtins.int = ...,
+        due_at_us: _builtins.int = ...,
+        delivery_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advisor", b"advisor", "dealer_code", b"dealer_code", "delivery_id", b"delivery_id", "due_at_us", b"due_at_us", "interest", b"interest", "kind", b"kind", "lead", b"lead", "occurred_at_us", b"occurred_at_us", "person_id", b"person_id", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeadHandover: _TypeAlias = LeadHandover  # noqa: Y015

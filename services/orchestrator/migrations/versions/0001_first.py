@@ -175,10 +175,12 @@ STATEMENTS = (
     " escalated_at IS NULL",
     "CREATE TABLE lead_assignment (assignment_id bigint GENERATED ALWAYS AS IDENTITY, lead_id bigint NOT NULL, dealer_code"
     " text NOT NULL, advisor text NOT NULL, score double precision NOT NULL, parts jsonb NOT NULL, author text NOT NULL,"
-    " assigned_at timestamptz NOT NULL DEFAULT now(), ended_at timestamptz, end_reason text NOT NULL DEFAULT '', CONSTRAINT"
-    " pk_lead_assignment PRIMARY KEY (assignment_id))",
+    " assigned_at timestamptz NOT NULL DEFAULT now(), ended_at timestamptz, end_reason text NOT NULL DEFAULT '',"
+    " told smallint NOT NULL DEFAULT 0, CONSTRAINT pk_lead_assignment PRIMARY KEY (assignment_id))",
     "CREATE INDEX ix_lead_assignment_assigned_at ON lead_assignment (assigned_at)",
     "CREATE INDEX ix_lead_assignment_lead_id ON lead_assignment (lead_id)",
+    "CREATE INDEX ix_lead_assignment_untold ON lead_assignment (assignment_id) WHERE told = 0 OR (told = 1 AND ended_at IS"
+    " NOT NULL)",
     "CREATE TABLE dealer (dealer_code text, version integer NOT NULL, areas text[] NOT NULL, brands text[] NOT NULL,"
     " capacity_per_day integer NOT NULL, sla_minutes integer NOT NULL, closed boolean NOT NULL, author text NOT NULL,"
     " stated_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_dealer PRIMARY KEY (dealer_code))",

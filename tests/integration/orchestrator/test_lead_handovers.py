@@ -1,0 +1,102 @@
+"""What the bus is told of who looks after which lead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from troika.orchestrator.v1 import lead_service_pb2 as pb
+from troika.orchestrator.v1.events_pb2 import LeadHandover, LeadsAssigned
+from troika.touchpoints.v1.events_pb2 import DELIVERY_STATE_FAILED, DeliveriesUpdated, DeliveryUpdate
+
+from chassis.testing import DatabaseFactory
+from tests.integration.orchestrator.lead_house import LeadHouse, event, open_lead_house, withdrawn
+from tests.integration.orchestrator.world import People
+
+GIVEN, PASSED_ON, TAKEN = 1, 2, 3
+
+
+@pytest.fixture
+async def house(databases: DatabaseFactory) -> AsyncIterator[LeadHouse]:
+    async with open_lead_house(databases, People(50)) as house:
+        yield house
+
+
+async def told(house: LeadHouse) -> list[LeadHandover]:
+    """All that was stated, oldest first."""
+    rows = await house.rows("SELECT payload FROM outbox WHERE subject = 'troika.leads.assigned.v1' ORDER BY id")
+    return [each for row in rows for each in LeadsAssigned.FromString(bytes(row.payload)).handovers]
+
+
+def words(stated: list[LeadHandover]) -> list[tuple[int, int, str, str, str]]:
+    return [(each.kind, each.revision, each.dealer_code, each.advisor, each.reason) for each in stated]
+
+
+async def test_each_handover_is_told_once_with_a_revision_that_grows(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1", "A2")
+    await house.dealer("D2", "B1")
+    lead = await house.create(1, interest="X5", dealer_code="D1")
+    await house.later(0)
+    await house.later(1)
+    [first] = await told(house)
+    assert (lead.name, 1, GIVEN, 1, "D1", "X5", "") == (
+        first.lead,
+        first.person_id,
+        first.kind,
+        first.revision,
+        first.dealer_code,
+        first.interest,
+        first.delivery_id,
+    )
+    assert first.due_at_us > first.occurred_at_us > 0
+    other = "A2" if first.advisor == "A1" else "A1"
+    await house.call.AssignLeads(pb.AssignLeadsRequest(name=lead.name, dealer_code="D1", advisor=other))
+    await house.call.AssignLeads(pb.AssignLeadsRequest(name=lead.name, dealer_code="D2", advisor="B1"))
+    await house.change(consent_changes=[withdrawn(1, "dealer_sharing")])
+    assert [
+        (PASSED_ON, 3, "D1", other, ""),
+        (TAKEN, 4, "D1", other, "reassigned"),
+        (GIVEN, 5, "D2", "B1", ""),
+        (TAKEN, 6, "D2", "B1", "consent"),
+    ] == words((await told(house))[1:])
+    assert {1} == {each.person_id for each in await told(house)}
+
+
+async def test_what_ends_by_itself_is_told_by_the_next_round_and_what_lapses_goes_on(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1")
+    await house.dealer("D2", "B1")
+    await house.create(1, dealer_code="D1")
+    await house.later(0)
+    await house.later(16)
+    assert [(GIVEN, 1, "D1"), (TAKEN, 2, "D1"), (GIVEN, 3, "D2")] == [each[:3] for each in words(await told(house))]
+    await house.tell(event(1, "Vehicle Delivered", 1))
+    await house.later(17)
+    assert [(TAKEN, 4, "D2", "B1", "delivered")] == words((await told(house))[3:])
+
+
+async def test_who_was_tried_in_vain_by_a_dealers_own_word_is_late_with_nobody(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1")
+    await house.dealer("D2", "B1")
+    lead = await house.create(1)
+    await house.later(0)
+    number = lead.name.removeprefix("leads/")
+    update = DeliveryUpdate(delivery_id=f"lead-{number}-1", state=DELIVERY_STATE_FAILED, reason="unreachable")
+    strange = DeliveryUpdate(delivery_id="lead-x-1", state=DELIVERY_STATE_FAILED, reason="unreachable")
+    await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[update, strange]))
+    assert not (await house.lead(1)).HasField("sla_due_time")
+    assert 0 == (await house.later(16)).lapsed
+
+
+async def test_a_dealer_whom_a_push_told_is_named_the_push(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1")
+    at = datetime.now(UTC)
+    async with house.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO decision (theme_id, person_id, occasion, outcome, reason, expires_at, channel, dealer_code,"
+            " delivery_id, decided_at) VALUES (7, 1, 0, 'push', '', :at, 'dealer', 'D1', 'd1', :at)",
+            at=at,
+        )
+    await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[DeliveryUpdate(delivery_id="d1", state=3)]))
+    await house.later(0)
+    assert [(GIVEN, 1, "d1")] == [(each.kind, each.revision, each.delivery_id) for each in await told(house)]
