@@ -217,7 +217,7 @@ async def chunks_of(
     """
     held: Ranked = _nobody()
     left = reach.room_for(len(done))
-    async with aclosing(_ranked(room, theme, size)) as ranking:
+    async with aclosing(_ranked(room, theme, size, reach.responded)) as ranking:
         async for persons, scores, probabilities in ranking:
             inside = reach.holds(scores)
             fresh = np.flatnonzero(~done.has(persons) & inside)[:left]
@@ -234,8 +234,14 @@ async def chunks_of(
         yield held
 
 
-async def _ranked(room: Room, theme: Theme, size: int) -> AsyncGenerator[Ranked]:
+async def _ranked(room: Room, theme: Theme, size: int, responded: Ints) -> AsyncGenerator[Ranked]:
     stated = theme.definition
+    if stated.waves and stated.waves.seeds:
+        async for persons in _nearest(room, stated.audience, stated.waves.seeds, responded):
+            for start in range(0, len(persons), size):
+                part = persons[start : start + size]
+                yield part, *await room.scoring.scores(stated.model, part, "theme.model")
+        return
     if stated.model:
         async for chunk in room.scoring.rank(stated.model, stated.audience, "theme.model"):
             yield chunk
@@ -248,6 +254,16 @@ async def _ranked(room: Room, theme: Theme, size: int) -> AsyncGenerator[Ranked]
     everybody = everybody[np.argsort(units(everybody.astype(np.int64), theme.salt))]
     for start in range(0, len(everybody), size):
         yield _unscored(everybody[start : start + size].astype(np.int64))
+
+
+async def _nearest(room: Room, audience: str, seeds: str, responded: Ints) -> AsyncGenerator[Ints]:
+    """An audience: the seeds themselves, then who is most like them and those who responded, then who cannot be compared."""
+    async for persons in room.tags.stream_ids(f"({audience}) AND ({seeds})", "theme.waves.seeds"):
+        yield persons
+    async for persons in room.scoring.alike(responded, seeds, audience, "theme.waves.seeds"):
+        yield persons
+    async for persons in room.tags.stream_ids(audience, "theme.audience"):
+        yield persons
 
 
 def _unscored(persons: Ints) -> Ranked:

@@ -32,6 +32,8 @@ ZONE_TAG = "time_zone"
 STREAM_TIMEOUT_S = 300.0
 # A ranking streams as fast as it is decided on, hence as long as a launch takes. What breaks off goes on where it was.
 RANKING_TIMEOUT_S = 4 * 3600.0
+# What scoring gives of those who are alike.
+MOST_ALIKE = 1_000_000
 
 A = TypeVar("A")
 Ints = NDArray[np.int64]
@@ -177,6 +179,14 @@ class Scoring:
             scores[start : start + len(part)] = answer.scores
             probabilities[start : start + len(part)] = answer.probabilities
         return scores, probabilities
+
+    async def alike(self, seeds: Ints, seed_predicate: str, among: str, field: str) -> AsyncIterator[Ints]:
+        """Persons of an audience who are like the seeds and those of the predicate, the most similar first, in chunks."""
+        request = scoring_pb2.ExpandAudienceRequest(
+            seed_ids=seeds.tolist(), seed_predicate=seed_predicate, among=among, limit=MOST_ALIKE
+        )
+        async for chunk in _blamed(self._stub.ExpandAudience(request, timeout=RANKING_TIMEOUT_S), field):
+            yield np.array(chunk.person_ids, np.int64)
 
     async def rank(self, model: str, predicate: str, field: str) -> AsyncIterator[tuple[Ints, Floats, Floats]]:
         """(persons, scores, probabilities) of an audience, the best first, in chunks; only who has a score."""

@@ -109,14 +109,16 @@ async def expand(database: Database, tags: TagDoor, asked: Asked) -> Expanded:
     catalogue = await tags.catalogue()
     _check(asked, catalogue)
     seed_field = "seed_ids" if asked.seed_ids else "seed_predicate"
-    for field, predicate in (("seed_predicate", "" if asked.seed_ids else asked.seed_predicate), ("among", asked.among)):
+    for field, predicate in (("seed_predicate", asked.seed_predicate), ("among", asked.among)):
         if predicate:
             await tags.count(predicate, field)
     async with database.read() as uow:
         forbidden = await consents.forbidden(uow)
     everybody = await tags.audience("")
     base = await tags.audience(asked.among) if asked.among else everybody
-    named = np.unique(np.array(asked.seed_ids, np.int64)) if asked.seed_ids else await tags.audience(asked.seed_predicate)
+    named = np.unique(np.array(asked.seed_ids, np.int64))
+    if asked.seed_predicate:
+        named = np.union1d(named, await tags.audience(asked.seed_predicate))
     seeds = np.setdiff1d(named[np.isin(named, everybody)], forbidden)
     others = np.setdiff1d(base, np.union1d(named, forbidden), assume_unique=True)
     if len(seeds) < MIN_SEEDS:
@@ -156,7 +158,7 @@ async def _chosen(
     if 0 < len(asked.tags) <= MOST_TAGS:
         return list(asked.tags)
     allowed = list(asked.tags) or [name for name in usable(catalogue) if not sensitive_in([f'"{name}"'], catalogue)]
-    if not asked.tags and not asked.seed_ids:
+    if not asked.tags and asked.seed_predicate:
         # Tags that the predicate reads say again who is a seed, and nothing of who is like one.
         allowed = sorted(set(allowed) - _read_by(asked.seed_predicate, catalogue))
         terms = await tags.described(asked.seed_predicate, asked.among)

@@ -72,7 +72,8 @@ class Exclusion:
 class Waves:
     """Layers, best first: cumulative `shares` of the ranked audience, or the scores they reach down to; one is empty.
 
-    A push is judged once it had `response_hours` to reach the goal.
+    A push is judged once it had `response_hours` to reach the goal. `seeds`: the nearest to whom come first, and to those who
+    have reached the goal; empty for the best by score.
     """
 
     shares: tuple[float, ...]
@@ -80,6 +81,7 @@ class Waves:
     target_rate: float
     least_pushes: int
     response_hours: int
+    seeds: str = ""
 
     @property
     def count(self) -> int:
@@ -185,6 +187,8 @@ def _check_waves(waves: Waves) -> None:
         raise InvalidArgument("shares ascend", reason="INVALID_WAVES", field="theme.waves.shares")
     if not _ascends(waves.from_scores[::-1]):
         raise InvalidArgument("scores descend", reason="INVALID_WAVES", field="theme.waves.from_scores")
+    if waves.seeds and waves.from_scores:
+        raise InvalidArgument("those near to seeds are layered by shares", reason="INVALID_WAVES", field="theme.waves.seeds")
 
 
 def _ascends(numbers: Sequence[float]) -> bool:

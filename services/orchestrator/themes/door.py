@@ -55,7 +55,14 @@ def definition(theme: pb.Theme) -> ThemeDefinition:
 
 
 def _waves(waves: pb.Waves) -> Waves:
-    return Waves(tuple(waves.shares), tuple(waves.from_scores), waves.target_rate, waves.least_pushes, waves.response_hours)
+    return Waves(
+        tuple(waves.shares),
+        tuple(waves.from_scores),
+        waves.target_rate,
+        waves.least_pushes,
+        waves.response_hours,
+        waves.seeds.strip(),
+    )
 
 
 def _schedule(given: pb.Schedule) -> Schedule:
@@ -139,6 +146,7 @@ def told(theme: Theme) -> pb.Theme:
                 target_rate=waves.target_rate,
                 least_pushes=waves.least_pushes,
                 response_hours=waves.response_hours,
+                seeds=waves.seeds,
             )
         )
     return answer

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from chassis.db import UnitOfWork
-from chassis.errors import InvalidArgument, NotFound
+from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from chassis.telemetry import trace_headers
 from services.orchestrator.domain.themes import ThemeId
 from services.orchestrator.handlers import Room
@@ -60,7 +60,7 @@ async def create_theme(room: Room, stated: ThemeDefinition, request_id: str, aut
         async with room.database.read() as uow:
             if made := await ThemeStore(uow).by_request(request_id):
                 return made
-    await room.tags.count(stated.audience, "theme.audience")
+    await _ask_predicates(room, stated)
     async with room.database.transaction() as uow:
         await offers_for(uow, stated)
         if dry_run:
@@ -70,12 +70,19 @@ async def create_theme(room: Room, stated: ThemeDefinition, request_id: str, aut
         return found(await themes.get(theme_id), theme_id)
 
 
+async def _ask_predicates(room: Room, stated: ThemeDefinition) -> None:
+    """Raises InvalidArgument for predicates that tags does not understand."""
+    await room.tags.count(stated.audience, "theme.audience")
+    if stated.waves and stated.waves.seeds:
+        await room.tags.count(stated.waves.seeds, "theme.waves.seeds")
+
+
 async def update_theme(
     room: Room, theme_id: ThemeId, version: int, stated: ThemeDefinition, author: str, dry_run: bool = False
 ) -> Theme:
     """The next version; raises FailedPrecondition for other versions and for what a launched theme cannot change."""
     checked(stated)
-    await room.tags.count(stated.audience, "theme.audience")
+    await _ask_predicates(room, stated)
 
     async def change(uow: UnitOfWork, theme: Theme) -> Theme:
         after = states.edited(theme, version, stated, author, datetime.now(UTC))
@@ -96,6 +103,8 @@ async def submit_theme(
     stated = theme.definition
     if fault := audience_obstacle(*await room.tags.sizes(stated.audience, "theme.audience"), confirm_everybody):
         raise fault
+    if stated.waves and stated.waves.seeds and not await room.tags.count(stated.waves.seeds, "theme.waves.seeds"):
+        raise FailedPrecondition("the seeds are nobody", reason="EMPTY_AUDIENCE", field="theme.waves.seeds")
     if stated.model:
         await room.scoring.require(stated.model, "theme.model")
 

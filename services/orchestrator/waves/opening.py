@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -23,17 +23,25 @@ from services.orchestrator.waves.store import Wave, WaveStore
 
 log = logging.getLogger(__name__)
 
+Ints = NDArray[np.int64]
+
+# What one question for those who are alike may name.
+MOST_RESPONDED = 100_000
 LOOK_S = 2.0
 RETRY_S = 5.0
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a launch may go now: so many persons in all, or down to a score. `layer` 0: a theme without waves, everybody."""
+    """How far a launch may go now: so many persons in all, or down to a score. `layer` 0: a theme without waves, everybody.
+
+    `responded`: who has reached the goal so far, where layers are the nearest to seeds.
+    """
 
     layer: int = 0
     persons: int | None = None
     from_score: float | None = None
+    responded: Ints = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
 
     def room_for(self, done: int) -> int | None:
         """How many more persons there is room for; None for any number."""
@@ -62,10 +70,12 @@ async def open_first(uow: UnitOfWork, theme: Theme, audience: int) -> None:
 
 async def reach_of(uow: UnitOfWork, theme: Theme) -> Reach:
     """How far the theme's launch may go now; a version without waves is for everybody who is left."""
-    last = await WaveStore(uow).last(theme.theme_id) if theme.definition.waves else None
-    if last is None:
+    waves, store = theme.definition.waves, WaveStore(uow)
+    last = await store.last(theme.theme_id) if waves else None
+    if waves is None or last is None:
         return EVERYBODY
-    return Reach(last.layer, last.persons, last.from_score)
+    responded = await store.responded(theme.theme_id, MOST_RESPONDED) if waves.seeds else []
+    return Reach(last.layer, last.persons, last.from_score, np.array(responded, np.int64))
 
 
 class WaveWatch:

@@ -118,6 +118,17 @@ class WaveStore:
         row = (await self._uow.rows(_SEEN, id=theme_id, layer=layer, until=now - window, window=window))[0]
         return Seen(row.pushes, row.goals, row.over)
 
+    async def responded(self, theme_id: ThemeId, most: int) -> list[int]:
+        """Who has reached the theme's goal, the latest first, as who they are by the last move of their anchors."""
+        rows = await self._uow.rows(
+            "SELECT CASE WHEN o.version > g.version THEN o.person_id ELSE g.person_id END AS person_id"
+            " FROM goal g LEFT JOIN anchor_owner o USING (anchor_id) WHERE g.theme_id = :id AND g.person_id > 0"
+            " GROUP BY 1 ORDER BY max(g.occurred_at) DESC LIMIT :most",
+            id=theme_id,
+            most=most,
+        )
+        return [row.person_id for row in rows]
+
     async def judge(self, wave: Wave, version: int, judged: Judgement, words: str) -> None:
         """Keeps what was seen and what follows."""
         await self._uow.execute(

@@ -17,6 +17,7 @@ from tests.integration.orchestrator.conftest import House, theme
 from tests.integration.orchestrator.world import MODEL
 
 LATER = Timestamp(seconds=4_000_000_000)
+RESPONSE: dict[str, Any] = {"target_rate": 0.1, "least_pushes": 1, "response_hours": 1}
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -86,9 +87,11 @@ async def test_the_same_request_makes_one_theme(house: House) -> None:
         ({"budget": pb.Budget(max_contacts=1, pacing=pb.PACING_EVEN)}, "theme.schedule.ends_at"),
         ({"priority": 1001}, "theme.priority"),
         ({"exclusion": pb.Exclusion()}, "theme.exclusion.group"),
-        ({"waves": pb.Waves(target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves"),
-        ({"waves": pb.Waves(shares=[0.5, 0.2], target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves.shares"),
-        ({"waves": pb.Waves(from_scores=[5, 9], target_rate=0.1, least_pushes=1, response_hours=1)}, "theme.waves.from_scores"),
+        ({"waves": pb.Waves(**RESPONSE)}, "theme.waves"),
+        ({"waves": pb.Waves(shares=[0.5, 0.2], **RESPONSE)}, "theme.waves.shares"),
+        ({"waves": pb.Waves(from_scores=[5, 9], **RESPONSE)}, "theme.waves.from_scores"),
+        ({"waves": pb.Waves(seeds="job = 'x'", from_scores=[9], **RESPONSE)}, "theme.waves.seeds"),
+        ({"waves": pb.Waves(seeds="no_such_tag = 1", shares=[1], **RESPONSE)}, "theme.waves.seeds"),
         ({"budget": pb.Budget(max_contacts=0)}, "theme.budget.max_contacts"),
         ({"budget": None}, "theme.budget"),
         ({"goal": pb.Goal(event="", window_days=1)}, "theme.goal.event"),

@@ -169,3 +169,25 @@ async def test_the_last_layer_says_that_it_was_the_last_and_a_broken_theme_holds
     assert pb.WAVE_VERDICT_PROVEN == only.verdict
     assert only.words.endswith("this was the last layer")
     assert not await Launcher(house.room).work_once()
+
+
+async def test_layers_are_the_nearest_to_the_seeds_and_to_those_who_responded(house: House) -> None:
+    """People are alike here who do the same for a living."""
+    jobs = dict(house.people.select("id, job", "offer_answer IS NULL"))
+    retired = {person for person, job in jobs.items() if job == "retired"}
+    students = [person for person, job in jobs.items() if job == "student"]
+    buyers, others = set(students[:40]), set(students[40:])
+    shares = [len(retired) / len(jobs), (len(retired) + len(others)) / len(jobs), 1.0]
+    # Seeds are outside the audience here; students come last by their scores.
+    house.people.table.execute("UPDATE person SET probability = 0.001 WHERE job IN ('retired', 'student')")
+    name = await launched(house, waves(seeds="offer_answer IS NOT NULL AND job = 'retired'", shares=shares))
+    assert retired == set((await layers(house))[1])
+    await two_hours_pass(house)
+    await answer(house, 1, 0.5)
+    # Some students buy by themselves meanwhile.
+    happened = time.time_ns() // 1000 - HOUR_US
+    await house.hear(EVENTS, identity_pb2.ResolvedBatch(events=[event(p, occurred_at_us=happened) for p in sorted(buyers)]))
+    await WaveWatch(house.room).tick()
+    assert 2 == len(await told(house, name))
+    assert await Launcher(house.room).work_once()
+    assert others == set((await layers(house))[2])

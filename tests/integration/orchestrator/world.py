@@ -7,6 +7,7 @@ import hashlib
 import math
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -183,6 +184,17 @@ class Scoring(ScoringServiceServicer):
             yield scoring_pb2.RankAudienceResponse(
                 person_ids=ids, scores=[score(p) for p in chances], probabilities=chances, model_version=1
             )
+
+    async def ExpandAudience(self, request: Any, context: Any) -> AsyncIterator[scoring_pb2.ExpandAudienceResponse]:  # noqa: N802
+        """Who does what many of the seeds do for a living."""
+        people = self._people
+        seeds = {*request.seed_ids, *(row[0] for row in people.select("id", request.seed_predicate))}
+        jobs = dict(people.select("id, job", ""))
+        counts = Counter(jobs[seed] for seed in seeds)
+        alike = [row[0] for row in people.select("id", request.among) if row[0] not in seeds]
+        alike.sort(key=lambda person: (-counts[jobs[person]], person))
+        for start in range(0, min(len(alike), request.limit), people.chunk):
+            yield scoring_pb2.ExpandAudienceResponse(person_ids=alike[start : start + people.chunk])
 
     def _require(self, model: str) -> None:
         if model != MODEL or not self._people.has_model:

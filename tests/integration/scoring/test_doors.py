@@ -148,6 +148,11 @@ async def test_an_audience_grows_by_persons_like_the_seeds_but_never_by_who_forb
         if "tags" in by:
             assert {"age", "euribor3m"} == tags
 
+    # Named ones beside the predicate's are seeds, too; what the predicate reads is still not compared.
+    more = set(sorted(answered - seeds)[:50])
+    likenesses, persons, _, _ = await expanded(world, seed_predicate=GOAL, seed_ids=sorted(more), limit=500)
+    assert (seeds | more).isdisjoint(persons) and "offer_answer" not in {likeness.tag for likeness in likenesses}
+
     _, best, _, _ = await expanded(world, seed_predicate=GOAL, limit=20)
     await switch_off(world, *best[:10])
     _, after, _, _ = await expanded(world, seed_predicate=GOAL, limit=20)

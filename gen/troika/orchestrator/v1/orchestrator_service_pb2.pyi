@@ -613,7 +613,9 @@ Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
 
 @_typing.final
 class Waves(_message.Message):
-    """Layers of an audience, the best first. One opens only while the last one's response holds against its target."""
+    """Layers of an audience: the best by score first, or those nearest to seeds. One opens only while the last one's response holds
+    against its target.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -622,12 +624,17 @@ class Waves(_message.Message):
     TARGET_RATE_FIELD_NUMBER: _builtins.int
     LEAST_PUSHES_FIELD_NUMBER: _builtins.int
     RESPONSE_HOURS_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
     target_rate: _builtins.float
     """Share of the pushed that must reach the goal."""
     least_pushes: _builtins.int
     """So many must have been pushed in a layer before it is judged."""
     response_hours: _builtins.int
     """For how long after a push its response is waited for."""
+    seeds: _builtins.str
+    """A predicate over tags, with shares only: the layers are the nearest to these persons, and from the second layer on to
+    those who reached the goal, too. Empty: the best by score.
+    """
     @_builtins.property
     def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Share of the ranked audience that each layer reaches down to, ascending; either this or from_scores."""
@@ -644,10 +651,11 @@ class Waves(_message.Message):
         target_rate: _builtins.float = ...,
         least_pushes: _builtins.int = ...,
         response_hours: _builtins.int = ...,
+        seeds: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_scores", b"from_scores", "least_pushes", b"least_pushes", "response_hours", b"response_hours", "shares", b"shares", "target_rate", b"target_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_scores", b"from_scores", "least_pushes", b"least_pushes", "response_hours", b"response_hours", "seeds", b"seeds", "shares", b"shares", "target_rate", b"target_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -390,14 +390,14 @@ class ExpandAudienceRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     seed_predicate: _builtins.str
-    """A predicate over tags: the seeds, where seed_ids is empty."""
+    """A predicate over tags: more seeds. Tags that it reads are not compared, for they only say again who is a seed."""
     among: _builtins.str
     """A predicate over tags: among whom to look; empty means everybody. Seeds are never in the answer."""
     limit: _builtins.int
     """How many."""
     @_builtins.property
     def seed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The persons that others are to be like; empty means those of the predicate."""
+        """The persons that others are to be like, beside those of the predicate."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
