@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.touchpoints.v1.imports_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
 
 from chassis import run
@@ -15,9 +17,13 @@ from services.touchpoints.addresses import Addresses
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.table import Parts, all_channels
 from services.touchpoints.endpoints import Endpoints
+from services.touchpoints.imports import command as importing
+from services.touchpoints.imports.files import ImportFiles
+from services.touchpoints.imports.running import Importer
 from services.touchpoints.ingest import Ingest
 from services.touchpoints.publishing import Publisher
 from services.touchpoints.rpc import TouchpointsRpc
+from services.touchpoints.rpc_imports import ImportsRpc
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.sending import Sender
 from services.touchpoints.settings import Settings
@@ -43,7 +49,11 @@ async def serve(settings: Settings) -> None:
         runtime.checks["sealing key"] = sealer.check
         runtime.spawn(sealer.run(), "sealing key")
         runtime.spawn(sources.run(), "sources")
-        ingest = Ingest(sealer, Publisher(runtime.bus, settings.publish_timeout_s), settings.oldest_event_days)
+        publisher = Publisher(runtime.bus, settings.publish_timeout_s)
+        ingest = Ingest(sealer, publisher, settings.oldest_event_days)
+        files = ImportFiles(settings)
+        if settings.import_store:
+            runtime.spawn(Importer(database, sealer, publisher, files, settings.oldest_event_days).follow(), "imports")
         addresses = Addresses(identity)
         add_ingest_doors(app, ingest, sources)
         add_sensors_doors(app, ingest, sources)
@@ -57,16 +67,20 @@ async def serve(settings: Settings) -> None:
             for number in range(settings.sender_workers):
                 runtime.spawn(sender.run(), f"sender-{number}")
             rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
-            await runtime.serve(
-                settings.allowed_callers(), lambda server: add_TouchpointsServiceServicer_to_server(rpc, server)
-            )
+            imports = ImportsRpc(database, files)
+
+            def register(server: grpc.aio.Server) -> None:
+                add_TouchpointsServiceServicer_to_server(rpc, server)
+                add_ImportServiceServicer_to_server(imports, server)
+
+            await runtime.serve(settings.allowed_callers(), register)
         finally:
             await caller.close()
 
 
 def main() -> None:
     """Command line."""
-    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve)
+    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve, importing.VERBS)
 
 
 if __name__ == "__main__":

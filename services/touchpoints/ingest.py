@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import orjson
 
 from chassis.errors import InvalidArgument, PayloadTooLarge
-from services.touchpoints.domain import cloudevents, records, segment, sensors
+from services.touchpoints.domain import adf, cloudevents, records, segment, sensors
 from services.touchpoints.domain.observed import Invalid, Observed, Source
 from services.touchpoints.publishing import Publisher, Quarantined
 from services.touchpoints.sealer import Sealer
@@ -25,24 +26,26 @@ MOST_EVENT_BYTES = 256 * 1024
 DAY_US = 86_400 * 1_000_000
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
-    """The body without its Content-Encoding, never more than MOST_DECOMPRESSED; raises InvalidArgument."""
+def decompress(body: bytes, encoding: str, most: int = MOST_DECOMPRESSED) -> bytes:
+    """The body without its Content-Encoding, never more than `most` bytes; raises InvalidArgument."""
     # The magic number is trusted over the header: SDKs forget one or the other.
     if encoding in ("gzip", "x-gzip") or body[:2] == b"\x1f\x8b":
         wbits = 31
     elif encoding == "deflate":
         wbits = 15
     elif encoding in ("", "identity"):
+        if len(body) > most:
+            raise PayloadTooLarge(f"body is larger than {most} bytes", field="body")
         return body
     else:
         raise _invalid("content-encoding", "must be gzip, deflate or identity")
     inflater = zlib.decompressobj(wbits)
     try:
-        plain = inflater.decompress(body, MOST_DECOMPRESSED + 1)
+        plain = inflater.decompress(body, most + 1)
     except zlib.error as error:
         raise _invalid("body", "is not valid compressed data") from error
-    if len(plain) > MOST_DECOMPRESSED:
-        raise PayloadTooLarge(f"body is larger than {MOST_DECOMPRESSED} bytes decompressed", field="body")
+    if len(plain) > most:
+        raise PayloadTooLarge(f"body is larger than {most} bytes decompressed", field="body")
     if not inflater.eof:
         raise _invalid("body", "compressed data ends too early")
     return plain
@@ -109,6 +112,15 @@ class Ingest:
         observe = [partial(cloudevents.observe, envelope, arrival) for envelope in envelopes]
         return await self._take(source, envelopes, observe, received_us)
 
+    async def leads(self, leads: Sequence[Element], source: Source) -> list[Invalid]:
+        """Leads in ADF; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
+        if len(leads) > adf.MOST_LEADS:
+            raise PayloadTooLarge(f"body has more than {adf.MOST_LEADS} leads", field="body")
+        received_us = time.time_ns() // 1000
+        arrival = adf.Arrival(source, received_us, received_us - self._oldest_us)
+        observe = [partial(adf.observe, lead, arrival) for lead in leads]
+        return await self._take(source, [adf.written(lead) for lead in leads], observe, received_us)
+
     async def _take(
         self,
         source: Source,
@@ -125,7 +137,7 @@ class Ingest:
         for raw, normalise in zip(messages, observe, strict=True):
             try:
                 event = normalise()
-                _small(event)
+                small(event)
                 observed.append(event)
             except Invalid as error:
                 bad.append(Quarantined(source.name, _dump(raw), error))
@@ -147,7 +159,7 @@ class Ingest:
                 continue
             try:
                 event = records.observe(_load(line), source, received_us, oldest_us)
-                _small(event)
+                small(event)
                 observed.append(event)
             except Invalid as error:
                 rejected.append(Rejected(number, error))
@@ -163,12 +175,15 @@ def _load(line: bytes) -> Any:
         raise Invalid("", "NOT_JSON", "is not valid JSON") from error
 
 
-def _small(event: Observed) -> None:
+def small(event: Observed) -> None:
+    """Raises Invalid for an event that no message of the bus could hold."""
     if len(event.properties) + len(event.vehicle_properties) > MOST_EVENT_BYTES:
         raise Invalid("properties", "EVENT_TOO_LARGE", f"must have at most {MOST_EVENT_BYTES} bytes")
 
 
 def _dump(raw: Any) -> bytes:
+    if isinstance(raw, bytes):
+        return raw
     try:
         return orjson.dumps(raw)
     except (TypeError, RecursionError):

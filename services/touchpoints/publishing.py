@@ -52,14 +52,25 @@ class Publisher:
         # The loop itself holds tasks only weakly.
         self._releasing: set[asyncio.Task[None]] = set()
 
-    async def publish(self, observed: Sequence[Observed], bad: Sequence[Quarantined], key: DataKey, received_us: int) -> None:
-        """Returns once everything is durable; raises Unavailable when it may not be (a repeat is de-duplicated)."""
+    async def publish(
+        self,
+        observed: Sequence[Observed],
+        bad: Sequence[Quarantined],
+        key: DataKey,
+        received_us: int,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Returns once everything is durable; raises Unavailable when it may not be (a repeat is de-duplicated).
+
+        `alone`: in messages of its own, so that a repeat makes the same messages however few the events are.
+        """
         prefix = events.key_prefix(key)
         letters = _letters(bad, key, received_us)
         # A serialised batch of one event is that event with its tag: batches are put together by appending bytes.
         facts = [events.sealed_batch([e], key, received_us) for e in observed]
         ids = [e.event_id for e in observed]
-        if not letters and 0 < len(facts) <= SMALL:
+        if not letters and not alone and 0 < len(facts) <= SMALL:
             await self._together(prefix, facts, ids)
         else:
             await self._send([*_chunks(prefix, facts, ids), *letters])

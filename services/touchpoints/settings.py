@@ -43,6 +43,18 @@ class Settings(ChassisSettings):
     )
     # Imports bring old history; beyond this an instant is a client's broken clock, not history.
     oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
+    import_store: str = Field(
+        "",
+        description="Where files of records and leads are: a folder, or s3://bucket/prefix. "
+        "Empty: files are taken in by the command line only.",
+    )
+    import_s3_endpoint: str = Field("", description="https://host:port of the S3 that has the files; empty for Amazon's.")
+    import_s3_region: str = Field("", description="Region of the bucket; empty to ask the server.")
+    import_s3_access_key: SecretStr = Field(SecretStr(""), description="Access key of the bucket; empty to look where AWS does.")
+    import_s3_secret_key: SecretStr = Field(SecretStr(""), description="The secret that belongs to it.")
+    import_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may take in files of records, look at imports and stop them."
+    )
 
     @field_validator("secrets_key")
     @classmethod
@@ -50,3 +62,9 @@ class Settings(ChassisSettings):
         if not re.fullmatch("[0-9a-fA-F]{64}", key.get_secret_value()):
             raise ValueError("must be 64 hexadecimal digits")
         return key
+
+    def allowed_callers(self) -> dict[str, frozenset[str]]:
+        """RPC service → callers."""
+        return super().allowed_callers() | {
+            "troika.touchpoints.v1.ImportService": self.import_callers,
+        }

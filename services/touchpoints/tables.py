@@ -7,12 +7,14 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
     SmallInteger,
     Table,
     Text,
+    func,
 )
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -130,3 +132,43 @@ erased_anchor = Table(
     Column("person_id", BigInteger, nullable=False),
 )
 Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)
+
+# Files of records and leads, one row per import. `lines_done` is where it goes on after a crash.
+Table(
+    "import_job",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    # Where the file is: "store:path"; "file:path" or "s3:bucket/key" for the command line.
+    Column("place", Text, nullable=False),
+    Column("file_name", Text, nullable=False),
+    # YAML as it was given; empty where the file needs none.
+    Column("mapping", Text, nullable=False),
+    # NULL until the file was looked through.
+    Column("file_sha256", LargeBinary),
+    # queued, running, done, failed, cancelled
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("lines_done", BigInteger, nullable=False),
+    Column("taken", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    # JSON: the first events of a dry run, identifiers masked.
+    Column("sample", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Who works on it says so again and again; when it falls silent another one takes over.
+    Column("leased_until", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# What was refused: where and why, never what.
+Table(
+    "import_error",
+    metadata,
+    Column("import_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("field", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyarrow import fs
 
+from chassis import filestores
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.tags.lake import storage
 
@@ -86,7 +87,7 @@ class ImportFiles:
         if source.startswith(_FILE):
             return io.BufferedReader(io.FileIO(source.removeprefix(_FILE)), _BUFFER)
         if source.startswith(_STORE):
-            return io.BufferedReader(_Raw(self._files().open_input_file(source.removeprefix(_STORE))), _BUFFER)
+            return filestores.readable(self._files(), source.removeprefix(_STORE))
         upload_id = source.removeprefix(_UPLOAD)
         parts = self._parts(upload_id)
         if not parts:
@@ -112,35 +113,6 @@ def _whole(parts: Sequence[tuple[int, int]]) -> int:
             break
         end = max(end, offset + size)
     return end
-
-
-class _Raw(io.RawIOBase):
-    """A file of the store as Python reads files."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
-        return int(self._file.tell())
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 class _Parts(io.RawIOBase):

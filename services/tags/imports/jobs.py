@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, NotFound
+from chassis.leases import LostLease
 from services.tags.imports.mapping import FileMapping
 from services.tags.imports.values import Fault
 
@@ -74,12 +75,6 @@ class Job:
         found = dict(row)
         counts = Counts(**{name: found.pop(name) for name in _COUNTERS})
         return cls(counts=counts, **found)
-
-
-class LostLease(FailedPrecondition):
-    """Somebody else works on the import now, or takes it back."""
-
-    default_reason = "IMPORT_TAKEN_OVER"
 
 
 async def add(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client import Counter
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import TroikaError, is_operational
+from chassis.leases import LostLease, hold, patiently
 from services.tags.handlers import TagRules, now_us
 from services.tags.imports import jobs, mapping, reading, undoing, writing
 from services.tags.imports.files import ImportFiles
-from services.tags.imports.jobs import Counts, Job, LostLease
+from services.tags.imports.jobs import Counts, Job
 from services.tags.imports.mapping import FileMapping
 from services.tags.imports.matching import PATIENCE, Matcher
 from services.tags.imports.reading import Checked, Chunk
@@ -26,9 +27,6 @@ from services.tags.imports.writing import Line, Seen, Stamp, Written
 log = logging.getLogger(__name__)
 
 LINES = Counter("troika_import_lines_total", "Lines of partners' files.", ["outcome"])
-# Faults of the world: the database or identity is away.
-_TRIES: Final = 60
-_PAUSE_S: Final = 1.0
 _LOOK_S: Final = 1.0
 # What a service may open: files of the command line lie on somebody's own machine.
 _OWN: Final = ("store", "upload")
@@ -37,7 +35,6 @@ _OWN: Final = ("store", "upload")
 _WRITTEN_AT_ONCE: Final = 500
 
 Tell = Callable[[Job], None]
-Result = TypeVar("Result")
 
 
 def _silent(job: Job) -> None:
@@ -86,12 +83,10 @@ class Importer:
         """
         undone = job.state == jobs.UNDOING
         states = [jobs.UNDOING] if undone else [jobs.QUEUED, jobs.RUNNING]
-        working = asyncio.create_task(
-            undoing.undo(self._database, self._rules, job) if undone else self._take_in(job, tell), name=f"import {job.id}"
-        )
-        beat = asyncio.create_task(self._beat(job.id, states, working))
+        work = undoing.undo(self._database, self._rules, job) if undone else self._take_in(job, tell)
+        renew = partial(jobs.renew, self._database, job.id, states)
         try:
-            await _result(working, beat)
+            await hold(work, renew, self._beat_s, f"import {job.id}")
         except LostLease:
             log.info("import was taken over or is taken back", extra={"import_id": job.id})
         except TroikaError as error:
@@ -106,8 +101,6 @@ class Importer:
                 raise
             log.exception("import failed", extra={"import_id": job.id})
             await jobs.finish(self._database, job.id, jobs.FAILED, "INTERNAL", "internal error")
-        finally:
-            beat.cancel()
         await self._tell(job.id, tell)
 
     async def _take_in(self, job: Job, tell: Tell) -> None:
@@ -143,12 +136,12 @@ class Importer:
         parts = [chunk.rows[start : start + _WRITTEN_AT_ONCE] for start in range(0, len(chunk.rows), _WRITTEN_AT_ONCE)]
         read = await asyncio.to_thread(lambda: [reader.read(rows) for rows in parts])
         hashes = [hashed for part in read for _, hashed, _ in part.lines]
-        owners = iter(await _patiently(lambda: self._matcher.match(plan.partner, plan.hash_kind, hashes)))
+        owners = iter(await patiently(lambda: self._matcher.match(plan.partner, plan.hash_kind, hashes)))
         for rows, part in zip(parts, read, strict=True):
             place = done, chunk.end if rows is parts[-1] else rows[-1].line
             lines = [Line(line, owner, said) for line, _, said in part.lines if (owner := next(owners)) is not None]
             write = partial(self._write, job, plan, part, lines, Stamp(job.id, plan.partner, plan.kind, at_us), place, seen)
-            counts = await _patiently(write)
+            counts = await patiently(write)
             done = place[1]
             LINES.labels("matched").inc(counts.matched)
             LINES.labels("unmatched").inc(counts.unmatched)
@@ -185,48 +178,12 @@ class Importer:
             seen.add(written.pairs)
         return counts
 
-    async def _beat(self, import_id: int, states: Sequence[str], working: asyncio.Task[None]) -> None:
-        """Keeps the lease; ends the work, which may be waiting for identity, when the import is taken back."""
-        while True:
-            await asyncio.sleep(self._beat_s)
-            try:
-                if not await jobs.renew(self._database, import_id, states):
-                    working.cancel()
-                    return
-            except Exception:
-                log.warning("the lease of an import was not renewed", extra={"import_id": import_id})
-
     async def _tell(self, import_id: int, tell: Tell) -> None:
         if tell is not _silent:
             async with self._database.read() as uow:
                 tell(await jobs.get(uow, import_id))
 
 
-async def _patiently(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Does it, again while the database or identity is away, for a minute."""
-    for attempt in range(_TRIES):
-        try:
-            return await work()
-        except Exception as error:
-            if not is_operational(error) or attempt == _TRIES - 1:
-                raise
-            await asyncio.sleep(_PAUSE_S)
-    raise AssertionError  # the last attempt raises
-
-
 async def _note(uow: UnitOfWork, job: Job, place: tuple[int, int], counts: Counts, faults: Sequence[Fault]) -> None:
     await jobs.advance(uow, job.id, *place, counts)
     await jobs.keep_faults(uow, job.id, faults)
-
-
-async def _result(working: asyncio.Task[None], beat: asyncio.Task[None]) -> None:
-    """Waits for the work. Raises LostLease when its own heart-beat ended it, and ends it when we are to end."""
-    try:
-        await asyncio.wait({working})
-    except asyncio.CancelledError:
-        working.cancel()
-        await asyncio.wait({working})
-        raise
-    if working.cancelled() and beat.done():
-        raise LostLease("the import is taken back")
-    working.result()

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from pyarrow import fs
+
+from chassis import filestores
 
 # Beside the rows, never below them: whoever lists rows does not see what is being written.
 STAGING: Final = "_staged"
@@ -148,16 +149,10 @@ class Staged:
 
 def opened(address: str, endpoint: str = "", region: str = "", access_key: str = "", secret_key: str = "") -> Storage:
     """The storage at an address: a path, or s3://bucket/prefix with `endpoint` (https://host:port) unless it is Amazon's."""
-    if address.startswith("s3://"):
-        given = urlsplit(endpoint)
-        options: dict[str, Any] = {"scheme": given.scheme, "endpoint_override": given.netloc} if endpoint else {}
-        if access_key:
-            options |= {"access_key": access_key, "secret_key": secret_key}
-        filesystem = fs.S3FileSystem(region=region or None, allow_delayed_open=True, **options)
-        return Storage(filesystem, address.removeprefix("s3://").rstrip("/"))
-    folder = Path(address).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return Storage(fs.LocalFileSystem(), str(folder))
+    filesystem, root = filestores.filesystem(address, endpoint, region, access_key, secret_key)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        Path(root).mkdir(parents=True, exist_ok=True)
+    return Storage(filesystem, root)
 
 
 def _sync(path: Path) -> None:

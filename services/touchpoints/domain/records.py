@@ -10,9 +10,12 @@ from services.touchpoints.domain.observed import FUTURE_US, Invalid, Observed, S
 from services.touchpoints.domain.screening import Found, screen
 
 EVENT = "Record Updated"
-_RELATIONS = {"owns": 1, "drives": 2, "pays_for": 3}
+RELATIONS = {"owns": 1, "drives": 2, "pays_for": 3}
 # Kinds a record may carry beside its own id; openid needs the appid beside it.
 _KINDS = ("mobile", "id_card", "email", "unionid", "device")
+VEHICLE_IDENTIFIERS = ("vin", "plate")
+# All that `identifiers` may name.
+IDENTIFIERS = (*_KINDS, "openid", "appid", "name", "address", "birth_date")
 MAX_VALUE = 255
 _OLDEST_BIRTH = date(1900, 1, 1)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -34,7 +37,7 @@ def observe(raw: Any, source: Source, received_us: int, oldest_us: int) -> Obser
     # The anchor is first: the record's own number within its source.
     identifiers = [("crm_id", source.name, record_id), *_identifiers(given, vehicle, source)]
     relation = vehicle.get("relation")
-    if relation is not None and (not isinstance(relation, str) or relation not in _RELATIONS):
+    if relation is not None and (not isinstance(relation, str) or relation not in RELATIONS):
         raise Invalid("vehicle.relation", "UNKNOWN_RELATION", "must be owns, drives or pays_for")
     found: Found = []
     properties = _screened(raw, "attributes", "attributes", found)
@@ -46,7 +49,7 @@ def observe(raw: Any, source: Source, received_us: int, oldest_us: int) -> Obser
         updated,
         identifiers + [one for one in found if one not in identifiers],
         _value(given, "name", "identifiers.name"),
-        _RELATIONS.get(relation or "", 0),
+        RELATIONS.get(relation or "", 0),
         properties,
         vehicle_properties,
         _value(given, "address", "identifiers.address"),
@@ -81,7 +84,7 @@ def _identifiers(given: dict[str, Any], vehicle: dict[str, Any], source: Source)
         if not appid:
             raise Invalid("identifiers.appid", "REQUIRED", "an openid is unique only with its appid")
         found.append(("openid", appid, openid))
-    for kind in ("vin", "plate"):
+    for kind in VEHICLE_IDENTIFIERS:
         if value := _value(vehicle, kind, f"vehicle.{kind}"):
             found.append((kind, "", value))
     return found

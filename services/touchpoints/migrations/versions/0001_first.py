@@ -60,6 +60,19 @@ STATEMENTS = (
         anchor_id bigint NOT NULL, person_id bigint NOT NULL, CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))
     """,
     "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
+    """
+    CREATE TABLE import_job (
+        id bigint GENERATED ALWAYS AS IDENTITY, source text NOT NULL, place text NOT NULL, file_name text NOT NULL,
+        mapping text NOT NULL, file_sha256 bytea, state text NOT NULL, reason text NOT NULL, message text NOT NULL,
+        dry_run boolean NOT NULL, lines bigint NOT NULL, lines_done bigint NOT NULL, taken bigint NOT NULL,
+        refused bigint NOT NULL, sample text NOT NULL, caller text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
+        leased_until timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_import_job PRIMARY KEY (id))
+    """,
+    """
+    CREATE TABLE import_error (
+        import_id bigint NOT NULL, line bigint NOT NULL, field text NOT NULL, reason text NOT NULL,
+        CONSTRAINT pk_import_error PRIMARY KEY (import_id, line))
+    """,
 )
 
 
