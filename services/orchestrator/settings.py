@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator
 
 from chassis.consents import DEFAULT_REGIMES, RegimeTable
+from chassis.quiet_hours import QuietHours, zone_of
 from chassis.settings import ChassisSettings
 from services.orchestrator.arbiter.caps import CapTable
-from services.orchestrator.domain.quiet_hours import QuietHours, zone_of
 from services.orchestrator.leads.chain import STAGES, Stage
 from services.orchestrator.leads.collecting import DEFAULT_STAGES
 from services.orchestrator.leads.distributing import DEFAULT_WEIGHTS

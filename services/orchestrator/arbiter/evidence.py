@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chassis.db import UnitOfWork
+from chassis.quiet_hours import spans
 from services.orchestrator.arbiter import caps
 from services.orchestrator.arbiter.asking import Asked
 from services.orchestrator.arbiter.deciding import ANY_SIDE, KEPT_OUT_SIDE, PUSH, PUSHED_SIDE, UNLIMITED, Candidates
@@ -18,7 +19,6 @@ from services.orchestrator.arbiter.house import House
 from services.orchestrator.arbiter.humans import Members, humans, lookup
 from services.orchestrator.arbiter.store import ArbiterStore, micros
 from services.orchestrator.domain.channels import CHANNEL_BITS, CHANNELS
-from services.orchestrator.domain.quiet_hours import spans
 from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.themes.definitions import Exclusion
 from services.orchestrator.themes.states import Theme, ThemeState

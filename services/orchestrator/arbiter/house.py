@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from chassis.db import UnitOfWork
 from chassis.errors import InvalidArgument
+from chassis.quiet_hours import QuietHours
 from services.orchestrator.domain.channels import CHANNELS
-from services.orchestrator.domain.quiet_hours import QuietHours
 from services.orchestrator.offers.definitions import Offer, OfferId
 from services.orchestrator.offers.store import OfferStore
 from services.orchestrator.settings import Settings

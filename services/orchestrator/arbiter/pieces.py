@@ -11,7 +11,7 @@ from services.orchestrator.offers.stock import StockStore
 from services.orchestrator.store.projections import Update
 
 # States of a delivery as touchpoints numbers them; from the second one on they are failures.
-ANSWERED, FIRST_FAILURE = 6, 7
+ANSWERED, FIRST_FAILURE = 7, 9
 
 _HELD: Final = (
     "SELECT d.offer_id, d.delivery_id FROM decision d"
@@ -22,7 +22,7 @@ _HELD: Final = (
 
 async def settle(uow: UnitOfWork, furthest: Mapping[str, Update]) -> None:
     """Settles what deliveries (id, state, reason, answer, moment) say; most pushes hold nothing, and are found by index."""
-    over = [each[0] for each in furthest.values() if each[1] >= FIRST_FAILURE or (each[1] == ANSWERED and each[3] == "yes")]
+    over = [each[0] for each in furthest.values() if each[1] >= FIRST_FAILURE or (each[1] >= ANSWERED and each[3] == "yes")]
     if not over:
         return
     held = [(OfferId(row["offer_id"]), str(row["delivery_id"])) for row in await uow.fetch(_HELD, over)]

@@ -17,7 +17,7 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
 from chassis.db import Database
 from chassis.errors import InvalidArgument
-from services.orchestrator.domain.quiet_hours import zone_of
+from chassis.quiet_hours import zone_of
 from services.orchestrator.experiments import handlers as experiments
 from services.orchestrator.experiments.definitions import id_of
 from services.orchestrator.experiments.handlers import Laboratory

@@ -17,7 +17,7 @@ import orjson
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, is_operational
-from services.orchestrator.domain.quiet_hours import QuietHours
+from chassis.quiet_hours import QuietHours
 from services.orchestrator.leads.announcing import announce
 from services.orchestrator.leads.consents import closed_to_dealers
 from services.orchestrator.leads.distributing import Desk, Given, Waiting, Why, distribute

@@ -17,8 +17,8 @@ from services.orchestrator.store.holding import hold_off_erasures
 DEALER_SOURCE = "dealer:"
 # A word from outside that is longer is no word.
 LONGEST = 100
-# States of a push to a dealer (touchpoints.v1.DeliveryState): the dealer spoke to the person, got an answer, or did not.
-REACHED, ANSWERED, FAILED = 4, 6, 7
+# States of a push to a dealer (touchpoints.v1.DeliveryState): the dealer spoke to the person, it reached its goal, or did not.
+REACHED, GOAL, FAILED = 4, 8, 9
 _CANCELLED = "Order Cancelled"
 # The catalogue's events of a sale, and what other houses call them.
 DEFAULT_STAGES: Mapping[str, Stage] = {
@@ -108,8 +108,7 @@ async def follow_handovers(uow: UnitOfWork, updates: Mapping[str, tuple[int, str
     tried = {
         int(found[1])
         for name, (state, reason) in updates.items()
-        if (found := _HANDOVER.fullmatch(name))
-        and (REACHED <= state <= ANSWERED or (state, reason) == (FAILED, "unreachable"))
+        if (found := _HANDOVER.fullmatch(name)) and (REACHED <= state <= GOAL or (state, reason) == (FAILED, "unreachable"))
     }
     if tried:
         leads = LeadStore(uow)
@@ -126,7 +125,7 @@ async def follow_pushes(uow: UnitOfWork, delivery_ids: Iterable[str]) -> None:
         "SELECT d.delivery_id, d.theme_id, d.person_id, d.dealer_code, v.state, v.answer, v.occurred_at, d.decided_at"
         " FROM decision d JOIN delivery v USING (delivery_id)"
         " WHERE d.delivery_id = ANY(CAST(:ids AS text[])) AND d.channel = 'dealer' AND d.person_id > 0"
-        " AND (v.state BETWEEN 3 AND 6 OR v.answer <> '' OR (v.state = 7 AND v.reason = 'unreachable'))",
+        " AND (v.state BETWEEN 3 AND 8 OR v.answer <> '' OR (v.state = 9 AND v.reason = 'unreachable'))",
         ids=sorted(set(delivery_ids)),
     )
     leads = LeadStore(uow)
@@ -152,7 +151,7 @@ def _of_push(row: Any) -> Sequence[NewStep]:
 
     # Nobody was spoken to while the state says no more than that the dealer has it, or failed to reach them.
     steps = [step(Stage.LEAD, row.decided_at)]
-    if REACHED <= row.state <= ANSWERED or row.answer:
+    if REACHED <= row.state <= GOAL or row.answer:
         steps.append(step(Stage.CONTACTED, max(row.occurred_at, row.decided_at)))
     if row.answer == "yes":
         steps.append(step(Stage.INVITED, max(row.occurred_at, row.decided_at)))

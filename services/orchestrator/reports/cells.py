@@ -8,8 +8,8 @@ from typing import Final
 
 BAND_WIDTH: Final = 200
 BANDS: Final = 5
-# States of a delivery as touchpoints numbers them: along the usual way they grow, from 7 on they are failures.
-ACCEPTED, DELIVERED, OPENED, ANSWERED, FAILED, SUPPRESSED, EXPIRED = 3, 4, 5, 6, 7, 8, 9
+# States of a delivery as touchpoints numbers them: along the usual way they grow, from FAILED on they are failures.
+ACCEPTED, DELIVERED, OPENED, ANSWERED, FAILED, SUPPRESSED, EXPIRED = 3, 4, 5, 7, 9, 10, 11
 
 
 class Breakdown(IntEnum):

@@ -47,15 +47,33 @@ class State(IntEnum):
     ACCEPTED = 3
     DELIVERED = 4
     OPENED = 5
-    ANSWERED = 6
-    FAILED = 7
-    SUPPRESSED = 8
-    EXPIRED = 9
+    CLICKED = 6
+    ANSWERED = 7
+    GOAL = 8
+    FAILED = 9
+    SUPPRESSED = 10
+    EXPIRED = 11
 
 
 def furthest(states: Iterable[State]) -> State:
     """The state after any number of updates: the largest, so their order and repetition do not matter."""
     return max(states)
+
+
+@dataclass(frozen=True)
+class Cap:
+    """No more than so many pushes to one person within so many seconds, through one channel (its number) or any (0)."""
+
+    channel: int
+    pushes: int
+    seconds: float
+
+
+# Types of webhooks to dealers (CONVENTIONS 5.3).
+ASSIGNED, REASSIGNED, WITHDRAWN = "lead.assigned", "lead.reassigned", "lead.withdrawn"
+ERASED, CONSENT = "customer.erased", "consent.changed"
+# What a receiver is told for the sake of the person alone: it needs no consent, least of all when that was withdrawn.
+NOTICES = frozenset({WITHDRAWN, ERASED, CONSENT})
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,13 @@ class Delivery:
     attempts: int = 0
     # Seconds since the first call whose outcome is still not known; None when all outcomes are.
     unsure_s: float | None = None
+    # "21:00-09:00" on the clock of `time_zone`: then it is not sent. Empty for at any hour.
+    quiet_hours: str = ""
+    time_zone: str = ""
+    caps: tuple[Cap, ...] = ()
+    # What it tells where that is no message: the type of the webhook; and JSON that only its channel reads.
+    kind: str = ""
+    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,10 @@ class Retry:
     sent_perhaps: bool = True
     # The fault concerns the whole endpoint: nothing else goes there either until then.
     pauses_endpoint: bool = False
+    # The receiver is in trouble, whatever is sent to it; many in a row open its circuit.
+    faults_endpoint: bool = False
+    # The receiver asks for fewer at once.
+    throttles: bool = False
 
 
 @dataclass(frozen=True)

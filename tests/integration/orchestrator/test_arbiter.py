@@ -233,7 +233,7 @@ async def test_an_offer_goes_out_as_often_as_there_are_pieces(bench: Court) -> N
     assert {p.offer for p in await bench.pushes() if p.person_id <= 100} <= {f"offers/{rare}"}
     failed, taken, *_ = [push.delivery_id for push in await bench.pushes() if push.offer == f"offers/{rare}"]
     for _ in range(2):
-        await bench.delivered((failed, 7, ""), (taken, 6, "yes"))
+        await bench.delivered((failed, 9, ""), (taken, 7, "yes"))
     [offer] = await bench.rows(f"SELECT reserved, taken FROM offer WHERE offer_id = {rare}")
     assert (3, 1) == tuple(offer)
     bench.pass_on(days=1)

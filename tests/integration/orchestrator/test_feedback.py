@@ -58,12 +58,12 @@ async def test_the_funnel_is_the_same_in_whatever_order_updates_come(house: Hous
     [first, second, third, fourth, *_] = [p.delivery_id for p in pushes if p.channel == "app"]
     updates = [
         *(update(first, state) for state in (1, 2, 3, 4, 5)),
-        update(first, 6, answer="yes"),
+        update(first, 7, answer="yes"),
         *(update(second, state) for state in (1, 2, 3)),
-        update(third, 7, reason="no_address"),
+        update(third, 9, reason="no_address"),
         # Withdrawn by the provider after the person had answered.
-        update(fourth, 6, answer="no"),
-        update(fourth, 7, reason="withdrawn"),
+        update(fourth, 7, answer="no"),
+        update(fourth, 9, reason="withdrawn"),
         update("of somebody else", 3),
     ]
     draw = random.Random(3)
@@ -79,10 +79,10 @@ async def test_the_funnel_is_the_same_in_whatever_order_updates_come(house: Hous
     assert 2 == (await house.report(name)).cost_fen
     stored = {row.delivery_id: (row.state, row.answer, row.reason) for row in await house.rows("SELECT * FROM delivery")}
     expected = {
-        first: (6, "yes", ""),
+        first: (7, "yes", ""),
         second: (3, "", ""),
-        third: (7, "", "no_address"),
-        fourth: (7, "no", "withdrawn"),
+        third: (9, "", "no_address"),
+        fourth: (9, "no", "withdrawn"),
     }
     assert expected == stored
 

@@ -222,16 +222,16 @@ async def test_a_push_that_reached_a_dealer_is_a_lead_of_that_dealer(house: Lead
             touchpoints_pb2.DeliveriesUpdated(
                 updates=[
                     touchpoints_pb2.DeliveryUpdate(
-                        delivery_id=f"d{n}", state=s, answer=a, occurred_at_us=now, reason="unreachable" if s == 7 else ""
+                        delivery_id=f"d{n}", state=s, answer=a, occurred_at_us=now, reason="unreachable" if s == 9 else ""
                     )  # type: ignore[arg-type]
                     for n, s, a in updates
                 ]
             ),
         )
 
-    await update((1, 1, ""), (2, 3, ""), (3, 4, ""), (4, 6, "no"), (5, 7, ""))
+    await update((1, 1, ""), (2, 3, ""), (3, 4, ""), (4, 7, "no"), (5, 9, ""))
     for _ in range(2):
-        await update((3, 6, "yes"), (2, 3, ""))
+        await update((3, 7, "yes"), (2, 3, ""))
     found = {lead.person_id: lead for lead in await house.leads()}
     assert {2: 1, 3: 3, 4: 8, 5: 1} == {person: lead.stage for person, lead in found.items()}
     assert {"themes/12"} == {lead.source for lead in found.values()}

@@ -111,7 +111,7 @@ def check(
         mine = [row for row in rows if part_of(row, by) == part.key]
         pushed, kept = ([row for row in mine if row.outcome == side] for side in ("push", "holdout"))
         counts = {stage.stage: stage.count for stage in part.funnel}
-        accepted = [row for row in pushed if 3 <= row.state < 7]
+        accepted = [row for row in pushed if 3 <= row.state < 9]
         assert (len(mine), len(pushed), len(accepted)) == (counts["audience"], counts["pushed"], counts["accepted"])
         assert sum(row.cost_fen for row in accepted) == part.money.cost_fen
         if part.hidden:
@@ -220,7 +220,7 @@ async def test_times_run_from_the_hand_over_to_the_first_answer_and_goal(house: 
     rows = await house.rows("SELECT person_id, delivery_id, decided_at FROM decision WHERE outcome = 'push' ORDER BY person_id")
     answered, won, early = rows[:10], rows[10:15], rows[15]
     updates = [
-        update(row.delivery_id, 6, answer="yes", occurred_at_us=micros(row.decided_at + n * HOUR))
+        update(row.delivery_id, 7, answer="yes", occurred_at_us=micros(row.decided_at + n * HOUR))
         for n, row in enumerate(answered, 1)
     ]
     await house.hear(DELIVERIES, touchpoints_pb2.DeliveriesUpdated(updates=updates))

@@ -25,7 +25,7 @@ from tests.integration.touchpoints.receivers import APP
 from tests.integration.touchpoints.receiving import Receiver, receiving
 from tests.integration.touchpoints.room import NEIGHBOURS, Room, eventually, request, running, settings_for
 
-ACCEPTED, SUPPRESSED = 3, 8
+ACCEPTED, SUPPRESSED = 3, 10
 PERSONS = 400
 REGIMES = dict(DEFAULT_REGIMES) | {"service": "opt_in", "dealer_sharing": "separate"}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from services.orchestrator.domain.quiet_hours import QuietHours
+from chassis.quiet_hours import QuietHours
 from services.orchestrator.leads.assigning import due
 from services.orchestrator.leads.chain import LOST_REASONS, Chain, Stage, Step, fold, is_open
 from services.orchestrator.leads.distributing import DEFAULT_WEIGHTS, Desk, Waiting, Why, distribute, rate

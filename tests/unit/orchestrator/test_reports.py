@@ -63,7 +63,7 @@ def persons(draw: st.DrawFn) -> Person:
         QUIET_HOURS if outcome == DEFERRED else "",
         draw(st.sampled_from(["app", "dealer"])) if pushed else "",
         draw(st.integers(0, 4)),
-        draw(st.integers(0, 9)) if pushed else 0,
+        draw(st.integers(0, 11)) if pushed else 0,
         draw(st.booleans()),
         pushed and draw(st.booleans()),
     )
@@ -101,8 +101,8 @@ def test_whoever_is_in_a_stage_and_not_in_the_next_is_lost_for_a_reason(people: 
         assert before.count - sum(after.lost.values()) == after.count
     assert sum(each.outcome == PUSH for each in people) == stages["pushed"].count
     assert sum(each.outcome in (PUSH, HOLDOUT) for each in people) == stages["chosen"].count
-    for name, state in (("accepted", 3), ("delivered", 4), ("opened", 5), ("answered", 6)):
-        assert sum(each.outcome == PUSH and state <= each.state < 7 for each in people) == stages[name].count
+    for name, state in (("accepted", 3), ("delivered", 4), ("opened", 5), ("answered", 7)):
+        assert sum(each.outcome == PUSH and state <= each.state < 9 for each in people) == stages[name].count
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.quiet_hours import QuietHours, spans, zone_of
 from services.orchestrator.arbiter import caps, pacing
 from services.orchestrator.arbiter.deciding import DEFERRED, OUTCOMES, PROPOSED
 from services.orchestrator.domain.channels import ALL_BITS
 from services.orchestrator.domain.explaining import Decision, explain
-from services.orchestrator.domain.quiet_hours import QuietHours, spans, zone_of
 from services.orchestrator.domain.suggesting import Term, combine, cover, leaking, significant, words
 from services.orchestrator.domain.themes import PersonId
 from services.orchestrator.offers.definitions import OfferId

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"troika/touchpoints/v1/events.proto\x12\x15troika.touchpoints.v1\"{\n\rObservedBatch\x12\x34\n\nsealed_key\x18\x01 \x01(\x0b\x32 .troika.touchpoints.v1.SealedKey\x12\x34\n\x06\x65vents\x18\x02 \x03(\x0b\x32$.troika.touchpoints.v1.ObservedEvent\"9\n\tSealedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x1c\n\x14\x65phemeral_public_key\x18\x02 \x01(\x0c\"\xd8\x01\n\rObservedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x12\x1a\n\x12sealed_identifiers\x18\x06 \x01(\x0c\x12\x11\n\tanchor_id\x18\x07 \x01(\x03\x12\x17\n\x0fproperties_json\x18\x08 \x01(\x0c\x12\x1f\n\x17vehicle_properties_json\x18\t \x01(\x0c\"\xb9\x01\n\x0bIdentifiers\x12\x36\n\x0bidentifiers\x18\x01 \x03(\x0b\x32!.troika.touchpoints.v1.Identifier\x12\x13\n\x0bperson_name\x18\x02 \x01(\t\x12\x38\n\x08relation\x18\x03 \x01(\x0e\x32&.troika.touchpoints.v1.VehicleRelation\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x12\n\nbirth_date\x18\x05 \x01(\t\"8\n\nIdentifier\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"K\n\x11\x44\x65liveriesUpdated\x12\x36\n\x07updates\x18\x01 \x03(\x0b\x32%.troika.touchpoints.v1.DeliveryUpdate\"\x92\x01\n\x0e\x44\x65liveryUpdate\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t*\x8a\x01\n\x0fVehicleRelation\x12 \n\x1cVEHICLE_RELATION_UNSPECIFIED\x10\x00\x12\x19\n\x15VEHICLE_RELATION_OWNS\x10\x01\x12\x1b\n\x17VEHICLE_RELATION_DRIVES\x10\x02\x12\x1d\n\x19VEHICLE_RELATION_PAYS_FOR\x10\x03*\xaf\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45LIVERY_STATE_QUEUED\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_SENDING\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_ACCEPTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x04\x12\x19\n\x15\x44\x45LIVERY_STATE_OPENED\x10\x05\x12\x1b\n\x17\x44\x45LIVERY_STATE_ANSWERED\x10\x06\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x07\x12\x1d\n\x19\x44\x45LIVERY_STATE_SUPPRESSED\x10\x08\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"troika/touchpoints/v1/events.proto\x12\x15troika.touchpoints.v1\"{\n\rObservedBatch\x12\x34\n\nsealed_key\x18\x01 \x01(\x0b\x32 .troika.touchpoints.v1.SealedKey\x12\x34\n\x06\x65vents\x18\x02 \x03(\x0b\x32$.troika.touchpoints.v1.ObservedEvent\"9\n\tSealedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x1c\n\x14\x65phemeral_public_key\x18\x02 \x01(\x0c\"\xd8\x01\n\rObservedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x0c\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x16\n\x0ereceived_at_us\x18\x05 \x01(\x03\x12\x1a\n\x12sealed_identifiers\x18\x06 \x01(\x0c\x12\x11\n\tanchor_id\x18\x07 \x01(\x03\x12\x17\n\x0fproperties_json\x18\x08 \x01(\x0c\x12\x1f\n\x17vehicle_properties_json\x18\t \x01(\x0c\"\xb9\x01\n\x0bIdentifiers\x12\x36\n\x0bidentifiers\x18\x01 \x03(\x0b\x32!.troika.touchpoints.v1.Identifier\x12\x13\n\x0bperson_name\x18\x02 \x01(\t\x12\x38\n\x08relation\x18\x03 \x01(\x0e\x32&.troika.touchpoints.v1.VehicleRelation\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x12\n\nbirth_date\x18\x05 \x01(\t\"8\n\nIdentifier\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"K\n\x11\x44\x65liveriesUpdated\x12\x36\n\x07updates\x18\x01 \x03(\x0b\x32%.troika.touchpoints.v1.DeliveryUpdate\"V\n\x0e\x43hannelsHealth\x12\x35\n\x08\x63hannels\x18\x01 \x03(\x0b\x32#.troika.touchpoints.v1.ChannelState\x12\r\n\x05\x61t_us\x18\x02 \x01(\x03\"Q\n\x0c\x43hannelState\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07success\x18\x04 \x01(\x01\"\x92\x01\n\x0e\x44\x65liveryUpdate\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x04 \x01(\x03\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t*\x8a\x01\n\x0fVehicleRelation\x12 \n\x1cVEHICLE_RELATION_UNSPECIFIED\x10\x00\x12\x19\n\x15VEHICLE_RELATION_OWNS\x10\x01\x12\x1b\n\x17VEHICLE_RELATION_DRIVES\x10\x02\x12\x1d\n\x19VEHICLE_RELATION_PAYS_FOR\x10\x03*\xe4\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45LIVERY_STATE_QUEUED\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_SENDING\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_ACCEPTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x04\x12\x19\n\x15\x44\x45LIVERY_STATE_OPENED\x10\x05\x12\x1a\n\x16\x44\x45LIVERY_STATE_CLICKED\x10\x06\x12\x1b\n\x17\x44\x45LIVERY_STATE_ANSWERED\x10\x07\x12\x17\n\x13\x44\x45LIVERY_STATE_GOAL\x10\x08\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\t\x12\x1d\n\x19\x44\x45LIVERY_STATE_SUPPRESSED\x10\n\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x0b\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'troika.touchpoints.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VEHICLERELATION']._serialized_start=937
-  _globals['_VEHICLERELATION']._serialized_end=1075
-  _globals['_DELIVERYSTATE']._serialized_start=1078
-  _globals['_DELIVERYSTATE']._serialized_end=1381
+  _globals['_VEHICLERELATION']._serialized_start=1108
+  _globals['_VEHICLERELATION']._serialized_end=1246
+  _globals['_DELIVERYSTATE']._serialized_start=1249
+  _globals['_DELIVERYSTATE']._serialized_end=1605
   _globals['_OBSERVEDBATCH']._serialized_start=61
   _globals['_OBSERVEDBATCH']._serialized_end=184
   _globals['_SEALEDKEY']._serialized_start=186
@@ -48,6 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTIFIER']._serialized_end=708
   _globals['_DELIVERIESUPDATED']._serialized_start=710
   _globals['_DELIVERIESUPDATED']._serialized_end=785
-  _globals['_DELIVERYUPDATE']._serialized_start=788
-  _globals['_DELIVERYUPDATE']._serialized_end=934
+  _globals['_CHANNELSHEALTH']._serialized_start=787
+  _globals['_CHANNELSHEALTH']._serialized_end=873
+  _globals['_CHANNELSTATE']._serialized_start=875
+  _globals['_CHANNELSTATE']._serialized_end=956
+  _globals['_DELIVERYUPDATE']._serialized_start=959
+  _globals['_DELIVERYUPDATE']._serialized_end=1105
 # @@protoc_insertion_point(module_scope)

@@ -66,13 +66,17 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     """It reached the person's device, or the dealer reached the person."""
     DELIVERY_STATE_OPENED: _DeliveryState.ValueType  # 5
     """The person opened it."""
-    DELIVERY_STATE_ANSWERED: _DeliveryState.ValueType  # 6
+    DELIVERY_STATE_CLICKED: _DeliveryState.ValueType  # 6
+    """The person followed a link in it."""
+    DELIVERY_STATE_ANSWERED: _DeliveryState.ValueType  # 7
     """The person answered."""
-    DELIVERY_STATE_FAILED: _DeliveryState.ValueType  # 7
-    """The provider refused it for good."""
-    DELIVERY_STATE_SUPPRESSED: _DeliveryState.ValueType  # 8
+    DELIVERY_STATE_GOAL: _DeliveryState.ValueType  # 8
+    """What it was sent for happened, as the receiver says."""
+    DELIVERY_STATE_FAILED: _DeliveryState.ValueType  # 9
+    """The provider refused it for good, or nobody can say any more whether it went out (outcome_unknown)."""
+    DELIVERY_STATE_SUPPRESSED: _DeliveryState.ValueType  # 10
     """Not sent: consent, purpose or reachability forbade it at the moment of sending."""
-    DELIVERY_STATE_EXPIRED: _DeliveryState.ValueType  # 9
+    DELIVERY_STATE_EXPIRED: _DeliveryState.ValueType  # 11
     """Its time passed before it could be sent."""
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
@@ -90,13 +94,17 @@ DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 4
 """It reached the person's device, or the dealer reached the person."""
 DELIVERY_STATE_OPENED: DeliveryState.ValueType  # 5
 """The person opened it."""
-DELIVERY_STATE_ANSWERED: DeliveryState.ValueType  # 6
+DELIVERY_STATE_CLICKED: DeliveryState.ValueType  # 6
+"""The person followed a link in it."""
+DELIVERY_STATE_ANSWERED: DeliveryState.ValueType  # 7
 """The person answered."""
-DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 7
-"""The provider refused it for good."""
-DELIVERY_STATE_SUPPRESSED: DeliveryState.ValueType  # 8
+DELIVERY_STATE_GOAL: DeliveryState.ValueType  # 8
+"""What it was sent for happened, as the receiver says."""
+DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 9
+"""The provider refused it for good, or nobody can say any more whether it went out (outcome_unknown)."""
+DELIVERY_STATE_SUPPRESSED: DeliveryState.ValueType  # 10
 """Not sent: consent, purpose or reachability forbade it at the moment of sending."""
-DELIVERY_STATE_EXPIRED: DeliveryState.ValueType  # 9
+DELIVERY_STATE_EXPIRED: DeliveryState.ValueType  # 11
 """Its time passed before it could be sent."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
@@ -305,6 +313,68 @@ class DeliveriesUpdated(_message.Message):
 Global___DeliveriesUpdated: _TypeAlias = DeliveriesUpdated  # noqa: Y015
 
 @_typing.final
+class ChannelsHealth(_message.Message):
+    """Subject troika.channels.health.v1: how channels do, told on changes and now and then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    AT_US_FIELD_NUMBER: _builtins.int
+    at_us: _builtins.int
+    """When they did so, microseconds since the epoch, UTC."""
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelState]:
+        """Every channel that has an endpoint."""
+
+    def __init__(
+        self,
+        *,
+        channels: _abc.Iterable[Global___ChannelState] | None = ...,
+        at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "channels", b"channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelsHealth: _TypeAlias = ChannelsHealth  # noqa: Y015
+
+@_typing.final
+class ChannelState(_message.Message):
+    """How one channel does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    FAILING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """"app", "wechat", "dealer" …"""
+    failing: _builtins.bool
+    """Whether others are to be preferred."""
+    reason: _builtins.str
+    """Why, as a snake_case reason; empty while it works."""
+    success: _builtins.float
+    """Share of the calls of the last minutes that did not fail for the receiver's sake; 1 without any."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        failing: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        success: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "failing", b"failing", "reason", b"reason", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelState: _TypeAlias = ChannelState  # noqa: Y015
+
+@_typing.final
 class DeliveryUpdate(_message.Message):
     """One change in the life of a push."""
 
@@ -324,7 +394,7 @@ class DeliveryUpdate(_message.Message):
     occurred_at_us: _builtins.int
     """When it came into this state, microseconds since the epoch, UTC."""
     answer: _builtins.str
-    """The answer that came back: "yes" or "no"; set only for answered."""
+    """The answer that came back: "yes" or "no"; set only for answered and goal."""
     def __init__(
         self,
         *,
