@@ -61,8 +61,10 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
 
 
 @pytest.fixture(scope="session")
-def databases(servers: Servers) -> DatabaseFactory:
-    return DatabaseFactory(servers.postgres_dsn, ROOT / "services")
+async def databases(servers: Servers) -> AsyncIterator[DatabaseFactory]:
+    factory = DatabaseFactory(servers.postgres_dsn, ROOT / "services")
+    yield factory
+    await factory.close()
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ SUBJECT = STREAM.subjects[0]
 
 
 @pytest.fixture(scope="session")
-def toys(servers: Servers) -> DatabaseFactory:
-    return DatabaseFactory(servers.postgres_dsn, Path(__file__).parent)
+async def toys(servers: Servers) -> AsyncIterator[DatabaseFactory]:
+    factory = DatabaseFactory(servers.postgres_dsn, Path(__file__).parent)
+    yield factory
+    await factory.close()
 
 
 @pytest.fixture

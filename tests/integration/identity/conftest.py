@@ -29,9 +29,8 @@ def key(byte: bytes) -> str:
 @pytest.fixture
 async def environment(servers: Servers, databases: DatabaseFactory) -> AsyncIterator[dict[str, str]]:
     """Of a service process on a database of its own."""
-    dsn, name = await databases.address("identity")
-    yield of_process(dsn, servers.nats_url)
-    await drop_database(servers.postgres_dsn, name)
+    async with databases.lent("identity") as dsn:
+        yield of_process(dsn, servers.nats_url)
 
 
 @pytest.fixture

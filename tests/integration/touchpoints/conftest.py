@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chassis.bus import Bus
-from chassis.testing import DatabaseFactory, drop_database
+from chassis.testing import DatabaseFactory
 from tests.conftest import Servers
 from tests.integration.touchpoints.identity import Identity, serving
 from tests.integration.touchpoints.room import NEIGHBOURS, Room, running, settings_for
@@ -19,8 +19,7 @@ async def identity() -> AsyncIterator[Identity]:
 
 @pytest.fixture
 async def room(servers: Servers, databases: DatabaseFactory, bus: Bus, identity: Identity) -> AsyncIterator[Room]:
-    dsn, name = await databases.address("touchpoints")
     await bus.declare(*NEIGHBOURS)
-    async with running(settings_for(dsn, servers.nats_url, identity), identity, bus, servers.nats_url) as room:
-        yield room
-    await drop_database(servers.postgres_dsn, name)
+    async with databases.lent("touchpoints") as dsn:
+        async with running(settings_for(dsn, servers.nats_url, identity), identity, bus, servers.nats_url) as room:
+            yield room
