@@ -156,6 +156,8 @@ class WebServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Who the peer is no header may say; doors that stand behind proxies know which ones to believe.
+                proxy_headers=False,
                 timeout_graceful_shutdown=max(1, int(grace_s)),
             )
         )

@@ -16,7 +16,7 @@ class Settings(ChassisSettings):
     )
     rpc_service = "troika.scoring.v1.ScoringService"
     callers: frozenset[str] = Field(
-        frozenset({"orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
+        frozenset({"orchestrator", "touchpoints", "operator"}), description="Who may call this service's RPCs, as JSON list."
     )
     # Models decide what happens to everybody: only those who are asked to look after them may change them.
     model_callers: frozenset[str] = Field(

@@ -50,10 +50,11 @@ class Settings(ChassisSettings):
         "", description="Folder for snapshots of the audience index, one replica's own. Empty: a boot reads the whole database."
     )
     index_snapshot_s: float = Field(600.0, gt=0, description="Seconds from one snapshot of the audience index to the next.")
-    # Who else would ask: identity and touchpoints know anchors and addresses, not tags.
+    # Identity knows anchors, not tags; touchpoints tells an advisor what is known of a car that arrives.
     rpc_service = "troika.tags.v1.TagsService"
     callers: frozenset[str] = Field(
-        frozenset({"scoring", "orchestrator", "operator"}), description="Who may call this service's RPCs, as JSON list."
+        frozenset({"scoring", "orchestrator", "touchpoints", "operator"}),
+        description="Who may call this service's RPCs, as JSON list.",
     )
     catalogue_callers: frozenset[str] = Field(
         frozenset({"orchestrator", "operator"}), description="Who may search for tags, add, change and retire them."

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.touchpoints.v1.arrivals_service_pb2_grpc import add_ArrivalsServiceServicer_to_server
 from troika.touchpoints.v1.imports_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
 
@@ -14,6 +15,7 @@ from chassis import run
 from chassis.run import Runtime
 from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
+from services.touchpoints.arrivals.opening import open_arrivals
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.table import Parts, all_channels
 from services.touchpoints.endpoints import Endpoints
@@ -68,9 +70,11 @@ async def serve(settings: Settings) -> None:
                 runtime.spawn(sender.run(), f"sender-{number}")
             rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
             imports = ImportsRpc(database, files)
+            arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)
 
             def register(server: grpc.aio.Server) -> None:
                 add_TouchpointsServiceServicer_to_server(rpc, server)
+                add_ArrivalsServiceServicer_to_server(arrivals, server)
                 add_ImportServiceServicer_to_server(imports, server)
 
             await runtime.serve(settings.allowed_callers(), register)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from pydantic import Field, SecretStr, field_validator
@@ -55,6 +56,34 @@ class Settings(ChassisSettings):
     import_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may take in files of records, look at imports and stop them."
     )
+    tags_target: str = Field("127.0.0.1:7002", description="host:port of the gRPC door of tags; arrival cards ask it.")
+    scoring_target: str = Field("127.0.0.1:7003", description="host:port of the gRPC door of scoring; arrival cards ask it.")
+    orchestrator_target: str = Field("127.0.0.1:7004", description="host:port of the gRPC door of orchestrator.")
+    arrival_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may make doors for cameras and codes for visitors, as JSON list."
+    )
+    arrival_proxies: tuple[str, ...] = Field(
+        (), description="Networks of proxies whose X-Forwarded-For says where a camera's post came from, as JSON list."
+    )
+    # An entrance sees a car every few seconds; what posts more often than this is no camera.
+    arrival_posts_per_s: float = Field(20.0, gt=0, description="Posts a second that one arrival door takes, twice that at once.")
+    # Leaves 40 ms of the promised 100 for the way in, the signature and the dealer's own door.
+    arrival_budget_ms: float = Field(
+        60.0, gt=0, description="Milliseconds after a camera's request until which facts for its card are waited for."
+    )
+    arrival_card_s: float = Field(
+        600.0, gt=0, description="Seconds for which an arrival card is tried; later nobody stands there any more."
+    )
+    arrival_model: str = Field("purchase_intent", description="The model whose score is on arrival cards.")
+    arrival_slot: str = Field("arrival_card", description="The slot that offers on arrival cards are asked for.")
+    arrival_language: str = Field("zh", description="The language of offers on arrival cards.")
+
+    @field_validator("arrival_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            ipaddress.ip_network(text, strict=False)
+        return given
 
     @field_validator("secrets_key")
     @classmethod
@@ -66,5 +95,6 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.touchpoints.v1.ArrivalsService": self.arrival_callers,
             "troika.touchpoints.v1.ImportService": self.import_callers,
         }

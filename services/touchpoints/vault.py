@@ -18,16 +18,17 @@ NONCE = 12
 
 
 class Vault:
-    """Three keys for three uses, so that none of them can be played against another."""
+    """A key for each use, so that none of them can be played against another."""
 
     def __init__(self, key: bytes) -> None:
         def derive(use: bytes) -> bytes:
             return HKDF(SHA256(), 32, salt=None, info=b"troika touchpoints " + use).derive(key)
 
-        self._secrets, self._tokens, self._references = (
+        self._secrets, self._tokens, self._references, self._fingerprints = (
             AESGCM(derive(b"secrets")),
             AESGCM(derive(b"tokens")),
             derive(b"references"),
+            derive(b"fingerprints"),
         )
 
     def hide(self, text: str, place: str) -> bytes:
@@ -60,3 +61,7 @@ class Vault:
         """A pseudonym of a person: the same for one recipient, unlinkable between recipients."""
         digest = hmac.new(self._references, f"{recipient}\0{person_id}".encode(), hashlib.sha256).digest()
         return "customers/" + base64.b32encode(digest[:15]).decode().lower()
+
+    def fingerprint(self, text: str, place: str) -> bytes:
+        """16 bytes by which the same text is known again at the same place; nothing can be read from them."""
+        return hmac.new(self._fingerprints, f"{place}\0{text}".encode(), hashlib.sha256).digest()[:16]

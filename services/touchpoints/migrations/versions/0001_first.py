@@ -73,6 +73,29 @@ STATEMENTS = (
         import_id bigint NOT NULL, line bigint NOT NULL, field text NOT NULL, reason text NOT NULL,
         CONSTRAINT pk_import_error PRIMARY KEY (import_id, line))
     """,
+    """
+    CREATE TABLE arrival_door (
+        name text NOT NULL, dealer_code text NOT NULL, token_sha256 bytea NOT NULL, previous_sha256 bytea,
+        previous_until timestamptz, networks text[] NOT NULL, min_confidence smallint NOT NULL,
+        repeat_minutes smallint NOT NULL, direction text NOT NULL, disabled_at timestamptz,
+        CONSTRAINT pk_arrival_door PRIMARY KEY (name))
+    """,
+    "CREATE UNIQUE INDEX ix_arrival_door_token_sha256 ON arrival_door (token_sha256)",
+    """
+    CREATE TABLE arrival_presence (
+        dealer_code text NOT NULL, subject bytea NOT NULL, device text NOT NULL, camera_at timestamptz,
+        last_seen timestamptz NOT NULL, arrival_id text NOT NULL,
+        CONSTRAINT pk_arrival_presence PRIMARY KEY (dealer_code, subject))
+    """,
+    "CREATE INDEX ix_arrival_presence_last_seen ON arrival_presence (last_seen)",
+    """
+    CREATE TABLE arrival (
+        arrival_id text NOT NULL, door text NOT NULL, dealer_code text NOT NULL, arrived_at timestamptz NOT NULL,
+        state smallint NOT NULL, reason text NOT NULL DEFAULT '', left_out text[] NOT NULL DEFAULT '{}', sealed bytea NOT NULL,
+        due_at timestamptz NOT NULL, attempts integer NOT NULL DEFAULT 0, CONSTRAINT pk_arrival PRIMARY KEY (arrival_id))
+    """,
+    "CREATE INDEX ix_arrival_due_at ON arrival (due_at) WHERE state = 1",
+    "CREATE INDEX ix_arrival_arrived_at ON arrival (arrived_at)",
 )
 
 

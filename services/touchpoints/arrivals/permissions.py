@@ -1,0 +1,55 @@
+"""What may be done with what is known of somebody who arrives, as they have said so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from chassis.consents import OPT_OUT, SEPARATE, SHARING, regime
+from chassis.db import Database
+from services.touchpoints.arrivals import store
+from services.touchpoints.store.erasures import erased_persons
+
+BIOMETRIC: Final = "biometric"
+PROFILING: Final = "personalisation"
+OPTED_OUT, NO_CONSENT, ERASED = "opted_out", "no_consent", "erased"
+
+
+class Permissions(NamedTuple):
+    """Why something is not allowed; empty where it is."""
+
+    # Telling the dealer who it is and what is known of the car.
+    sharing: str
+    # Scores, reasons and offers made for this person.
+    profiling: str
+
+
+class Consents:
+    """Asks the projection of consent."""
+
+    def __init__(self, database: Database, regimes: Mapping[str, str]) -> None:
+        self._database = database
+        self._sharing = regime(regimes, SHARING, "dealer")
+        # As scoring has it: who never spoke of personalisation is scored, who has switched it off is not (PIPL 24).
+        self._profiling = regimes.get(PROFILING, OPT_OUT)
+
+    async def of(self, person_id: int) -> Permissions:
+        """What a card may say of a person."""
+        uses = (SHARING, self._sharing), (PROFILING, self._profiling)
+        async with self._database.read() as uow:
+            said = await store.standing(uow, person_id, [(purpose, needs == SEPARATE) for purpose, needs in uses])
+            if await erased_persons(uow, [person_id]):
+                return Permissions(ERASED, ERASED)
+        return Permissions(*(_why(needs, *answer) for (_, needs), answer in zip(uses, said, strict=True)))
+
+    async def face(self, person_id: int) -> bool:
+        """Whether a face may be recognised: only of who said so separately, whatever the settings (CONVENTIONS 6)."""
+        async with self._database.read() as uow:
+            ((withdrawn, given),) = await store.standing(uow, person_id, [(BIOMETRIC, True)])
+            return given and not withdrawn and not await erased_persons(uow, [person_id])
+
+
+def _why(needs: str, withdrawn: bool, given: bool) -> str:
+    if withdrawn:
+        return OPTED_OUT
+    return NO_CONSENT if needs != OPT_OUT and not given else ""

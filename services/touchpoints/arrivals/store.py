@@ -1,0 +1,234 @@
+"""SQL of arrivals: doors, who stands on a forecourt, and cards on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from chassis.db import UnitOfWork
+from services.touchpoints.store.consents import STANDING
+
+
+class CardState(IntEnum):
+    """What became of an arrival's card; the numbers are stored, the larger ones are ends."""
+
+    WAITING = 1
+    SENT = 2
+    # The dealer's system will never take it, or there is none.
+    REFUSED = 3
+    EXPIRED = 4
+    # Nobody is known by what was seen: no card.
+    UNKNOWN = 5
+
+
+@dataclass(frozen=True)
+class Door:
+    """A way in for the devices of one forecourt."""
+
+    name: str
+    dealer_code: str
+    networks: tuple[str, ...]
+    min_confidence: int
+    repeat_minutes: int
+    direction: str
+
+
+class DoorRow(NamedTuple):
+    """A door with what opens it."""
+
+    door: Door
+    token_sha256: bytes
+    previous_sha256: bytes | None
+    previous_until: datetime | None
+    disabled_at: datetime | None
+
+
+_COLUMNS = "name, dealer_code, networks, min_confidence, repeat_minutes, direction"
+
+
+def _row(row: Any) -> DoorRow:
+    door = Door(row.name, row.dealer_code, tuple(row.networks), row.min_confidence, row.repeat_minutes, row.direction)
+    return DoorRow(door, row.token_sha256, row.previous_sha256, row.previous_until, row.disabled_at)
+
+
+async def doors(uow: UnitOfWork) -> list[DoorRow]:
+    """All doors by name, disabled ones too."""
+    rows = await uow.rows(
+        f"SELECT {_COLUMNS}, token_sha256, previous_sha256, previous_until, disabled_at FROM arrival_door ORDER BY name"  # noqa: S608
+    )
+    return [_row(row) for row in rows]
+
+
+async def save_door(uow: UnitOfWork, door: Door, token_sha256: bytes) -> bool:
+    """Makes a door, or changes one's rules and turns it on again; True when it is new. An existing one keeps its token."""
+    made = await uow.rows(
+        f"INSERT INTO arrival_door AS d ({_COLUMNS}, token_sha256) VALUES (:name, :dealer, CAST(:networks AS text[]),"  # noqa: S608
+        " :confidence, :minutes, :direction, :token) ON CONFLICT (name) DO UPDATE SET dealer_code = excluded.dealer_code,"
+        " networks = excluded.networks, min_confidence = excluded.min_confidence, repeat_minutes = excluded.repeat_minutes,"
+        " direction = excluded.direction, disabled_at = NULL RETURNING (xmax = 0) AS made",
+        name=door.name,
+        dealer=door.dealer_code,
+        networks=list(door.networks),
+        confidence=door.min_confidence,
+        minutes=door.repeat_minutes,
+        direction=door.direction,
+        token=token_sha256,
+    )
+    return bool(made[0].made)
+
+
+async def rotate_door(uow: UnitOfWork, name: str, token_sha256: bytes, grace: timedelta) -> bool:
+    """Gives a door a new token; the one before opens it for the grace. False when there is no such door."""
+    changed = await uow.execute(
+        "UPDATE arrival_door SET previous_sha256 = token_sha256, previous_until = now() + :grace, token_sha256 = :token"
+        " WHERE name = :name",
+        name=name,
+        token=token_sha256,
+        grace=grace,
+    )
+    return changed == 1
+
+
+async def disable_door(uow: UnitOfWork, name: str) -> bool:
+    """Shuts a door at once; False when there is none of that name."""
+    changed = await uow.execute(
+        "UPDATE arrival_door SET disabled_at = COALESCE(disabled_at, now()) WHERE name = :name", name=name
+    )
+    return changed == 1
+
+
+async def door_counts(uow: UnitOfWork) -> Mapping[str, tuple[int, datetime]]:
+    """Door → arrivals of the last 24 hours and when the last one was."""
+    rows = await uow.rows(
+        "SELECT door, count(*) AS arrivals, max(arrived_at) AS last FROM arrival WHERE arrived_at > now() - interval '24 hours'"
+        " GROUP BY door"
+    )
+    return {row.door: (row.arrivals, row.last) for row in rows}
+
+
+class Sighting(NamedTuple):
+    """Somebody seen on a forecourt. `subject`: a keyed hash, nothing of the plate or person can be read from it."""
+
+    dealer_code: str
+    subject: bytes
+    device: str
+    camera_time: datetime | None
+    received: datetime
+    repeats: timedelta
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An arrival whose card is on its way. `sealed`: whom it is about, under the settings key, until the card has its end."""
+
+    arrival_id: str
+    door: str
+    dealer_code: str
+    arrived_at: datetime
+    sealed: bytes
+    attempts: int = 0
+
+
+# Under the row's lock, so that of two replicas that see the same car at once one finds an arrival and the other its repeat.
+# Seen again within the door's minutes it is the same arrival and goes on; so it is, however late, when the same device says
+# that it was within ten seconds of what it said last.
+TAKE = """
+WITH present AS (
+    INSERT INTO arrival_presence AS p (dealer_code, subject, device, camera_at, last_seen, arrival_id)
+    VALUES (:dealer, :subject, :device, CAST(:camera AS timestamptz), CAST(:received AS timestamptz), :arrival)
+    ON CONFLICT (dealer_code, subject) DO UPDATE SET
+        arrival_id = CASE WHEN excluded.last_seen - p.last_seen <= CAST(:repeats AS interval)
+            OR (p.device <> '' AND p.device = excluded.device
+                AND abs(extract(epoch FROM excluded.camera_at - p.camera_at)) <= 10)
+            THEN p.arrival_id ELSE excluded.arrival_id END,
+        device = excluded.device, camera_at = excluded.camera_at, last_seen = GREATEST(p.last_seen, excluded.last_seen)
+    RETURNING arrival_id
+)
+INSERT INTO arrival (arrival_id, door, dealer_code, arrived_at, state, sealed, due_at)
+SELECT :arrival, :door, :dealer, CAST(:arrived AS timestamptz), :state, :sealed,
+    CAST(:received AS timestamptz) + CAST(:lease AS interval)
+FROM present WHERE arrival_id = :arrival
+RETURNING arrival_id
+"""
+
+
+async def take(uow: UnitOfWork, seen: Sighting, arrival: Arrival, state: CardState, lease: timedelta) -> bool:
+    """Notes a sighting; True when it is an arrival, False when it is another sight of one."""
+    rows = await uow.rows(
+        TAKE,
+        dealer=seen.dealer_code,
+        subject=seen.subject,
+        device=seen.device,
+        camera=seen.camera_time,
+        received=seen.received,
+        repeats=seen.repeats,
+        arrival=arrival.arrival_id,
+        door=arrival.door,
+        arrived=arrival.arrived_at,
+        state=int(state),
+        sealed=arrival.sealed if state is CardState.WAITING else b"",
+        lease=lease,
+    )
+    return bool(rows)
+
+
+# What a sender that vanished had leased, and what is to be tried again (index ix_arrival_due_at).
+CLAIM = """
+UPDATE arrival a SET due_at = now() + CAST(:lease AS interval) FROM (
+    SELECT arrival_id FROM arrival WHERE state = 1 AND due_at <= now() ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+) AS due WHERE a.arrival_id = due.arrival_id
+RETURNING a.arrival_id, a.door, a.dealer_code, a.arrived_at, a.sealed, a.attempts
+"""
+
+
+async def claim(uow: UnitOfWork, most: int, lease: timedelta) -> list[Arrival]:
+    """Cards that are due and nobody else holds."""
+    return [Arrival(**row._mapping) for row in await uow.rows(CLAIM, most=most, lease=lease)]
+
+
+async def conclude(uow: UnitOfWork, arrival_id: str, state: CardState, reason: str, left_out: Sequence[str]) -> None:
+    """The card has its end, and whom it was about is forgotten."""
+    await uow.execute(
+        "UPDATE arrival SET state = :state, reason = :reason, left_out = CAST(:left_out AS text[]), sealed = '',"
+        " attempts = attempts + 1 WHERE arrival_id = :arrival AND state = 1",
+        arrival=arrival_id,
+        state=int(state),
+        reason=reason,
+        left_out=list(left_out),
+    )
+
+
+async def defer(uow: UnitOfWork, arrival_id: str, reason: str, wait: timedelta) -> None:
+    """Tries the card again after a while."""
+    await uow.execute(
+        "UPDATE arrival SET reason = :reason, attempts = attempts + 1, due_at = now() + CAST(:wait AS interval)"
+        " WHERE arrival_id = :arrival AND state = 1",
+        arrival=arrival_id,
+        reason=reason,
+        wait=wait,
+    )
+
+
+async def forget(uow: UnitOfWork, keep: timedelta) -> None:
+    """Arrivals and presences older than that go: they are counted, and nothing else is asked of them."""
+    await uow.execute("DELETE FROM arrival WHERE arrived_at < now() - CAST(:keep AS interval) AND state > 1", keep=keep)
+    # The longest time within which a car that is seen again is the same arrival is a day.
+    await uow.execute("DELETE FROM arrival_presence WHERE last_seen < now() - interval '25 hours'")
+
+
+async def standing(uow: UnitOfWork, person_id: int, purposes: Sequence[tuple[str, bool]]) -> list[tuple[bool, bool]]:
+    """For each (purpose, only separate consent counts): whether the person withdrew it, and gave it, towards dealers."""
+    rows = await uow.rows(
+        STANDING,
+        numbers=list(range(len(purposes))),
+        persons=[person_id] * len(purposes),
+        anchors=[0] * len(purposes),
+        purposes=[purpose for purpose, _ in purposes],
+        channels=["dealer"] * len(purposes),
+        separate=[separate for _, separate in purposes],
+    )
+    found = {row.number: (bool(row.withdrawn), bool(row.given)) for row in rows}
+    return [found.get(number, (False, False)) for number in range(len(purposes))]

@@ -1,0 +1,192 @@
+"""From what a device saw to an arrival that is kept: repeats fall away, whom it is about is sealed, and its card may begin."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+import grpc
+import orjson
+from prometheus_client import Counter
+
+from chassis.db import Database, UnitOfWork
+from chassis.sealing import DataKey
+from services.touchpoints import events
+from services.touchpoints.arrivals import store
+from services.touchpoints.arrivals.facts import Finder, Subject
+from services.touchpoints.arrivals.permissions import Consents
+from services.touchpoints.arrivals.plates import plate_in
+from services.touchpoints.arrivals.sightings import CarSeen, Heartbeat, Seen, VisitorSeen, happened
+from services.touchpoints.arrivals.store import Arrival, CardState, Door, Sighting
+from services.touchpoints.domain.observed import Observed, event_id
+from services.touchpoints.sealer import Sealer
+from services.touchpoints.vault import Vault
+
+SEEN = Counter(
+    "touchpoints_arrival_posts_total", "Posts of cameras and terminals by what they amounted to.", ["door", "outcome"]
+)
+EVENT: Final = "Dealer Visit Started"
+VISITOR: Final = "visitor"
+# Longer than a card may take: a lease that ends before would have a second process send it at the same time.
+LEASE: Final = timedelta(seconds=25)
+RESOLVE_TIMEOUT_S: Final = 1.0
+
+
+class Visitor(NamedTuple):
+    """Somebody who identified themselves; 0 where nobody is known. The event goes by the anchor or by the identifier."""
+
+    person_id: int
+    anchor_id: int
+    identifier: tuple[str, str, str] | None
+
+
+NOBODY: Final = Visitor(0, 0, None)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An arrival, and whom its card is about; None when there will be no card."""
+
+    arrival: Arrival
+    subject: Subject | None
+
+
+class Arrivals:
+    """Takes what devices saw."""
+
+    def __init__(self, database: Database, sealer: Sealer, vault: Vault, finder: Finder, consents: Consents) -> None:
+        self._database, self._sealer, self._vault = database, sealer, vault
+        self._finder, self._consents = finder, consents
+
+    async def take(self, door: Door, seen: Seen, received: datetime) -> Taken | None:
+        """An arrival with its event, both durable; None for everything else. Raises Unavailable, and then nothing was kept."""
+        match seen:
+            case CarSeen():
+                taken, outcome = await self._car(door, seen, received)
+            case VisitorSeen():
+                taken, outcome = await self._visitor(door, seen, received)
+            case Heartbeat(why):
+                taken, outcome = None, why
+        SEEN.labels(door.name, outcome).inc()
+        return taken
+
+    async def _car(self, door: Door, seen: CarSeen, received: datetime) -> tuple[Taken | None, str]:
+        if door.direction and seen.direction and seen.direction != door.direction:
+            return None, "other_direction"
+        if seen.confidence is not None and seen.confidence < door.min_confidence:
+            return None, "unsure"
+        plate = plate_in(seen.plate_text)
+        if plate is None:
+            return None, "no_plate"
+        mark = self._vault.fingerprint(plate, f"arrivals/{door.dealer_code}")
+        arrival, key = self._new(door, happened(seen.camera_time, received, seen.late), plate), self._sealer.key()
+        facts = {"dealer": door.dealer_code, "door": door.name}
+        # What it is known by: the camera's own number of it. Some firmwares have one number for everything, hence the plate.
+        post = f"{seen.device} {seen.post} {mark.hex()}" if seen.post else ""
+        if seen.late:
+            post = post or f"{seen.device} {seen.camera_time} {mark.hex()}"
+        async with self._database.transaction() as uow:
+            if post and not await uow.fresh(f"arrivals:{door.name}", [post]):
+                return None, "repeat"
+            if not seen.late:
+                sighting = Sighting(
+                    door.dealer_code,
+                    mark,
+                    f"{door.name} {seen.device}",
+                    seen.camera_time,
+                    received,
+                    timedelta(minutes=door.repeat_minutes),
+                )
+                if not await store.take(uow, sighting, arrival, CardState.WAITING, LEASE):
+                    return None, "repeat"
+            self._observe(uow, arrival, [("plate", "", plate)], 0, facts, key, received)
+        return Taken(arrival, None if seen.late else Subject(plate)), "late" if seen.late else "arrival"
+
+    async def _visitor(self, door: Door, seen: VisitorSeen, received: datetime) -> tuple[Taken | None, str]:
+        visitor = await self._identified(door, seen, received)
+        # Who is nobody to us may be anybody: each such post counts, once.
+        about = f"person {visitor.person_id}" if visitor.person_id else f"nobody {secrets.token_hex(8)}"
+        mark = self._vault.fingerprint(about, f"arrivals/{door.dealer_code}")
+        arrived = happened(seen.camera_time, received)
+        arrival, key = self._new(door, arrived, "", visitor.person_id), self._sealer.key()
+        state = CardState.WAITING if visitor.person_id else CardState.UNKNOWN
+        sighting = Sighting(
+            door.dealer_code,
+            mark,
+            f"{door.name} {seen.device}",
+            seen.camera_time,
+            received,
+            timedelta(minutes=door.repeat_minutes),
+        )
+        async with self._database.transaction() as uow:
+            if seen.post and not await uow.fresh(f"arrivals:{door.name}", [f"{seen.device} {seen.post}"]):
+                return None, "repeat"
+            if not await store.take(uow, sighting, arrival, state, LEASE):
+                return None, "repeat"
+            if not visitor.person_id:
+                return Taken(arrival, None), "counted"
+            identifiers = [visitor.identifier] if visitor.identifier else []
+            facts = {"dealer": door.dealer_code, "door": door.name}
+            self._observe(uow, arrival, identifiers, visitor.anchor_id, facts, key, received)
+        return Taken(arrival, Subject("", visitor.person_id)), "arrival"
+
+    async def _identified(self, door: Door, seen: VisitorSeen, received: datetime) -> Visitor:
+        """Who it is, as far as they allowed us to know."""
+        if seen.code and (read := self._vault.read_token(seen.code)) is not None:
+            text, expires_s = read
+            kind, _, rest = text.partition(" ")
+            dealer, _, ids = rest.partition(" ")
+            if kind == VISITOR and dealer == door.dealer_code and received.timestamp() < expires_s:
+                person, _, anchor = ids.partition(" ")
+                return Visitor(int(person), int(anchor), None)
+            return NOBODY
+        if not seen.employee or len(seen.employee) > 255:
+            return NOBODY
+        identifier = ("crm_id", f"dealer:{door.dealer_code}", seen.employee)
+        try:
+            person_id = await self._finder.person_of(*identifier, RESOLVE_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            # Consent cannot be asked, so that it does not hold.
+            return NOBODY
+        if not person_id or (seen.face and not await self._consents.face(person_id)):
+            return NOBODY
+        return Visitor(person_id, 0, identifier)
+
+    def _new(self, door: Door, arrived: datetime, plate: str, person_id: int = 0) -> Arrival:
+        arrival_id = secrets.token_hex(16)
+        about = orjson.dumps([plate, person_id]).decode()
+        return Arrival(arrival_id, door.name, door.dealer_code, arrived, self._vault.hide(about, f"arrival/{arrival_id}"))
+
+    def subject_of(self, arrival: Arrival) -> Subject:
+        """Whom a kept arrival's card is about."""
+        return Subject(*orjson.loads(self._vault.show(arrival.sealed, f"arrival/{arrival.arrival_id}")))
+
+    def _observe(
+        self,
+        uow: UnitOfWork,
+        arrival: Arrival,
+        identifiers: list[tuple[str, str, str]],
+        anchor_id: int,
+        properties: dict[str, str],
+        key: DataKey,
+        received: datetime,
+    ) -> None:
+        """The event, in the outbox of this transaction: it is published if and only if the arrival is kept."""
+        # A source of its own: that a car drove past a dealer's camera is no file of that dealer, and makes nobody its customer.
+        source, received_us = f"arrivals:{arrival.dealer_code}", events.to_us(received)
+        number, occurred_us = event_id(source, arrival.arrival_id), events.to_us(arrival.arrived_at)
+        facts = orjson.dumps(properties)
+        if anchor_id:
+            known = events.AnchorEvent(number, source, EVENT, occurred_us, anchor_id, facts)
+            for payload in events.anchor_batches([known], received_us):
+                uow.publish(events.OBSERVED, payload)
+            return
+        observed = Observed(number, source, EVENT, occurred_us, identifiers, "", 0, facts, b"")
+        uow.publish(events.OBSERVED, events.key_prefix(key) + events.sealed_batch([observed], key, received_us))
+
+
+def visitor_text(dealer_code: str, person_id: int, anchor_id: int) -> str:
+    """What a visitor code says, sealed."""
+    return f"{VISITOR} {dealer_code} {person_id} {anchor_id}"
