@@ -26,6 +26,7 @@ from chassis import telemetry
 from chassis.db import Database, UnitOfWork
 from chassis.errors import is_operational
 from chassis.outbox import DEAD_LETTER_SUBJECT, Outgoing, dead_letter
+from chassis.tls import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,21 @@ class Consumer:
 class Bus:
     """One connection to NATS; it reconnects for as long as it lives."""
 
-    def __init__(self, url: str, service: str, replicas: int = 1) -> None:
+    def __init__(self, url: str, service: str, replicas: int = 1, certificates: Certificates | None = None) -> None:
+        """`certificates` are shown where the address is tls://."""
         self._url, self._service, self._replicas = url, service, replicas
+        self._tls = certificates.client_context() if certificates and url.startswith("tls://") else None
         self._client = Client()
 
     async def connect(self) -> None:
         """Connects, waiting for the server for as long as it takes."""
         await self._client.connect(
-            self._url, name=self._service, max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_log_error
+            self._url,
+            name=self._service,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            error_cb=_log_error,
+            tls=self._tls,
         )
         self._js = self._client.jetstream(timeout=PUBLISH_TIMEOUT_S, publish_async_max_pending=4096)
 

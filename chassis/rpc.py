@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
+from chassis import telemetry, tls
 from chassis.errors import InvalidArgument, PermissionDenied, TroikaError, Unauthenticated, Unavailable, is_operational
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ def _nul_in(message: Message, prefix: str = "") -> str:
 
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Who calls; the gate has checked the secret behind the name."""
-    return _shown(dict(context.invocation_metadata() or ()))[0]
+    """Who calls; the gate has checked the certificate, or the secret behind the name."""
+    return tls.named_by(context.auth_context()) or _shown(dict(context.invocation_metadata() or ()))[0]
 
 
 def _shown(metadata: Mapping[str, str | bytes]) -> tuple[str, str]:
@@ -98,18 +98,24 @@ class Gate(grpc.aio.ServerInterceptor):
         """`caller_hashes`: caller → SHA-256 of its token; `allowed`: RPC service (full name) → callers."""
         self._hashes, self._allowed = caller_hashes, allowed
 
-    def authenticate(self, method: str, metadata: Mapping[str, str | bytes]) -> None:
-        """Raises unless the bearer token "<caller>.<secret>" is genuine and the caller is on the service's list."""
+    def authenticate(self, method: str, metadata: Mapping[str, str | bytes], named: str = "") -> None:
+        """Raises unless the caller is on the service's list: `named` by its certificate, else by a genuine bearer token
+        "<caller>.<secret>".
+        """
         if method.startswith(_PUBLIC):
             return
+        caller = named or self._with_token(metadata)
+        service = method.rpartition("/")[0].lstrip("/")
+        if caller not in self._allowed.get(service, frozenset()):
+            raise PermissionDenied(f"{caller} is not on the caller list of {service}", field="authorization")
+
+    def _with_token(self, metadata: Mapping[str, str | bytes]) -> str:
         caller, secret = _shown(metadata)
         expected = self._hashes.get(caller, "")
         given = hashlib.sha256(secret.encode()).hexdigest()
         if not expected or not hmac.compare_digest(given, expected):
             raise Unauthenticated("unknown caller or wrong token", field="authorization")
-        service = method.rpartition("/")[0].lstrip("/")
-        if caller not in self._allowed.get(service, frozenset()):
-            raise PermissionDenied(f"{caller} is not on the caller list of {service}", field="authorization")
+        return caller
 
     async def intercept_service(
         self, continuation: Callable[..., Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -128,7 +134,7 @@ class Gate(grpc.aio.ServerInterceptor):
             async def unary(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
                 with _Call(method, carrier) as call:
                     try:
-                        self.authenticate(method, metadata)
+                        self.authenticate(method, metadata, tls.named_by(context.auth_context()))
                         validate(request)
                         return await inner(request, context)
                     except Exception as error:
@@ -140,7 +146,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def streaming(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             with _Call(method, carrier) as call:
                 try:
-                    self.authenticate(method, metadata)
+                    self.authenticate(method, metadata, tls.named_by(context.auth_context()))
                     validate(request)
                     async for answer in stream(request, context):
                         yield answer
@@ -192,9 +198,14 @@ class Server:
         if with_reflection:
             reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self.aio)
 
-    async def start(self, address: str) -> int:
-        """Listens and turns healthy; returns the port."""
-        port = self.aio.add_insecure_port(address)
+    async def start(self, address: str, certificates: tls.Certificates | None = None, token_address: str = "") -> int:
+        """Listens and turns healthy; returns the port. With certificates callers show theirs, except at `token_address`."""
+        if certificates is None:
+            port = self.aio.add_insecure_port(address)
+        else:
+            port = self.aio.add_secure_port(address, certificates.server_credentials())
+            if token_address:
+                self.aio.add_secure_port(token_address, certificates.server_credentials(for_tokens=True))
         await self.aio.start()
         for name in ("", *self._names):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -241,13 +252,19 @@ class _Stream(_Outgoing, grpc.aio.UnaryStreamClientInterceptor):
         return await continuation(self.details(client_call_details, STREAM_TIMEOUT_S), request)
 
 
-def connect(target: str, caller: str, token: str) -> grpc.aio.Channel:
+def connect(target: str, caller: str, token: str, certificates: tls.Certificates | None = None) -> grpc.aio.Channel:
     """A channel to another service that shows who calls, passes the trace on and retries UNAVAILABLE."""
     options: Sequence[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.service_config", _RETRY_CONFIG),
     ]
-    return grpc.aio.insecure_channel(target, options, interceptors=[_Unary(caller, token), _Stream(caller, token)])
+    interceptors: list[grpc.aio.ClientInterceptor] = [_Unary(caller, token), _Stream(caller, token)]
+    if certificates is None:
+        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    return tls.RenewingChannel(
+        certificates,
+        lambda: grpc.aio.secure_channel(target, certificates.channel_credentials(), options, interceptors=interceptors),
+    )
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, str]:

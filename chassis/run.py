@@ -26,6 +26,7 @@ from chassis.errors import TroikaError
 from chassis.migrations import migrate
 from chassis.outbox import Relay
 from chassis.settings import ChassisSettings
+from chassis.tls import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ class Runtime:
 
     def __init__(self, service: str, settings: ChassisSettings) -> None:
         self.service, self.settings = service, settings
+        self.certificates = Certificates(settings.tls_folder) if settings.tls_folder else None
         self.database = Database(settings.postgres_dsn, service, settings.postgres_pool_size)
-        self.bus = Bus(settings.nats_url, service, settings.nats_replicas)
+        self.bus = Bus(settings.nats_url, service, settings.nats_replicas, self.certificates)
         # A service adds its own, for example that a projection has caught up.
         self.checks: dict[str, Callable[[], Awaitable[None]]] = {"postgres": self.database.check, "nats": self.bus.check}
         self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
@@ -57,7 +59,7 @@ class Runtime:
 
     def client(self, target: str) -> grpc.aio.Channel:
         """A channel to another service, closed with the runtime."""
-        channel = rpc.connect(target, self.service, self.settings.caller_token)
+        channel = rpc.connect(target, self.service, self.settings.caller_token, self.certificates)
         self._stack.push_async_callback(channel.close)
         return channel
 
@@ -93,7 +95,8 @@ class Runtime:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        grpc_port = await server.start(f"{settings.bind_host}:{settings.grpc_port}")
+        tokens = f"{settings.bind_host}:{settings.token_grpc_port}" if settings.token_grpc_port else ""
+        grpc_port = await server.start(f"{settings.bind_host}:{settings.grpc_port}", self.certificates, tokens)
         self._stack.push_async_callback(server.stop, settings.shutdown_grace_s)
         site = web.WebServer(self.app, settings.bind_host, settings.http_port, settings.shutdown_grace_s)
         serving = asyncio.create_task(site.serve())

@@ -26,6 +26,14 @@ class ChassisSettings(BaseSettings):
     caller_token_sha256: dict[str, str] = Field(
         description='Who may call in: caller name to the SHA-256 of its token, hexadecimal, as JSON {"tags": "ab12…"}.'
     )
+    tls_folder: str = Field(
+        "",
+        description="Folder with tls.crt, tls.key and ca.crt, as cert-manager writes them: gRPC is mutual TLS then, and a"
+        " caller is who its certificate names (spiffe://troika/<caller>). Empty: plain, and callers show tokens.",
+    )
+    token_grpc_port: int = Field(
+        0, ge=0, le=65535, description="With certificates: a further gRPC port, TLS, for callers who show a token; 0 for none."
+    )
     # Each service's settings say who needs it; nobody else comes in.
     callers: frozenset[str] = Field(frozenset({"operator"}), description="Who may call this service's RPCs, as JSON list.")
     # 4 connections feed 2 cores: doors, consumers and relay each hold one only during a transaction.
