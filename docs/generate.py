@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: settings, error reasons, and who states and reads which fact.
+"""Writes docs/reference/ from the code: settings, error reasons, and who states and reads which fact; and the events of tags.
 
 `python docs/generate.py` writes; `--check` writes nothing and exits 1 when a page is stale.
 """
@@ -125,11 +125,22 @@ def subjects_page() -> str:
                     for s in SERVICES
                     if s != service and any(subject in p.read_text() for p in (ROOT / "services" / s).rglob("*.py"))
                 ]
-                rows.append([f"`{subject}`", stream.name, service, ", ".join(readers)])
+                rows.append([f"`{subject}`", stream.name, service, ", ".join(readers) or "itself"])
     return page + table(["subject", "stream", "stated by", "read by"], rows) + FOLLOWED
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page, "facts.md": subjects_page}
+def vocabulary() -> str:
+    """The tracking plan of touchpoints in the words of tags: events have one list of names, and services do not import each other."""
+    words: str = importlib.import_module("services.touchpoints.plan.shipped").vocabulary()
+    return words
+
+
+PAGES = {
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/facts.md": subjects_page,
+    "services/tags/catalogue/events.yaml": vocabulary,
+}
 
 
 def main() -> None:
@@ -137,17 +148,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
     check = parser.parse_args().check
-    folder = ROOT / "docs" / "reference"
-    folder.mkdir(parents=True, exist_ok=True)
     stale = []
     for name, make in PAGES.items():
-        page, target = make(), folder / name
+        page, target = make(), ROOT / name
         if not target.exists() or target.read_text() != page:
             stale.append(name)
             if not check:
                 target.write_text(page)
     if check and stale:
-        sys.exit(f"docs/reference is stale, run `python docs/generate.py`: {stale}")
+        sys.exit(f"stale, run `python docs/generate.py`: {stale}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import add_ArrivalsServiceServicer_to_server
 from troika.touchpoints.v1.imports_service_pb2_grpc import add_ImportServiceServicer_to_server
+from troika.touchpoints.v1.plan_service_pb2_grpc import add_PlanServiceServicer_to_server
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
 
 from chassis import run
@@ -23,9 +24,16 @@ from services.touchpoints.imports import command as importing
 from services.touchpoints.imports.files import ImportFiles
 from services.touchpoints.imports.running import Importer
 from services.touchpoints.ingest import Ingest
+from services.touchpoints.plan import command as planning
+from services.touchpoints.plan import holding
+from services.touchpoints.plan.gate import Gate
+from services.touchpoints.plan.held import Holder
+from services.touchpoints.plan.live import LivePlan
+from services.touchpoints.plan.replaying import Replayer, Rereader
 from services.touchpoints.publishing import Publisher
 from services.touchpoints.rpc import TouchpointsRpc
 from services.touchpoints.rpc_imports import ImportsRpc
+from services.touchpoints.rpc_plan import PlanRpc
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.sending import Sender
 from services.touchpoints.settings import Settings
@@ -52,7 +60,14 @@ async def serve(settings: Settings) -> None:
         runtime.spawn(sealer.run(), "sealing key")
         runtime.spawn(sources.run(), "sources")
         publisher = Publisher(runtime.bus, settings.publish_timeout_s)
-        ingest = Ingest(sealer, publisher, settings.oldest_event_days)
+        live, holder = LivePlan(database), Holder(bytes.fromhex(settings.secrets_key.get_secret_value()))
+        runtime.checks["plan"] = live.check
+        runtime.spawn(live.run(), "plan")
+        gate, rereader = Gate(live, holder), Rereader(holder, sources, settings.oldest_event_days)
+        replayer = Replayer(database, rereader, live, sealer, settings.quarantine_days, settings.quarantine_mb * 1024 * 1024)
+        runtime.consumes(holding.CONSUMER)
+        runtime.spawn(replayer.run(), "quarantine")
+        ingest = Ingest(sealer, publisher, gate, settings.oldest_event_days)
         files = ImportFiles(settings)
         if settings.import_store:
             runtime.spawn(Importer(database, sealer, publisher, files, settings.oldest_event_days).follow(), "imports")
@@ -72,7 +87,10 @@ async def serve(settings: Settings) -> None:
             imports = ImportsRpc(database, files)
             arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)
 
+            plan = PlanRpc(database, live, replayer, holder)
+
             def register(server: grpc.aio.Server) -> None:
+                add_PlanServiceServicer_to_server(plan, server)
                 add_TouchpointsServiceServicer_to_server(rpc, server)
                 add_ArrivalsServiceServicer_to_server(arrivals, server)
                 add_ImportServiceServicer_to_server(imports, server)
@@ -84,7 +102,7 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Command line."""
-    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve, importing.VERBS)
+    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve, [*importing.VERBS, *planning.VERBS])
 
 
 if __name__ == "__main__":

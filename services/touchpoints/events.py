@@ -25,10 +25,15 @@ from services.touchpoints.domain.deliveries import CHANNELS, Delivery
 from services.touchpoints.domain.observed import Observed
 
 OBSERVED = "troika.events.observed.v1"
+QUARANTINED = "troika.events.quarantined.v1"
 UPDATED = "troika.deliveries.updated.v1"
 REQUESTED = "troika.deliveries.requested.v1"
 ENTITIES = "troika.entities.changed.v1"
-STREAMS = (Stream("EVENTS_OBSERVED", (OBSERVED,)), Stream("DELIVERIES_UPDATED", (UPDATED,)))
+STREAMS = (
+    Stream("EVENTS_OBSERVED", (OBSERVED,)),
+    Stream("EVENTS_QUARANTINED", (QUARANTINED,)),
+    Stream("DELIVERIES_UPDATED", (UPDATED,)),
+)
 
 MOST_FACTS = 500
 MOST_BYTES = 480 * 1024

@@ -1,4 +1,4 @@
-"""From the bytes of a request to published events: decoding with limits, normalising, quarantine."""
+"""From the bytes of a request to published events: decoding with limits, normalising, the tracking plan, quarantine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import orjson
 from chassis.errors import InvalidArgument, PayloadTooLarge
 from services.touchpoints.domain import adf, cloudevents, records, segment, sensors
 from services.touchpoints.domain.observed import Invalid, Observed, Source
-from services.touchpoints.publishing import Publisher, Quarantined
+from services.touchpoints.plan import held
+from services.touchpoints.plan.gate import Context, Gate
+from services.touchpoints.publishing import Publisher
 from services.touchpoints.sealer import Sealer
 
 MOST_COMPRESSED = 1024 * 1024
@@ -66,8 +68,8 @@ class Rejected:
 class Ingest:
     """The ways in for events and records."""
 
-    def __init__(self, sealer: Sealer, publisher: Publisher, oldest_event_days: int) -> None:
-        self._sealer, self._publisher = sealer, publisher
+    def __init__(self, sealer: Sealer, publisher: Publisher, gate: Gate, oldest_event_days: int) -> None:
+        self._sealer, self._publisher, self._gate = sealer, publisher, gate
         self._oldest_us = oldest_event_days * DAY_US
 
     async def batch(self, body: dict[str, Any], source: Source, implied_type: str) -> None:
@@ -79,8 +81,12 @@ class Ingest:
             raise PayloadTooLarge(f"batch has more than {MOST_EVENTS} events", field="batch")
         received_us = time.time_ns() // 1000
         arrival = segment.Arrival(source, implied_type, body.get("sentAt"), received_us, received_us - self._oldest_us)
-        observe = [partial(segment.observe, raw, index, arrival) for index, raw in enumerate(messages)]
-        await self._take(source, messages, observe, received_us)
+        observe = [partial(_read, segment.observe, raw, index, arrival) for index, raw in enumerate(messages)]
+
+        def context(index: int) -> Sequence[Any]:
+            return index, implied_type, arrival.sent_at
+
+        await self._take(source, messages, observe, received_us, held.SEGMENT, context)
 
     async def sensors(self, form: sensors.Form, raw: bytes, source: Source, *, keep: bool = True) -> list[Invalid]:
         """A request of Sensors Analytics' SDKs, kept whatever it holds: what is wrong with it is returned, and set aside.
@@ -97,11 +103,11 @@ class Ingest:
                 raise Invalid("data_list", "TOO_MANY", f"has more than {MOST_EVENTS} events")
         except Invalid as error:
             if keep:
-                bad = [Quarantined(source.name, raw, error)]
-                await self._publisher.publish([], bad, self._sealer.key(), received_us)
+                aside = self._gate.aside([held.unreadable(source.name, held.BODY, raw, (), error)], received_us)
+                await self._publisher.publish([], aside, self._sealer.key(), received_us)
             return [error]
-        observe = [partial(sensors.observe, message, arrival) for message in messages]
-        return await self._take(source, messages, observe, received_us, keep=keep)
+        observe = [partial(_read, sensors.observe, message, arrival) for message in messages]
+        return await self._take(source, messages, observe, received_us, held.SENSORS, lambda _: (form.project,), keep=keep)
 
     async def cloud_events(self, envelopes: Sequence[Any], source: Source) -> list[Invalid]:
         """CloudEvents; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
@@ -109,8 +115,8 @@ class Ingest:
             raise PayloadTooLarge(f"batch has more than {MOST_EVENTS} events", field="body")
         received_us = time.time_ns() // 1000
         arrival = cloudevents.Arrival(source, received_us, received_us - self._oldest_us)
-        observe = [partial(cloudevents.observe, envelope, arrival) for envelope in envelopes]
-        return await self._take(source, envelopes, observe, received_us)
+        observe = [partial(_read, cloudevents.observe, envelope, arrival) for envelope in envelopes]
+        return await self._take(source, envelopes, observe, received_us, held.CLOUDEVENTS, lambda _: ())
 
     async def leads(self, leads: Sequence[Element], source: Source) -> list[Invalid]:
         """Leads in ADF; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
@@ -118,8 +124,9 @@ class Ingest:
             raise PayloadTooLarge(f"body has more than {adf.MOST_LEADS} leads", field="body")
         received_us = time.time_ns() // 1000
         arrival = adf.Arrival(source, received_us, received_us - self._oldest_us)
-        observe = [partial(adf.observe, lead, arrival) for lead in leads]
-        return await self._take(source, [adf.written(lead) for lead in leads], observe, received_us)
+        observe = [partial(_read, adf.observe, lead, arrival) for lead in leads]
+        written = [adf.written(lead) for lead in leads]
+        return await self._take(source, written, observe, received_us, held.ADF, lambda _: ())
 
     async def _take(
         self,
@@ -127,23 +134,17 @@ class Ingest:
         messages: Sequence[Any],
         observe: Sequence[Callable[[], Observed]],
         received_us: int,
+        door: str,
+        context: Context,
         *,
         keep: bool = True,
     ) -> list[Invalid]:
-        """Publishes what can be normalised and sets the rest aside; returns what was wrong with that."""
+        """Publishes what can be normalised and fits the plan, and sets the rest aside; returns what was wrong with that."""
         key = self._sealer.key()
-        observed: list[Observed] = []
-        bad: list[Quarantined] = []
-        for raw, normalise in zip(messages, observe, strict=True):
-            try:
-                event = normalise()
-                small(event)
-                observed.append(event)
-            except Invalid as error:
-                bad.append(Quarantined(source.name, _dump(raw), error))
-        if keep and (observed or bad):
-            await self._publisher.publish(observed, bad, key, received_us)
-        return [one.error for one in bad]
+        observed, aside = self._gate.sift(source.name, door, messages, observe, context, count=keep)
+        if keep and (observed or aside):
+            await self._publisher.publish(observed, self._gate.aside(aside, received_us), key, received_us)
+        return [one.error for one in aside]
 
     async def records(self, body: bytes, source: Source) -> tuple[int, list[Rejected]]:
         """Records as JSON lines: how many were taken and which were not; raises InvalidArgument, Unavailable."""
@@ -160,12 +161,22 @@ class Ingest:
             try:
                 event = records.observe(_load(line), source, received_us, oldest_us)
                 small(event)
-                observed.append(event)
             except Invalid as error:
                 rejected.append(Rejected(number, error))
+                continue
+            if fault := self._gate.fault(event):
+                rejected.append(Rejected(number, fault))
+            else:
+                observed.append(event)
         if observed:
             await self._publisher.publish(observed, [], key, received_us)
         return len(observed), rejected
+
+
+def _read(observe: Callable[..., Observed], *arguments: Any) -> Observed:
+    event = observe(*arguments)
+    small(event)
+    return event
 
 
 def _load(line: bytes) -> Any:
@@ -179,13 +190,3 @@ def small(event: Observed) -> None:
     """Raises Invalid for an event that no message of the bus could hold."""
     if len(event.properties) + len(event.vehicle_properties) > MOST_EVENT_BYTES:
         raise Invalid("properties", "EVENT_TOO_LARGE", f"must have at most {MOST_EVENT_BYTES} bytes")
-
-
-def _dump(raw: Any) -> bytes:
-    if isinstance(raw, bytes):
-        return raw
-    try:
-        return orjson.dumps(raw)
-    except (TypeError, RecursionError):
-        # Too deep for the serialiser: its kind is all that can be kept of it.
-        return type(raw).__name__.encode()

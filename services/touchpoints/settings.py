@@ -42,6 +42,12 @@ class Settings(ChassisSettings):
         description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
         " JSON; what is not named is separate. The same for orchestrator and touchpoints.",
     )
+    # Long enough to notice and mend what was wrong, and a stated end for what may be personal.
+    quarantine_days: float = Field(30.0, gt=0, description="Days after which held events are deleted.")
+    quarantine_mb: int = Field(1024, ge=1, description="Megabytes of held events; beyond them the oldest are deleted.")
+    plan_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may change the tracking plan, and see, replay and discard held events."
+    )
     # Imports bring old history; beyond this an instant is a client's broken clock, not history.
     oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
     import_store: str = Field(
@@ -95,6 +101,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.touchpoints.v1.PlanService": self.plan_callers,
             "troika.touchpoints.v1.ArrivalsService": self.arrival_callers,
             "troika.touchpoints.v1.ImportService": self.import_callers,
         }

@@ -25,6 +25,7 @@ class Sources:
         self._database = database
         self._by_key: dict[bytes, Source] = {}
         self._by_text: dict[str, Source] = {}
+        self._by_name: dict[str, Source] = {}
         self._loaded_at = float("-inf")
         self._loading = asyncio.Lock()
 
@@ -39,6 +40,10 @@ class Sources:
             self._by_text[write_key] = source
             return source
         raise Unauthenticated("unknown write key", reason="UNAUTHORIZED", field="authorization")
+
+    def named(self, name: str) -> Source | None:
+        """A source by its name, as last read."""
+        return self._by_name.get(name)
 
     async def _read_since(self, asked_at: float) -> None:
         """Makes the copy newer than an instant: to refuse a key that was just made would cost its events."""
@@ -60,6 +65,7 @@ class Sources:
         async with self._database.read() as uow:
             by_key = await store.sources(uow)
         self._by_key, self._by_text, self._loaded_at = by_key, {}, started
+        self._by_name = {source.name: source for source in by_key.values()}
 
     async def run(self) -> None:
         """Reads the table every REFRESH_S until cancelled."""

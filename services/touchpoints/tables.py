@@ -5,6 +5,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Double,
     Identity,
@@ -224,3 +225,72 @@ arrival = Table(
 )
 Index("ix_arrival_due_at", arrival.c.due_at, postgresql_where=sql("state = 1"))
 Index("ix_arrival_arrived_at", arrival.c.arrived_at)
+
+# What is planned of events beside what the release ships; of each event the newest version is in force.
+Table(
+    "event_type",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    # A JSON Schema as text: a database's own JSON would sort its keys.
+    Column("schema", Text, nullable=False),
+    Column("sources", ARRAY(Text), nullable=False),
+    Column("retired", Boolean, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("saved_at", DateTime(timezone=True), nullable=False),
+)
+
+# One row: what becomes of events that are not in the plan.
+Table(
+    "tracking_plan",
+    metadata,
+    Column("one", Boolean, primary_key=True),
+    Column("unplanned", SmallInteger, nullable=False),
+)
+
+Table(
+    "unplanned_event",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("event", Text, primary_key=True),
+    Column("events", BigInteger, nullable=False),
+)
+
+# Events that were set aside. What they say is sealed under a key of this service, with the event's id as associated data.
+quarantined = Table(
+    "quarantined",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", LargeBinary, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("field", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("schema_path", Text, nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+Index("ix_quarantined_event_id", quarantined.c.event_id, unique=True)
+Index("ix_quarantined_event", quarantined.c.event, quarantined.c.id)
+Index("ix_quarantined_received_at", quarantined.c.received_at)
+
+Table(
+    "quarantine_replay",
+    metadata,
+    Column("replay_id", Text, primary_key=True),
+    Column("wanted", Text, nullable=False),
+    Column("patch", Text, nullable=False),
+    # The id it has come to, of all up to the one that was newest when it began.
+    Column("position", BigInteger, nullable=False, server_default="0"),
+    Column("up_to", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("examined", BigInteger, nullable=False, server_default="0"),
+    Column("healed", BigInteger, nullable=False, server_default="0"),
+    Column("done", Boolean, nullable=False, server_default=sql("false")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+)

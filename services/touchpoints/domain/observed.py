@@ -48,11 +48,14 @@ class Source:
 
 
 class Invalid(ValueError):
-    """One event or record that cannot be taken; `field` names the part at fault, `reason` is UPPER_SNAKE."""
+    """One event or record that cannot be taken; `field` names the part at fault, `reason` is UPPER_SNAKE.
 
-    def __init__(self, field: str, reason: str, message: str) -> None:
+    `schema_path`: the part of the tracking plan's schema that says so, as a JSON pointer; empty when it is not the plan.
+    """
+
+    def __init__(self, field: str, reason: str, message: str, schema_path: str = "") -> None:
         super().__init__(message)
-        self.field, self.reason, self.message = field, reason, message
+        self.field, self.reason, self.message, self.schema_path = field, reason, message, schema_path
 
 
 MAX_ID = 255

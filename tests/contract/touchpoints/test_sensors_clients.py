@@ -12,6 +12,7 @@ import pytest
 import sensorsanalytics
 
 from tests.contract.touchpoints.requests import captured
+from tests.integration.touchpoints.quarantine import held, nothing_held
 from tests.integration.touchpoints.room import Room
 
 
@@ -21,7 +22,7 @@ async def test_a_captured_request_of_the_web_sdk_is_taken_whole(room: Room, name
     method, path, headers, body = captured(name)
     answer = await room.http.request(method, path + f"&token={key}", content=body, headers=headers)
     assert (200, "*") == (answer.status_code, answer.headers["access-control-allow-origin"])
-    assert [] == [json.loads(e.properties_json) for _, e in await room.dead()]
+    assert await nothing_held(room)
     observed = await room.observed()
     assert observed
     assert all("$lib" not in json.loads(e.properties_json or b"{}") for _, e in observed)
@@ -67,7 +68,7 @@ async def test_the_python_sdk_delivers_in_each_of_its_ways_and_its_thread_lives_
     assert 3 == sum(e.name == "Identified" and b"city" in e.properties_json for _, e in observed)
     assert b"13800138000" not in b"".join(e.SerializeToString() for _, e in observed)
     # The same bytes three times are one event that was set aside.
-    assert 1 == len(await room.dead())
+    await held(room, 1)
 
 
 async def test_debug_says_what_is_wrong_and_a_dry_run_keeps_nothing(room: Room) -> None:
@@ -92,4 +93,4 @@ async def test_what_cannot_be_read_is_answered_with_200_and_kept(room: Room, bod
     key = await room.source("app")
     answer = await room.http.post(f"/sa?token={key}", content=body)
     assert 200 == answer.status_code
-    assert 1 == len(await room.dead())
+    await held(room, 1)

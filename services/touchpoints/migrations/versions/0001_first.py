@@ -96,6 +96,39 @@ STATEMENTS = (
     """,
     "CREATE INDEX ix_arrival_due_at ON arrival (due_at) WHERE state = 1",
     "CREATE INDEX ix_arrival_arrived_at ON arrival (arrived_at)",
+    """
+    CREATE TABLE event_type (
+        name text NOT NULL, version integer NOT NULL, title text NOT NULL, description text NOT NULL, schema text NOT NULL,
+        sources text[] NOT NULL, retired boolean NOT NULL, author text NOT NULL, saved_at timestamptz NOT NULL,
+        CONSTRAINT pk_event_type PRIMARY KEY (name, version))
+    """,
+    """
+    CREATE TABLE tracking_plan (
+        one boolean NOT NULL, unplanned smallint NOT NULL, CONSTRAINT pk_tracking_plan PRIMARY KEY (one))
+    """,
+    """
+    CREATE TABLE unplanned_event (
+        day date NOT NULL, source text NOT NULL, event text NOT NULL, events bigint NOT NULL,
+        CONSTRAINT pk_unplanned_event PRIMARY KEY (day, source, event))
+    """,
+    """
+    CREATE TABLE quarantined (
+        id bigint GENERATED ALWAYS AS IDENTITY, event_id bytea NOT NULL, source text NOT NULL, event text NOT NULL,
+        reason text NOT NULL, field text NOT NULL, message text NOT NULL, schema_path text NOT NULL,
+        received_at timestamptz NOT NULL, sealed bytea NOT NULL, CONSTRAINT pk_quarantined PRIMARY KEY (id))
+    """,
+    "CREATE UNIQUE INDEX ix_quarantined_event_id ON quarantined (event_id)",
+    "CREATE INDEX ix_quarantined_event ON quarantined (event, id)",
+    "CREATE INDEX ix_quarantined_received_at ON quarantined (received_at)",
+    # Ciphertext does not compress.
+    "ALTER TABLE quarantined ALTER sealed SET STORAGE EXTERNAL",
+    """
+    CREATE TABLE quarantine_replay (
+        replay_id text NOT NULL, wanted text NOT NULL, patch text NOT NULL, position bigint NOT NULL DEFAULT 0,
+        up_to bigint NOT NULL, total bigint NOT NULL, examined bigint NOT NULL DEFAULT 0, healed bigint NOT NULL DEFAULT 0,
+        done boolean NOT NULL DEFAULT false, created_at timestamptz NOT NULL DEFAULT now(),
+        updated_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_quarantine_replay PRIMARY KEY (replay_id))
+    """,
 )
 
 
