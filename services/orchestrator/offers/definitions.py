@@ -13,10 +13,21 @@ from services.orchestrator.offers.templates import Parts, Type, Value, check, fi
 
 OfferId = NewType("OfferId", int)
 
-# Characters of (title, body). A WeChat template's `thing` holds 20 (services/touchpoints/channels/wechat_service); for channels whose
-# provider states nothing, the contract's own.
+# Characters of (title, body); for channels whose provider states nothing, the contract's own.
 USUAL: Final = (200, 2000)
-LENGTHS: Final[Mapping[str, tuple[int, int]]] = {"wechat": (20, 20)}
+LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
+    # A template's `thing`.
+    "wechat": (20, 20),
+    "wechat_mini": (20, 20),
+    # 128 and 512 bytes of a card, three to a Chinese character.
+    "wecom": (42, 170),
+    # Five parts of 67, less 35 for a signature and the ending; the title is for the house, a short message has none.
+    "sms": (200, 300),
+    # vivo's, the tightest among makers of phones.
+    "push": (20, 50),
+}
+# Channels that carry no advertising: whoever advertises there loses the account (CONVENTIONS 3.2 and trap 11).
+SERVICE_ONLY: Final = frozenset({"wechat", "wechat_mini"})
 # CONVENTIONS 6: providers accept no other ending, and no variables in marketing by short message.
 SMS_PREFIX, SMS_ENDING = "【", "拒收请回复R"
 
@@ -129,8 +140,7 @@ def _check_variant(variant: Variant, purpose: str, field: str) -> None:
         raise InvalidArgument("title is blank", field=f"{field}.title")
     if purpose != MARKETING:
         return
-    if variant.channel == "wechat":
-        # CONVENTIONS 3.2 and trap 11: an account that advertises by template is closed.
+    if variant.channel in SERVICE_ONLY:
         raise InvalidArgument(
             "WeChat templates carry no marketing", reason="CHANNEL_FORBIDS_MARKETING", field=f"{field}.channel"
         )
@@ -151,7 +161,7 @@ def _check_length(channel: str, part: str, text: str, field: str) -> None:
             field=field,
             metadata={"limit": str(most), "length": str(len(text))},
         )
-    if channel == "wechat" and "\n" in text:
+    if channel in SERVICE_ONLY and "\n" in text:
         raise InvalidArgument("WeChat refuses line breaks", reason="INVALID_TEMPLATE", field=field)
 
 

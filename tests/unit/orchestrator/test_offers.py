@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chassis.errors import NotFound, TroikaError
 from services.orchestrator.offers.arranging import Rules, arrange
 from services.orchestrator.offers.arranging import checked as checked_rules
-from services.orchestrator.offers.definitions import Definition, Offer, OfferId, Variant, checked, render
+from services.orchestrator.offers.definitions import LENGTHS, Definition, Offer, OfferId, Variant, checked, render
 from services.orchestrator.offers.templates import Type, Variable, fill, parse
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -111,6 +111,14 @@ def test_numbers_are_written_so_that_they_read_back(number: float) -> None:
     assert float(text) == pytest.approx(number, abs=1e-6)
 
 
+@pytest.mark.parametrize(("channel", "title", "body"), [(name, *most) for name, most in LENGTHS.items()])
+def test_what_fits_a_channel_is_taken_and_one_character_more_is_not(channel: str, title: int, body: int) -> None:
+    checked(definition(variant(channel=channel, title="字" * title, body="字" * body)))
+    for field, words in (("title", ("字" * (title + 1), "字")), ("body", ("字", "字" * (body + 1)))):
+        long = variant(channel=channel, title=words[0], body=words[1])
+        assert ("TEXT_TOO_LONG", f"offer.variants[0].{field}") == refused(definition(long))
+
+
 def test_each_channel_has_its_lengths_before_and_after_filling() -> None:
     long = variant(channel="wechat", body="x" * 21)
     assert ("TEXT_TOO_LONG", "offer.variants[0].body") == refused(definition(long))
@@ -144,8 +152,9 @@ def test_what_can_never_be_shown_is_refused(changes: dict[str, Any], reason: str
 
 
 def test_channels_that_forbid_marketing_or_parts_of_it_are_obeyed() -> None:
-    wechat = definition(variant(channel="wechat"), purpose="marketing")
-    assert ("CHANNEL_FORBIDS_MARKETING", "offer.variants[0].channel") == refused(wechat)
+    for channel in ("wechat", "wechat_mini"):
+        silent = definition(variant(channel=channel), purpose="marketing")
+        assert ("CHANNEL_FORBIDS_MARKETING", "offer.variants[0].channel") == refused(silent)
     for body in ("Come by", "【Troika】Come by", "【Troika】{x: word}拒收请回复R"):
         sms = definition(variant(channel="sms", body=body), purpose="marketing")
         assert ("SMS_MARKETING", "offer.variants[0].body") == refused(sms)

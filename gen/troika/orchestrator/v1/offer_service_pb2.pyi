@@ -131,7 +131,7 @@ class OfferVariant(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
-    """Where it is shown: app, wechat, dealer, sms, email, web or car."""
+    """Where it is shown. What fits there is checked when the offer is made, so before any launch."""
     language: _builtins.str
     """BCP 47 language, for example "zh-CN"."""
     title: _builtins.str
