@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import add_ArrivalsServiceServicer_to_server
+from troika.touchpoints.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from troika.touchpoints.v1.imports_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.touchpoints.v1.plan_service_pb2_grpc import add_PlanServiceServicer_to_server
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
@@ -18,8 +19,9 @@ from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
 from services.touchpoints.channels.http import Caller
-from services.touchpoints.channels.table import Parts, all_channels
+from services.touchpoints.channels.table import Parts
 from services.touchpoints.endpoints import Endpoints
+from services.touchpoints.engine.opening import open_engine
 from services.touchpoints.imports import command as importing
 from services.touchpoints.imports.files import ImportFiles
 from services.touchpoints.imports.running import Importer
@@ -35,7 +37,6 @@ from services.touchpoints.rpc import TouchpointsRpc
 from services.touchpoints.rpc_imports import ImportsRpc
 from services.touchpoints.rpc_plan import PlanRpc
 from services.touchpoints.sealer import Sealer
-from services.touchpoints.sending import Sender
 from services.touchpoints.settings import Settings
 from services.touchpoints.sources import Sources
 from services.touchpoints.vault import Vault
@@ -80,9 +81,7 @@ async def serve(settings: Settings) -> None:
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
-            sender = Sender(database, endpoints, addresses, all_channels(Parts(settings, caller, vault)), settings)
-            for number in range(settings.sender_workers):
-                runtime.spawn(sender.run(), f"sender-{number}")
+            sending = open_engine(runtime, Parts(settings, caller, vault), endpoints, addresses)
             rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
             imports = ImportsRpc(database, files)
             arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)
@@ -93,6 +92,7 @@ async def serve(settings: Settings) -> None:
                 add_PlanServiceServicer_to_server(plan, server)
                 add_TouchpointsServiceServicer_to_server(rpc, server)
                 add_ArrivalsServiceServicer_to_server(arrivals, server)
+                add_DeliveryServiceServicer_to_server(sending, server)
                 add_ImportServiceServicer_to_server(imports, server)
 
             await runtime.serve(settings.allowed_callers(), register)

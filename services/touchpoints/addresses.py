@@ -38,7 +38,7 @@ class Addresses:
 
     async def find(self, plan: Plan) -> dict[str, Address]:
         """Addresses by delivery id, one question per lookup of the plan; deliveries without any are left out."""
-        found: dict[str, Address] = {}
+        found = {delivery.delivery_id: Address(endpoint, "", 0) for delivery, endpoint in plan.direct}
         for lookup in plan.lookups:
             routes = [(d, e) for d, e in lookup.routes if d.delivery_id not in found]
             if not routes:

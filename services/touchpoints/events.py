@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ENTITY_KIND_PERSON, EntitiesChanged
 from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest
 from troika.touchpoints.v1.events_pb2 import (
+    ChannelsHealth,
+    ChannelState,
     DeliveriesUpdated,
     DeliveryUpdate,
     Identifier,
@@ -19,20 +22,24 @@ from troika.touchpoints.v1.events_pb2 import (
 
 from chassis.bus import Stream
 from chassis.consents import MESSAGES
+from chassis.quiet_hours import QuietHours, zone_of
 from chassis.sealing import DataKey, seal
 from services.touchpoints.domain.consents import NO_END, Statement
-from services.touchpoints.domain.deliveries import CHANNELS, Delivery
+from services.touchpoints.domain.deliveries import CHANNELS, Cap, Delivery
+from services.touchpoints.domain.health import Health
 from services.touchpoints.domain.observed import Observed
 
 OBSERVED = "troika.events.observed.v1"
 QUARANTINED = "troika.events.quarantined.v1"
 UPDATED = "troika.deliveries.updated.v1"
+HEALTH = "troika.channels.health.v1"
 REQUESTED = "troika.deliveries.requested.v1"
 ENTITIES = "troika.entities.changed.v1"
 STREAMS = (
     Stream("EVENTS_OBSERVED", (OBSERVED,)),
     Stream("EVENTS_QUARANTINED", (QUARANTINED,)),
     Stream("DELIVERIES_UPDATED", (UPDATED,)),
+    Stream("CHANNELS_HEALTH", (HEALTH,)),
 )
 
 MOST_FACTS = 500
@@ -154,6 +161,10 @@ def delivery(request: DeliveryRequest) -> Delivery:
         raise ValueError("PURPOSE_UNKNOWN")
     if request.person_id <= 0:
         raise ValueError("PERSON_MISSING")
+    if any(c.channel not in ("", *CHANNELS) or c.pushes < 1 or not 0 < c.days <= 3660 for c in request.caps):
+        raise ValueError("CAP_INVALID")
+    if request.quiet_hours and not _hours(request.quiet_hours, request.time_zone):
+        raise ValueError("QUIET_HOURS_INVALID")
     texts = (request.delivery_id, request.theme, request.offer, request.title, request.body, request.dealer_code)
     if any("\0" in text for text in (*texts, *request.reasons)):
         raise ValueError("TEXT_INVALID")
@@ -180,7 +191,31 @@ def delivery(request: DeliveryRequest) -> Delivery:
         decided,
         expires,
         earliest,
+        quiet_hours=request.quiet_hours,
+        time_zone=request.time_zone,
+        caps=tuple(Cap(int(CHANNELS.get(c.channel, 0)), c.pushes, c.days * 86_400) for c in request.caps),
     )
+
+
+def _hours(window: str, zone: str) -> bool:
+    try:
+        return zone_of(zone) is not None and QuietHours.parse(window, UTC) is not None
+    except ValueError:
+        return False
+
+
+def channels_health(channels: Sequence[Health]) -> bytes:
+    """Serialised ChannelsHealth as of now."""
+    states = [
+        ChannelState(
+            channel=each.channel.label,
+            failing=each.fails,
+            reason=each.reason,
+            success=1.0 if each.tally.success is None else each.tally.success,
+        )
+        for each in channels
+    ]
+    return ChannelsHealth(channels=states, at_us=time.time_ns() // 1000).SerializeToString()
 
 
 @dataclass(frozen=True)

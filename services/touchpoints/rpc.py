@@ -82,7 +82,7 @@ class TouchpointsRpc(TouchpointsServiceServicer):
                 person_id=row.person_id,
                 channel=row.channel,
                 state=row.state,
-                reason=row.reason,
+                reason=row.held or row.reason,
                 attempts=row.attempts,
                 update_time=updated,
             )

@@ -30,13 +30,27 @@ class Settings(ChassisSettings):
     rpc_service = "troika.touchpoints.v1.TouchpointsService"
     # 3 × 64 calls in flight keep two cores busy even when a receiver takes 50 ms per push.
     sender_workers: int = Field(3, ge=0, le=32, description="Sending loops of this process; 0 only listens.")
-    sender_batch: int = Field(64, ge=1, le=500, description="Pushes that one loop claims and sends at once.")
+    sender_batch: int = Field(128, ge=1, le=500, description="Pushes that one loop claims at once.")
+    sender_in_flight: int = Field(512, ge=1, le=5000, description="Calls that this process makes at the same time at most.")
     send_timeout_s: float = Field(15.0, gt=0, description="Seconds a receiver has to answer.")
     # Longer than a call may take: a lease that ends during the call would have a second process call at the same time.
     send_lease_s: float = Field(30.0, gt=0, description="Seconds after which a push whose sender vanished is sent again.")
     send_attempts: int = Field(12, ge=1, description="Calls to a provider before a push counts as failed.")
     publish_timeout_s: float = Field(4.0, gt=0, description="Seconds the bus has to take a batch before the door answers 503.")
     contact_hours: float = Field(72.0, gt=0, description="How long a dealer may fetch a lead's contact.")
+    provider_rates: dict[str, float] = Field(
+        {}, description="Channel to the pushes a second that all its endpoints take together, over all replicas, as JSON."
+    )
+    breaker_failures: int = Field(
+        10, ge=1, description="Failed calls in a row after which an endpoint is left alone for a while."
+    )
+    # Half an hour of trouble is an incident that somebody works on; what piles up waits for their word.
+    park_after_s: float = Field(
+        1800, ge=0, description="Seconds of failures after which what is for an endpoint is parked until somebody replays it."
+    )
+    unknown_wait_s: float = Field(
+        600, ge=0, description="Seconds that the unknown outcome of a call may still be told, where no call may be repeated."
+    )
     consent_regimes: RegimeTable = Field(
         dict(DEFAULT_REGIMES),
         description="What must have been said before a push: purpose or purpose/channel to opt_out, opt_in or separate, as"
@@ -48,6 +62,9 @@ class Settings(ChassisSettings):
     plan_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may change the tracking plan, and see, replay and discard held events."
     )
+    delivery_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may see how channels do and replay parked pushes, as JSON list."
+    )
     # Imports bring old history; beyond this an instant is a client's broken clock, not history.
     oldest_event_days: int = Field(3650, ge=1, description="Events are taken as at most this old.")
     import_store: str = Field(
@@ -57,7 +74,9 @@ class Settings(ChassisSettings):
     )
     import_s3_endpoint: str = Field("", description="https://host:port of the S3 that has the files; empty for Amazon's.")
     import_s3_region: str = Field("", description="Region of the bucket; empty to ask the server.")
-    import_s3_access_key: SecretStr = Field(SecretStr(""), description="Access key of the bucket; empty to look where AWS does.")
+    import_s3_access_key: SecretStr = Field(
+        SecretStr(""), description="Access key of the bucket; empty to look where AWS does."
+    )
     import_s3_secret_key: SecretStr = Field(SecretStr(""), description="The secret that belongs to it.")
     import_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may take in files of records, look at imports and stop them."
@@ -72,7 +91,9 @@ class Settings(ChassisSettings):
         (), description="Networks of proxies whose X-Forwarded-For says where a camera's post came from, as JSON list."
     )
     # An entrance sees a car every few seconds; what posts more often than this is no camera.
-    arrival_posts_per_s: float = Field(20.0, gt=0, description="Posts a second that one arrival door takes, twice that at once.")
+    arrival_posts_per_s: float = Field(
+        20.0, gt=0, description="Posts a second that one arrival door takes, twice that at once."
+    )
     # Leaves 40 ms of the promised 100 for the way in, the signature and the dealer's own door.
     arrival_budget_ms: float = Field(
         60.0, gt=0, description="Milliseconds after a camera's request until which facts for its card are waited for."
@@ -101,6 +122,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.touchpoints.v1.DeliveryService": self.delivery_callers,
             "troika.touchpoints.v1.PlanService": self.plan_callers,
             "troika.touchpoints.v1.ArrivalsService": self.arrival_callers,
             "troika.touchpoints.v1.ImportService": self.import_callers,

@@ -80,6 +80,23 @@ delivery = Table(
     Column("answer", Text, nullable=False, server_default=""),
     Column("answered_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    # The webhook's type where it is no message, and JSON that its channel alone reads.
+    Column("kind", Text, nullable=False, server_default=""),
+    Column("details", Text, nullable=False, server_default=""),
+    # Since when the receiver has no business with it any more: its contact is shut.
+    Column("revoked_at", DateTime(timezone=True)),
+    # What orchestrator decided on, asked again before it is sent: see engine/store.caps_of for the caps.
+    Column("quiet_hours", Text, nullable=False, server_default=""),
+    Column("time_zone", Text, nullable=False, server_default=""),
+    Column("caps", Text, nullable=False, server_default=""),
+    Column("arrived", BigInteger, Identity(always=True), nullable=False),
+    # What it waits for beside time: `turn`, or why it is parked; it is due at its end then.
+    Column("held", Text, nullable=False, server_default=""),
+    Column("held_at", DateTime(timezone=True)),
+    # The time that its endpoint's rate gave it.
+    Column("slot_at", DateTime(timezone=True)),
+    # When it was called first.
+    Column("sent_at", DateTime(timezone=True)),
 )
 Index("ix_delivery_due_at", delivery.c.due_at, postgresql_where=sql("state <= 2"))
 Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("provider_id <> ''"))
@@ -87,6 +104,77 @@ Index("ix_delivery_theme", delivery.c.theme)
 # For erasures. Once a person is erased both are 0.
 Index("ix_delivery_person_id", delivery.c.person_id, postgresql_where=sql("person_id > 0"))
 Index("ix_delivery_anchor_id", delivery.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
+
+Index("ix_delivery_held", delivery.c.endpoint, delivery.c.arrived, postgresql_where=sql("held <> ''"))
+
+# Who has the turn at endpoints that take one push at a time.
+Table(
+    "turn",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("delivery_id", Text, nullable=False),
+)
+
+# Endpoints that failed lately; see engine/circuits.py.
+Table(
+    "circuit",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("trips", Integer, nullable=False, server_default="0"),
+    Column("opened_at", DateTime(timezone=True)),
+    Column("open_until", DateTime(timezone=True)),
+    Column("probe_until", DateTime(timezone=True)),
+    Column("paused_until", DateTime(timezone=True)),
+    Column("pause_reason", Text, nullable=False, server_default=""),
+)
+
+# Until when tokens are given away, by endpoint and by provider; see engine/rates.py.
+Table(
+    "bucket",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("booked_until", DateTime(timezone=True), nullable=False),
+    Column("burst_s", Double, nullable=False),
+)
+
+# Calls of ten seconds at an endpoint; see engine/health.py.
+call_slice = Table(
+    "call_slice",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("slice", DateTime(timezone=True), primary_key=True),
+    Column("calls", Integer, nullable=False),
+    Column("accepted", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("took", ARRAY(Integer), nullable=False),
+)
+Index("ix_call_slice_slice", call_slice.c.slice)
+
+# One row: what was last told of the channels' health.
+Table(
+    "health_report",
+    metadata,
+    Column("one", Boolean, primary_key=True),
+    Column("published_at", DateTime(timezone=True), nullable=False),
+    Column("said", Text, nullable=False),
+)
+
+# Parked pushes that somebody wants to go again; see engine/replaying.py.
+Table(
+    "replay",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("theme", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("held_from", DateTime(timezone=True)),
+    Column("held_to", DateTime(timezone=True)),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("replayed", BigInteger, nullable=False, server_default="0"),
+    Column("finished_at", DateTime(timezone=True)),
+)
 
 Table(
     "feedback",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from chassis.db import UnitOfWork
+from chassis.db import Reader, UnitOfWork
 from services.touchpoints.domain.deliveries import Change, Delivery, Outcome, State
 from services.touchpoints.endpoints import Endpoint
 
@@ -25,6 +25,10 @@ class Plan:
     """How a batch of pushes may be sent. Lookups are asked in order; the first address found for a push counts."""
 
     lookups: list[Lookup] = field(default_factory=list)
+    # What goes to a receiver about somebody, not to somebody: no address is asked for.
+    direct: list[tuple[Delivery, Endpoint]] = field(default_factory=list)
+    # Delivery id → seconds until it may go: neither an attempt nor anybody's fault.
+    waits: dict[str, float] = field(default_factory=dict)
     # Delivery id → why there is nowhere to send it on this channel.
     unroutable: dict[str, str] = field(default_factory=dict)
 
@@ -76,9 +80,10 @@ class Memory(Protocol):
 
 
 class Channel(Protocol):
-    """A way to reach people."""
+    """A way to reach people. It may be `Reconciles` and `Credited`, too."""
 
-    # How long the provider recognises a repeat by its idempotency key, seconds.
+    # How long the provider recognises a repeat by its idempotency key, seconds; 0 for one that knows no keys: what may have
+    # gone out there is not sent again.
     remembers_s: float
 
     @property
@@ -93,3 +98,19 @@ class Channel(Protocol):
 
     async def send(self, push: Push) -> Outcome:
         """Calls the provider once. Never raises for what the provider or the network does."""
+
+
+@runtime_checkable
+class Reconciles(Protocol):
+    """A channel whose provider can be asked what became of a call that got no answer."""
+
+    async def outcome(self, delivery: Delivery, endpoint: Endpoint) -> Outcome | None:
+        """Accepted, Refused, or a Retry with `sent_perhaps` False when it never came there; None when nobody can say yet."""
+
+
+@runtime_checkable
+class Credited(Protocol):
+    """A channel that may send only as often as people permitted it."""
+
+    async def credits(self, reader: Reader) -> Mapping[str, int]:
+        """Permissions that are left, by endpoint."""

@@ -33,6 +33,23 @@ class Field:
     rotates: bool = False
 
 
+_NUMBER = r"[1-9][0-9]{0,8}"
+# What the engine asks of every endpoint, whatever its channel.
+COMMON = (
+    Field(
+        "order", "parallel, or ordered: one push at a time, the next when the one before has ended", False, "parallel|ordered"
+    ),
+    Field(
+        "rate_per_s",
+        "pushes a second that it takes in the long run, over all replicas",
+        False,
+        r"(?!0*\.?0*$)[0-9]{1,6}(\.[0-9]{1,3})?",
+    ),
+    Field("burst", "pushes that it takes at once; without it as many as in a second", False, _NUMBER),
+    Field("daily_quota", "pushes that it takes a day", False, _NUMBER),
+)
+
+
 @dataclass(frozen=True)
 class Form:
     """All values of the endpoints of one channel."""
@@ -63,7 +80,7 @@ def filled(form: Form, given: Endpoint, known: Endpoint | None) -> Endpoint:
     return replace(
         given,
         url=url,
-        settings=_merged("settings", form.settings, given.settings, before.settings),
+        settings=_merged("settings", (*form.settings, *COMMON), given.settings, before.settings),
         secrets=_merged("secrets", form.secrets, given.secrets, before.secrets),
     )
 

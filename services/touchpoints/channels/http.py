@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,9 +116,11 @@ class Caller:
                         received += chunk
                         if len(received) > MOST_ANSWER_BYTES:
                             break
-                    return Answer(response.status_code, _after_s(response.headers.get("retry-after", "")), received)
+                    given = response.headers
+                    after = after_s(given["retry-after"], given.get("date", "")) if "retry-after" in given else 0.0
+                    return Answer(response.status_code, after, received)
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return Retry(_fault(error))
+            return Retry(_fault(error), faults_endpoint=True)
 
     async def webhook(self, url: str, secret: str, webhook_id: str, body: bytes) -> Outcome:
         """Posts a signed Standard Webhook and reads the answer by its rules."""
@@ -136,12 +140,24 @@ def webhook_outcome(answer: Answer) -> Outcome:
         return Refused("endpoint_gone", disables_endpoint=True)
     if answer.status in PERMANENT:
         return Refused(f"http_{answer.status}")
-    return Retry(f"http_{answer.status}", answer.after_s)
+    throttles = answer.status == 429
+    return Retry(f"http_{answer.status}", answer.after_s, faults_endpoint=not throttles, throttles=throttles)
 
 
-def _after_s(value: str) -> float:
-    # The date form is rare and needs both clocks right; the retry ladder serves as well.
-    return float(min(int(value), MOST_RETRY_AFTER_S)) if value.isascii() and value.isdigit() and len(value) < 9 else 0.0
+def after_s(value: str, date: str) -> float:
+    """Seconds that a Retry-After asks for, 0 for none; a moment counts from the answer's own `date`, whose clock it is by."""
+    if value.isascii() and value.isdigit():
+        return float(min(int(value), MOST_RETRY_AFTER_S)) if len(value) < 9 else float(MOST_RETRY_AFTER_S)
+    until, now = _moment(value), _moment(date) or datetime.now(UTC)
+    return min(max((until - now).total_seconds(), 0.0), float(MOST_RETRY_AFTER_S)) if until else 0.0
+
+
+def _moment(value: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(value) if value else None
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
 
 
 def _fault(error: Any) -> str:

@@ -68,13 +68,13 @@ def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state
     [
         (200, Accepted()),
         (204, Accepted()),
-        (301, Retry("http_301", 9)),
+        (301, Retry("http_301", 9, faults_endpoint=True)),
         (400, Refused("http_400")),
-        (401, Retry("http_401", 9)),
+        (401, Retry("http_401", 9, faults_endpoint=True)),
         (410, Refused("endpoint_gone", disables_endpoint=True)),
         (422, Refused("http_422")),
-        (429, Retry("http_429", 9)),
-        (500, Retry("http_500", 9)),
+        (429, Retry("http_429", 9, throttles=True)),
+        (500, Retry("http_500", 9, faults_endpoint=True)),
     ],
 )
 def test_a_webhooks_answer_is_read_by_the_rules(status: int, expected: Outcome) -> None:

@@ -30,7 +30,41 @@ STATEMENTS = (
         due_at timestamptz NOT NULL, unsure_since timestamptz, endpoint text NOT NULL DEFAULT '',
         anchor_id bigint NOT NULL DEFAULT 0,
         provider_id text NOT NULL DEFAULT '', answer text NOT NULL DEFAULT '', answered_at timestamptz,
-        updated_at timestamptz NOT NULL, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))
+        updated_at timestamptz NOT NULL, kind text NOT NULL DEFAULT '', details text NOT NULL DEFAULT '',
+        revoked_at timestamptz, quiet_hours text NOT NULL DEFAULT '', time_zone text NOT NULL DEFAULT '',
+        caps text NOT NULL DEFAULT '', arrived bigint GENERATED ALWAYS AS IDENTITY, held text NOT NULL DEFAULT '',
+        held_at timestamptz, slot_at timestamptz, sent_at timestamptz, CONSTRAINT pk_delivery PRIMARY KEY (delivery_id))
+    """,
+    "CREATE INDEX ix_delivery_held ON delivery (endpoint, arrived) WHERE held <> ''",
+    "CREATE TABLE turn (endpoint text NOT NULL, delivery_id text NOT NULL, CONSTRAINT pk_turn PRIMARY KEY (endpoint))",
+    """
+    CREATE TABLE circuit (
+        endpoint text NOT NULL, failures integer NOT NULL DEFAULT 0, trips integer NOT NULL DEFAULT 0, opened_at timestamptz,
+        open_until timestamptz, probe_until timestamptz, paused_until timestamptz, pause_reason text NOT NULL DEFAULT '',
+        CONSTRAINT pk_circuit PRIMARY KEY (endpoint))
+    """,
+    """
+    CREATE TABLE bucket (
+        name text NOT NULL, booked_until timestamptz NOT NULL, burst_s double precision NOT NULL,
+        CONSTRAINT pk_bucket PRIMARY KEY (name))
+    """,
+    """
+    CREATE TABLE call_slice (
+        endpoint text NOT NULL, slice timestamptz NOT NULL, calls integer NOT NULL, accepted integer NOT NULL,
+        failed integer NOT NULL, seconds double precision NOT NULL, took integer[] NOT NULL,
+        CONSTRAINT pk_call_slice PRIMARY KEY (endpoint, slice))
+    """,
+    "CREATE INDEX ix_call_slice_slice ON call_slice (slice)",
+    """
+    CREATE TABLE health_report (
+        one boolean NOT NULL, published_at timestamptz NOT NULL, said text NOT NULL,
+        CONSTRAINT pk_health_report PRIMARY KEY (one))
+    """,
+    """
+    CREATE TABLE replay (
+        request_id text NOT NULL, endpoint text NOT NULL, theme text NOT NULL, reason text NOT NULL, held_from timestamptz,
+        held_to timestamptz, made_at timestamptz NOT NULL, replayed bigint NOT NULL DEFAULT 0, finished_at timestamptz,
+        CONSTRAINT pk_replay PRIMARY KEY (request_id))
     """,
     "CREATE INDEX ix_delivery_due_at ON delivery (due_at) WHERE state <= 2",
     "CREATE INDEX ix_delivery_provider_id ON delivery (provider_id) WHERE provider_id <> ''",
