@@ -14,8 +14,6 @@ from troika.touchpoints.v1.events_pb2 import (
     ChannelState,
     DeliveriesUpdated,
     DeliveryUpdate,
-    Identifier,
-    Identifiers,
     ObservedBatch,
     ObservedEvent,
 )
@@ -23,7 +21,8 @@ from troika.touchpoints.v1.events_pb2 import (
 from chassis.bus import Stream
 from chassis.consents import MESSAGES
 from chassis.quiet_hours import QuietHours, zone_of
-from chassis.sealing import DataKey, seal
+from chassis.sealing import DataKey
+from services.touchpoints import wire
 from services.touchpoints.domain.consents import NO_END, Statement
 from services.touchpoints.domain.deliveries import CHANNELS, Cap, Delivery
 from services.touchpoints.domain.health import Health
@@ -47,30 +46,9 @@ MOST_BYTES = 480 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def sealed(event: Observed, key: DataKey, received_us: int) -> ObservedEvent:
-    """An observed event on the wire, its identifiers under the data key."""
-    plain = Identifiers(
-        identifiers=[Identifier(kind=k, scope=s, value=v) for k, s, v in event.identifiers],
-        person_name=event.person_name,
-        relation=event.relation,  # type: ignore[arg-type]  # the numbers are the contract's
-        address=event.address,
-        birth_date=event.birth_date,
-    )
-    return ObservedEvent(
-        event_id=event.event_id,
-        source=event.source,
-        name=event.name,
-        occurred_at_us=event.occurred_at_us,
-        received_at_us=received_us,
-        sealed_identifiers=seal(key, event.event_id, plain.SerializeToString()),
-        properties_json=event.properties,
-        vehicle_properties_json=event.vehicle_properties,
-    )
-
-
-def sealed_batch(observed: Sequence[Observed], key: DataKey, received_us: int) -> bytes:
+def sealed_batch(observed: Iterable[Observed], key: DataKey, received_us: int) -> bytes:
     """Serialised ObservedBatch of events without the key: to be appended to `key_prefix`."""
-    return ObservedBatch(events=[sealed(event, key, received_us) for event in observed]).SerializeToString()
+    return b"".join(wire.sealed(event, key, received_us) for event in observed)
 
 
 def key_prefix(key: DataKey) -> bytes:

@@ -12,7 +12,7 @@ from chassis.bus import Bus
 from chassis.errors import Unavailable, is_operational
 from chassis.outbox import Outgoing
 from chassis.sealing import DataKey
-from services.touchpoints import events
+from services.touchpoints import events, wire
 from services.touchpoints.domain.observed import Observed
 
 # Smaller requests travel together while an earlier publish is on its way.
@@ -55,7 +55,7 @@ class Publisher:
         """
         prefix = events.key_prefix(key)
         # A serialised batch of one event is that event with its tag: batches are put together by appending bytes.
-        facts = [events.sealed_batch([e], key, received_us) for e in observed]
+        facts = [wire.sealed(e, key, received_us) for e in observed]
         ids = [e.event_id for e in observed]
         if not aside and not alone and 0 < len(facts) <= SMALL:
             await self._together(prefix, facts, ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 FUTURE_US = 5 * 60 * 1_000_000
@@ -85,9 +86,15 @@ def instant_us(value: Any, field: str) -> int:
     if not isinstance(value, str):
         raise Invalid(field, "INVALID_TIME", "must be an ISO 8601 string")
     try:
-        instant = datetime.fromisoformat(value)
-        if instant.tzinfo is None:
-            instant = instant.replace(tzinfo=UTC)
-        return (instant - _EPOCH) // _MICROSECOND
+        return _us(value)
     except (ValueError, OverflowError) as error:
         raise Invalid(field, "INVALID_TIME", "is not an ISO 8601 instant") from error
+
+
+@lru_cache(1024)
+def _us(text: str) -> int:
+    """The moments of one batch are often the same."""
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return (instant - _EPOCH) // _MICROSECOND

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from troika.touchpoints.v1.events_pb2 import Identifiers
+from troika.touchpoints.v1.events_pb2 import Identifiers, ObservedBatch
 
 from chassis.sealing import DataKey, open_sealed, recover
-from services.touchpoints import events
+from services.touchpoints import wire
 from services.touchpoints.domain.observed import Invalid, Observed, Source
 from services.touchpoints.domain.records import observe
 
@@ -31,8 +31,9 @@ def test_address_birth_date_and_payer_travel_sealed_and_nowhere_else() -> None:
         identifiers={"address": address, "birth_date": "1985-02-28"},
         vehicle={"vin": "LSVAA49J132047371", "relation": "pays_for"},
     )
-    sent = events.sealed(taken, key, NOW_US)
-    assert address.encode() not in sent.SerializeToString()
+    written = wire.sealed(taken, key, NOW_US)
+    assert address.encode() not in written
+    [sent] = ObservedBatch.FromString(written).events
     data_key = recover(private, "k1", key.ephemeral_public_key)
     opened = Identifiers.FromString(open_sealed(data_key, sent.event_id, sent.sealed_identifiers))
     assert (address, "1985-02-28", 3) == (opened.address, opened.birth_date, opened.relation)
