@@ -23,7 +23,6 @@ from chassis import rpc, telemetry, web
 from chassis.bus import DEAD_LETTERS, Bus, Consumer, Stream
 from chassis.db import Database
 from chassis.errors import TroikaError
-from chassis.migrations import migrate
 from chassis.outbox import Relay
 from chassis.settings import ChassisSettings
 from chassis.tls import Certificates
@@ -192,6 +191,9 @@ def main(
     telemetry.configure(service, settings.log_level)
     try:
         if verb == "migrate":
+            # What only this verb needs takes a fifth of a second to import.
+            from chassis.migrations import migrate
+
             uvloop.run(migrate(settings.postgres_dsn, service, migrations))
         elif verb == "serve":
             uvloop.run(serve(settings))
