@@ -84,7 +84,7 @@ def card(arrival_id: str, door: str, dealer_code: str, arrived_at: datetime, pla
         }
         if facts.customer_ref
         else None,
-        # Whose customer it is: the dealer that advises the person or, without any, that services the car.
+        # Whose customer it is: the dealer that services the car or, without any, that advises the person.
         "served_by": None
         if facts.served_by is None
         else {"dealer_code": facts.served_by, "here": facts.served_by == dealer_code},

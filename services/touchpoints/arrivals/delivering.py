@@ -10,8 +10,10 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from cryptography.exceptions import InvalidTag
@@ -23,7 +25,7 @@ from services.touchpoints import webhooks
 from services.touchpoints.arrivals import cards, store
 from services.touchpoints.arrivals.facts import Finder, Met, Subject
 from services.touchpoints.arrivals.plates import tail
-from services.touchpoints.arrivals.store import Arrival, CardState
+from services.touchpoints.arrivals.store import Arrival, CardState, Note
 from services.touchpoints.arrivals.taking import LEASE, Arrivals, Taken
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.domain.deliveries import Accepted, Channel, Outcome, Refused, retry_delay_s
@@ -43,6 +45,8 @@ CARD_SECONDS = Histogram(
 MOST_AT_ONCE: Final = 128
 BATCH: Final = 32
 POLL_S: Final = 0.5
+# A card's end is in no hurry: until it is noted the lease holds.
+NOTE_EVERY_S: Final = 0.05
 FORGET_S: Final = 3600.0
 LAST_WORD_S: Final = 1.0
 # Counts of the last days; nothing personal is in them any more.
@@ -67,6 +71,7 @@ class Cards:
         self._endpoints, self._caller, self._vault = endpoints, caller, vault
         self._budget_s, self._life = budget_s, timedelta(seconds=life_s)
         self._sending: set[asyncio.Task[None]] = set()
+        self._notes: list[Note] = []
         self._forgotten = float("-inf")
 
     def begin(self, taken: Taken, started: float) -> None:
@@ -74,25 +79,20 @@ class Cards:
         if taken.subject is None or len(self._sending) >= MOST_AT_ONCE:
             # Its lease runs out, and then it is sent from the table.
             return
-        task = asyncio.create_task(self._attempt(taken.arrival, taken.subject, started, first=True))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._spawn(self._attempt(taken.arrival, taken.subject, started, first=True))
 
     async def run(self) -> None:
-        """Sends what is due until cancelled; cards that are being sent then get a moment more."""
-        try:
-            while True:
-                sent = 0
-                try:
-                    sent = await self.round()
-                    await self._forget()
-                except Exception as error:
-                    if not is_operational(error):
-                        log.exception("arrival cards failed")
-                if not sent:
-                    await asyncio.sleep(POLL_S)
-        finally:
-            await self._let_go()
+        """Sends what is due until cancelled."""
+        while True:
+            sent = 0
+            try:
+                sent = await self.round()
+                await self._forget()
+            except Exception as error:
+                if not is_operational(error):
+                    log.exception("arrival cards failed")
+            if not sent:
+                await asyncio.sleep(POLL_S)
 
     async def _forget(self) -> None:
         if time.monotonic() - self._forgotten > FORGET_S:
@@ -101,15 +101,24 @@ class Cards:
             self._forgotten = time.monotonic()
 
     async def round(self) -> int:
-        """Sends the cards that are due; returns how many there were."""
+        """Begins to send the cards that are due; returns how many there are."""
+        free = min(BATCH, MOST_AT_ONCE - len(self._sending))
+        if free <= 0:
+            return 0
         async with self._database.transaction(traced=False) as uow:
-            due = await store.claim(uow, BATCH, LEASE)
-        if due:
-            await asyncio.gather(*(self._again(arrival) for arrival in due))
+            due = await store.claim(uow, free, LEASE)
+        for arrival in due:
+            # On its own: a dealer who is slow to answer holds up nobody else's.
+            self._spawn(self._again(arrival))
         return len(due)
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
     async def _let_go(self) -> None:
-        """Leases of what is not sent by now run out, and another process sends it."""
+        """Gives cards that are being sent a moment more; leases of the others run out, and another process sends them."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=LAST_WORD_S)
             for task in late:
@@ -121,7 +130,7 @@ class Cards:
             subject = self._arrivals.subject_of(arrival)
         except (InvalidTag, ValueError):
             log.error("an arrival was sealed under another key", extra={"arrival": arrival.arrival_id})
-            await self._end(arrival, CardState.REFUSED, "sealed_under_another_key")
+            self._end(arrival, CardState.REFUSED, "sealed_under_another_key")
             return
         await self._attempt(arrival, subject, time.monotonic(), first=False)
 
@@ -135,7 +144,7 @@ class Cards:
 
     async def _send(self, arrival: Arrival, subject: Subject, started: float, first: bool) -> None:
         if datetime.now(UTC) - arrival.arrived_at > self._life:
-            await self._end(arrival, CardState.EXPIRED, "too_late")
+            self._end(arrival, CardState.EXPIRED, "too_late")
             return
         endpoint = next(
             (
@@ -146,16 +155,16 @@ class Cards:
             None,
         )
         if endpoint is None:
-            await self._end(arrival, CardState.REFUSED, "no_dealer")
+            self._end(arrival, CardState.REFUSED, "no_dealer")
             return
         try:
             met = await self._finder.who(subject)
         except grpc.aio.AioRpcError as error:
             log.warning("nobody says who arrived", extra={"code": error.code().name})
-            await self._wait(arrival, "identity_unavailable", 0.0)
+            self._wait(arrival, "identity_unavailable", 0.0)
             return
         if met is None:
-            await self._end(arrival, CardState.UNKNOWN, "unknown")
+            self._end(arrival, CardState.UNKNOWN, "unknown")
             return
         recipient = f"dealer:{arrival.dealer_code}"
         references = self._vehicle_ref(recipient, met), self._vault.reference(recipient, met.person_id)
@@ -170,27 +179,51 @@ class Cards:
 
     async def _note(self, arrival: Arrival, endpoint: Endpoint, outcome: Outcome, left_out: list[str]) -> None:
         if isinstance(outcome, Accepted):
-            await self._end(arrival, CardState.SENT, "", left_out)
+            self._end(arrival, CardState.SENT, "", left_out)
         elif isinstance(outcome, Refused):
             if outcome.disables_endpoint:
                 log.error("endpoint disabled: its receiver is gone", extra={"endpoint": endpoint.name})
                 async with self._database.transaction() as uow:
                     await disable_endpoint(uow, endpoint.name)
                 self._endpoints.forget()
-            await self._end(arrival, CardState.REFUSED, outcome.reason, left_out)
+            self._end(arrival, CardState.REFUSED, outcome.reason, left_out)
         else:
-            await self._wait(arrival, outcome.reason, outcome.after_s)
+            self._wait(arrival, outcome.reason, outcome.after_s)
 
-    async def _end(self, arrival: Arrival, state: CardState, reason: str, left_out: list[str] | None = None) -> None:
+    def _end(self, arrival: Arrival, state: CardState, reason: str, left_out: Sequence[str] = ()) -> None:
         CARDS.labels(state.name.lower()).inc()
-        async with self._database.transaction(traced=False) as uow:
-            await store.conclude(uow, arrival.arrival_id, state, reason, left_out or [])
+        self._notes.append(Note(arrival.arrival_id, state, reason, left_out))
 
-    async def _wait(self, arrival: Arrival, reason: str, after_s: float) -> None:
+    def _wait(self, arrival: Arrival, reason: str, after_s: float) -> None:
         CARDS.labels("retried").inc()
-        wait = timedelta(seconds=retry_delay_s(arrival.attempts + 1, after_s, random.random()))
-        async with self._database.transaction(traced=False) as uow:
-            await store.defer(uow, arrival.arrival_id, reason, wait)
+        wait_s = retry_delay_s(arrival.attempts + 1, after_s, random.random())
+        self._notes.append(Note(arrival.arrival_id, CardState.WAITING, reason, wait_s=wait_s))
+
+    async def note(self) -> None:
+        """Keeps what became of cards, several at a time, until cancelled. What is not kept in time is sent once more."""
+        try:
+            while True:
+                await asyncio.sleep(NOTE_EVERY_S)
+                try:
+                    await self._keep_notes()
+                except Exception as error:
+                    if not is_operational(error):
+                        log.exception("arrival cards not noted")
+        finally:
+            await self._let_go()
+            # The world may have gone first; what is not noted is sent once more, under its id.
+            with suppress(Exception):
+                await self._keep_notes()
+
+    async def _keep_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        if not notes:
+            return
+        try:
+            await store.note(self._database, notes)
+        except BaseException:
+            self._notes = notes + self._notes
+            raise
 
     def _vehicle_ref(self, recipient: str, met: Met) -> str:
         if not met.vehicle_id:

@@ -171,8 +171,10 @@ class Finder:
         facts.display_name = next((cards.masked(a.person_name) for a in answer.addresses if a.person_name), None)
 
     async def _served(self, met: Met, facts: Facts) -> None:
-        relations = await self._relations(ENTITY_KIND_PERSON, met.person_id)
-        dealer = _dealer(relations or (), "advised_by") or met.dealer_id
+        dealer = met.dealer_id
+        if not dealer:
+            # Who has no car that is serviced anywhere may have been advised somewhere.
+            dealer = _dealer(await self._relations(ENTITY_KIND_PERSON, met.person_id) or (), "advised_by")
         if dealer and dealer not in self._codes:
             asked = GetEntityRequest(entity_kind=ENTITY_KIND_DEALER, entity_id=dealer)
             self._codes[dealer] = (await self._peers.identity.GetEntity(asked, timeout=WHO_TIMEOUT_S)).entity.code

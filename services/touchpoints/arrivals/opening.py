@@ -40,4 +40,5 @@ def open_arrivals(
     cards = Cards(database, arrivals, finder, endpoints, caller, vault, budget_s, life_s)
     add_arrival_doors(runtime.app, ArrivalDoor(doors, arrivals, cards))
     runtime.spawn(cards.run(), "arrival cards")
+    runtime.spawn(cards.note(), "arrival notes")
     return ArrivalsRpc(database, doors, identity, vault, settings.public_url)

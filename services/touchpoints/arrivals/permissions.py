@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from chassis.consents import OPT_OUT, SEPARATE, SHARING, regime
 from chassis.db import Database
 from services.touchpoints.arrivals import store
-from services.touchpoints.store.erasures import erased_persons
 
 BIOMETRIC: Final = "biometric"
 PROFILING: Final = "personalisation"
@@ -36,17 +35,15 @@ class Consents:
     async def of(self, person_id: int) -> Permissions:
         """What a card may say of a person."""
         uses = (SHARING, self._sharing), (PROFILING, self._profiling)
-        async with self._database.read() as uow:
-            said = await store.standing(uow, person_id, [(purpose, needs == SEPARATE) for purpose, needs in uses])
-            if await erased_persons(uow, [person_id]):
-                return Permissions(ERASED, ERASED)
+        said = await store.standing(self._database, person_id, [(purpose, needs == SEPARATE) for purpose, needs in uses])
+        if said is None:
+            return Permissions(ERASED, ERASED)
         return Permissions(*(_why(needs, *answer) for (_, needs), answer in zip(uses, said, strict=True)))
 
     async def face(self, person_id: int) -> bool:
         """Whether a face may be recognised: only of who said so separately, whatever the settings (CONVENTIONS 6)."""
-        async with self._database.read() as uow:
-            ((withdrawn, given),) = await store.standing(uow, person_id, [(BIOMETRIC, True)])
-            return given and not withdrawn and not await erased_persons(uow, [person_id])
+        said = await store.standing(self._database, person_id, [(BIOMETRIC, True)])
+        return said is not None and said[0] == (False, True)
 
 
 def _why(needs: str, withdrawn: bool, given: bool) -> str:

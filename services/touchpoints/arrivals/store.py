@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from chassis.db import UnitOfWork
+from chassis.db import Reader, UnitOfWork
 from services.touchpoints.store.consents import STANDING
 
 
@@ -189,26 +190,37 @@ async def claim(uow: UnitOfWork, most: int, lease: timedelta) -> list[Arrival]:
     return [Arrival(**row._mapping) for row in await uow.rows(CLAIM, most=most, lease=lease)]
 
 
-async def conclude(uow: UnitOfWork, arrival_id: str, state: CardState, reason: str, left_out: Sequence[str]) -> None:
-    """The card has its end, and whom it was about is forgotten."""
-    await uow.execute(
-        "UPDATE arrival SET state = :state, reason = :reason, left_out = CAST(:left_out AS text[]), sealed = '',"
-        " attempts = attempts + 1 WHERE arrival_id = :arrival AND state = 1",
-        arrival=arrival_id,
-        state=int(state),
-        reason=reason,
-        left_out=list(left_out),
-    )
+class Note(NamedTuple):
+    """What an attempt made of a card. `wait_s`: seconds until it is tried again, of those that have no end yet."""
+
+    arrival_id: str
+    state: CardState
+    reason: str
+    left_out: Sequence[str] = ()
+    wait_s: float = 0.0
 
 
-async def defer(uow: UnitOfWork, arrival_id: str, reason: str, wait: timedelta) -> None:
-    """Tries the card again after a while."""
-    await uow.execute(
-        "UPDATE arrival SET reason = :reason, attempts = attempts + 1, due_at = now() + CAST(:wait AS interval)"
-        " WHERE arrival_id = :arrival AND state = 1",
-        arrival=arrival_id,
-        reason=reason,
-        wait=wait,
+NOTE = """
+UPDATE arrival a SET state = n.state, reason = n.reason, attempts = a.attempts + 1,
+    left_out = CASE WHEN n.left_out = '' THEN '{}' ELSE string_to_array(n.left_out, ' ') END,
+    sealed = CASE WHEN n.state = 1 THEN a.sealed ELSE '' END,
+    due_at = CASE WHEN n.state = 1 THEN now() + n.wait_s * interval '1 second' ELSE a.due_at END
+FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::double precision[])
+    AS n(arrival_id, state, reason, left_out, wait_s)
+WHERE a.arrival_id = n.arrival_id AND a.state = 1
+RETURNING a.arrival_id
+"""
+
+
+async def note(reader: Reader, notes: Sequence[Note]) -> None:
+    """Keeps what became of cards; with its end whom a card was about is forgotten. A statement by itself."""
+    await reader.fetch(
+        NOTE,
+        [n.arrival_id for n in notes],
+        [int(n.state) for n in notes],
+        [n.reason for n in notes],
+        [" ".join(n.left_out) for n in notes],
+        [n.wait_s for n in notes],
     )
 
 
@@ -219,16 +231,28 @@ async def forget(uow: UnitOfWork, keep: timedelta) -> None:
     await uow.execute("DELETE FROM arrival_presence WHERE last_seen < now() - interval '25 hours'")
 
 
-async def standing(uow: UnitOfWork, person_id: int, purposes: Sequence[tuple[str, bool]]) -> list[tuple[bool, bool]]:
-    """For each (purpose, only separate consent counts): whether the person withdrew it, and gave it, towards dealers."""
-    rows = await uow.rows(
-        STANDING,
-        numbers=list(range(len(purposes))),
-        persons=[person_id] * len(purposes),
-        anchors=[0] * len(purposes),
-        purposes=[purpose for purpose, _ in purposes],
-        channels=["dealer"] * len(purposes),
-        separate=[separate for _, separate in purposes],
+# Beside what was said whether the person was erased, as number -1. By places, for one statement by itself is one trip.
+_ASKED = ("numbers", "persons", "anchors", "purposes", "channels", "separate")
+_STANDING = f"""{STANDING} UNION ALL
+SELECT -1, true, true WHERE EXISTS (SELECT FROM erased_anchor e WHERE e.person_id = (CAST(:persons AS bigint[]))[1])
+"""  # noqa: S608  (a constant of ours)
+STANDING_OR_ERASED = re.sub(rf":({'|'.join(_ASKED)})\b", lambda m: f"${_ASKED.index(m[1]) + 1}", _STANDING)
+
+
+async def standing(reader: Reader, person_id: int, purposes: Sequence[tuple[str, bool]]) -> list[tuple[bool, bool]] | None:
+    """For each (purpose, only separate consent counts): whether the person withdrew it, and gave it, towards dealers.
+
+    None for somebody who was erased.
+    """
+    size = len(purposes)
+    rows = await reader.fetch(
+        STANDING_OR_ERASED,
+        list(range(size)),
+        [person_id] * size,
+        [0] * size,
+        [purpose for purpose, _ in purposes],
+        ["dealer"] * size,
+        [separate for _, separate in purposes],
     )
-    found = {row.number: (bool(row.withdrawn), bool(row.given)) for row in rows}
-    return [found.get(number, (False, False)) for number in range(len(purposes))]
+    found = {row[0]: (bool(row[1]), bool(row[2])) for row in rows}
+    return None if -1 in found else [found.get(number, (False, False)) for number in range(size)]

@@ -236,6 +236,7 @@ async def test_a_card_that_was_not_taken_comes_again_under_its_id(forecourt: For
 
 async def test_a_process_that_vanished_leaves_a_lease_that_another_takes_up(forecourt: Forecourt) -> None:
     await forecourt.arrive(CAMERAS["dahua"](fresh(PLATE)))
+    await becomes(forecourt, (2, ""))
     async with forecourt.room.database.read() as uow:
         (row,) = await uow.rows("SELECT arrival_id FROM arrival")
     # As it stands between the first call and the note of it.
