@@ -32,6 +32,7 @@ else
     pip() { "$PYTHON" -m pip --python "$venv/bin/python" "$@"; }
 fi
 echo "installing what requirements/dev.lock names (a minute or two, once)"
-pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements/dev.lock
+# The lock is whole, so nothing is looked up: what a package asks for beyond it is not wanted.
+pip install --quiet --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements/dev.lock
 # setuptools is in the lock: nothing more is fetched.
 pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .

@@ -1,0 +1,112 @@
+{{- define "troika.name" -}}
+{{ printf "%s-%s" .root.Release.Name .service | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "troika.selector" -}}
+app.kubernetes.io/name: troika
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .service }}
+{{- end }}
+
+{{- define "troika.labels" -}}
+{{ include "troika.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{- define "troika.image" -}}
+{{- $tag := .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{ .root.Values.image.repository }}-{{ .service }}{{ if hasPrefix "sha256:" $tag }}@{{ else }}:{{ end }}{{ $tag }}
+{{- end }}
+
+{{/* Who may call each service, as the settings of the services list them (tests/house/test_chart.py holds the two together). */}}
+{{- define "troika.callers" -}}
+identity: [tags, touchpoints]
+tags: [orchestrator, scoring, touchpoints]
+scoring: [orchestrator, touchpoints]
+orchestrator: [touchpoints]
+touchpoints: []
+{{- end }}
+
+{{/* The environment of a service: what all have, then what is its own. */}}
+{{- define "troika.env" -}}
+{{- $root := .root -}}
+{{- $env := dict
+  "TROIKA_NATS_URL" $root.Values.nats.url
+  "TROIKA_NATS_REPLICAS" (toString $root.Values.nats.replicas)
+  "TROIKA_BIND_HOST" "0.0.0.0"
+  "TROIKA_GRPC_PORT" "7000"
+  "TROIKA_HTTP_PORT" "7100"
+  "TROIKA_GRPC_REFLECTION" "false"
+-}}
+{{- range $peer := list "identity" "tags" "scoring" "orchestrator" "touchpoints" -}}
+{{- $_ := set $env (printf "TROIKA_%s_TARGET" (upper $peer)) (printf "dns:///%s:7000" (include "troika.name" (dict "root" $root "service" $peer))) -}}
+{{- end -}}
+{{- if $root.Values.tls.enabled -}}
+{{- $_ := set $env "TROIKA_TLS_FOLDER" "/etc/troika/tls" -}}
+{{- if has .service $root.Values.tls.tokenPort.services -}}
+{{- $_ := set $env "TROIKA_TOKEN_GRPC_PORT" (toString $root.Values.tls.tokenPort.port) -}}
+{{- end -}}
+{{- end -}}
+{{- with $root.Values.otlpEndpoint -}}
+{{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
+{{- end -}}
+{{- $own := index $root.Values .service -}}
+{{- $env = mergeOverwrite $env .particular $root.Values.env $own.env -}}
+{{- toYaml $env -}}
+{{- end }}
+
+{{/* Variables that come from Secrets. */}}
+{{- define "troika.secrets" -}}
+{{- $root := .root -}}
+- name: TROIKA_POSTGRES_DSN
+  valueFrom:
+    secretKeyRef: {name: {{ $root.Values.postgres.existingSecret }}, key: {{ $root.Values.postgres.key }}}
+- name: TROIKA_CALLER_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ $root.Values.callers.existingSecret }}, key: {{ .service }}}
+- name: TROIKA_CALLER_TOKEN_SHA256
+  valueFrom:
+    secretKeyRef: {name: {{ $root.Values.callers.existingSecret }}, key: hashes}
+{{- range $variable, $from := (index $root.Values .service).secrets }}
+- name: {{ $variable }}
+  valueFrom:
+    secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}
+{{- end }}
+{{- end }}
+
+{{- define "troika.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Whom a pod may reach on PostgreSQL or NATS: pods of the selector, networks, or anybody on that port. */}}
+{{- define "troika.egress" -}}
+- ports: [{protocol: TCP, port: {{ .port }}}]
+  {{- if or .podSelector .cidrs }}
+  to:
+    {{- with .podSelector }}
+    - namespaceSelector: {}
+      podSelector: {{- toYaml . | nindent 8 }}
+    {{- end }}
+    {{- range .cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/* The doors that face the world; probes and metrics do not. */}}
+{{- define "troika.publicPaths" -}}
+{{- range list "/v1" "/webhooks" "/wechat" "/wecom" "/contacts" "/unsubscribe" "/arrivals" "/debug" }}
+- path: {{ . }}
+  pathType: Prefix
+  backend: {service: {name: SERVICE, port: {name: http}}}
+{{- end }}
+{{- range list "/sa" "/sa.gif" }}
+- path: {{ . }}
+  pathType: Exact
+  backend: {service: {name: SERVICE, port: {name: http}}}
+{{- end }}
+{{- end }}
