@@ -18,7 +18,9 @@ from chassis.run import Runtime
 from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
+from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.opening import Opening, open_channels
 from services.touchpoints.channels.table import Parts
 from services.touchpoints.endpoints import Endpoints
 from services.touchpoints.engine.opening import open_engine
@@ -53,9 +55,9 @@ async def serve(settings: Settings) -> None:
     async with Runtime("touchpoints", settings) as runtime:
         database, app = runtime.database, runtime.app
         await runtime.publishes(*events.STREAMS)
-        runtime.consumes(*consumers.CONSUMERS)
         identity: Any = IdentityServiceStub(runtime.client(settings.identity_target))
         vault = Vault(bytes.fromhex(settings.secrets_key.get_secret_value()))
+        runtime.consumes(*consumers.consumers(DealerNotices(vault, settings.consent_regimes)))
         sealer, sources, endpoints = Sealer(identity), Sources(database), Endpoints(database, vault)
         runtime.checks["sealing key"] = sealer.check
         runtime.spawn(sealer.run(), "sealing key")
@@ -78,6 +80,7 @@ async def serve(settings: Settings) -> None:
         add_cloudevents_door(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
         add_wechat_door(app, WechatDoor(database, endpoints, sealer))
+        open_channels(Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest))
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:

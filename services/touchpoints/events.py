@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ENTITY_KIND_PERSON, EntitiesChanged
-from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest
+from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest, LeadHandover, LeadsAssigned
 from troika.touchpoints.v1.events_pb2 import (
     ChannelsHealth,
     ChannelState,
@@ -25,6 +26,7 @@ from chassis.sealing import DataKey
 from services.touchpoints import wire
 from services.touchpoints.domain.consents import NO_END, Statement
 from services.touchpoints.domain.deliveries import CHANNELS, Cap, Delivery
+from services.touchpoints.domain.handovers import GIVEN, PASSED_ON, TAKEN, Handover
 from services.touchpoints.domain.health import Health
 from services.touchpoints.domain.observed import Observed
 
@@ -34,6 +36,7 @@ UPDATED = "troika.deliveries.updated.v1"
 HEALTH = "troika.channels.health.v1"
 REQUESTED = "troika.deliveries.requested.v1"
 ENTITIES = "troika.entities.changed.v1"
+LEADS = "troika.leads.assigned.v1"
 STREAMS = (
     Stream("EVENTS_OBSERVED", (OBSERVED,)),
     Stream("EVENTS_QUARANTINED", (QUARANTINED,)),
@@ -194,6 +197,45 @@ def channels_health(channels: Sequence[Health]) -> bytes:
         for each in channels
     ]
     return ChannelsHealth(channels=states, at_us=time.time_ns() // 1000).SerializeToString()
+
+
+def lead_handovers(payload: bytes) -> Iterable[LeadHandover]:
+    """Handovers of one bus message; raises DecodeError."""
+    return LeadsAssigned.FromString(payload).handovers
+
+
+def one_handover(stated: LeadHandover) -> bytes:
+    """A bus message with this handover alone, to be set aside."""
+    return LeadsAssigned(handovers=[stated]).SerializeToString()
+
+
+def handover(stated: LeadHandover) -> Handover:
+    """A handover as the room understands it; raises ValueError with an UPPER_SNAKE reason when there is no telling it."""
+    if not re.fullmatch("leads/[1-9][0-9]{0,17}", stated.lead) or not 0 < stated.revision < 10**6:
+        raise ValueError("LEAD_INVALID")
+    if stated.kind not in (GIVEN, PASSED_ON, TAKEN):
+        raise ValueError("HANDOVER_KIND_UNKNOWN")
+    if stated.person_id <= 0 or not stated.dealer_code:
+        raise ValueError("PERSON_MISSING" if stated.dealer_code else "DEALER_MISSING")
+    if any("\0" in text for text in (stated.dealer_code, stated.advisor, stated.reason, stated.interest, stated.delivery_id)):
+        raise ValueError("TEXT_INVALID")
+    try:
+        at, due = from_us(stated.occurred_at_us), from_us(stated.due_at_us) if stated.due_at_us else None
+    except OverflowError as error:
+        raise ValueError("TIME_INVALID") from error
+    return Handover(
+        stated.lead,
+        stated.revision,
+        stated.person_id,
+        stated.dealer_code,
+        stated.advisor,
+        stated.kind,
+        stated.reason,
+        stated.interest,
+        at,
+        due,
+        stated.delivery_id,
+    )
 
 
 @dataclass(frozen=True)

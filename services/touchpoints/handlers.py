@@ -12,6 +12,8 @@ from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
 from chassis.sealing import DataKey
 from services.touchpoints import events
+from services.touchpoints.channels.dealer.handovers import hand_over
+from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
@@ -41,19 +43,35 @@ async def take_over(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -
         _stop(uow, await erasures.strip(uow, sorted(gone)))
 
 
-async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes]) -> None:
+async def hand_over_leads(uow: UnitOfWork, payloads: Sequence[bytes], consumer: str) -> None:
+    """Queues what dealers are told of leads that came to them or left; what cannot be read goes to the dead letters alone."""
+    good = []
+    for payload in payloads:
+        for stated in events.lead_handovers(payload):
+            try:
+                good.append(events.handover(stated))
+            except ValueError as error:
+                uow.dead_letter(consumer, events.LEADS, events.one_handover(stated), str(error))
+    if good:
+        await hand_over(uow, good)
+
+
+async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes], notices: DealerNotices) -> None:
     """Keeps who forbade what, and whose anchor is whose; forgets who was erased. Relations decide nothing here."""
     facts = [events.entity_facts(payload) for payload in payloads]
     if erased := [pair for each in facts for pair in each.erased]:
+        await notices.before_erasure(uow, erased)
         _stop(uow, await erasures.erase(uow, erased))
     stated, moves = [s for each in facts for s in each.consents], [m for each in facts for m in each.moves]
     if not stated and not moves:
         return
     late = await erasures.buried(uow, [*(s.anchor_id for s in stated), *(anchor for anchor, _, _ in moves)])
-    if living := [s for s in stated if (s.anchor_id, s.person_id) not in late]:
+    living = [s for s in stated if (s.anchor_id, s.person_id) not in late]
+    if living:
         await consents.save_consents(uow, living)
     if moved := [move for move in moves if move[:2] not in late]:
         await consents.move_anchors(uow, moved)
+    await notices.after_statements(uow, living)
 
 
 def _stop(uow: UnitOfWork, stopped: Sequence[Stopped]) -> None:
@@ -126,14 +144,17 @@ def _observe(
         # What somebody takes back is told in the words of consent.
         told = push.channel.consent_channel if one.meaning.event == UNSUBSCRIBED else push.channel.label
         properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": told}
+        if push.kind:
+            del properties["theme"]
+            if push.interest:
+                properties["model"] = push.interest
         if one.answer:
             properties["answer"] = one.answer
         if one.reason:
             properties["reason"] = one.reason
+        name = (one.meaning.of_lead if push.kind else "") or one.meaning.event
         observed.append(
-            AnchorEvent(
-                one.event_id, reporter.source, one.meaning.event, one.occurred_at_us, push.anchor_id, orjson.dumps(properties)
-            )
+            AnchorEvent(one.event_id, reporter.source, name, one.occurred_at_us, push.anchor_id, orjson.dumps(properties))
         )
     for payload in events.anchor_batches(observed, received_us):
         uow.publish(events.OBSERVED, payload)

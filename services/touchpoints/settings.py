@@ -15,6 +15,10 @@ class Settings(ChassisSettings):
     """Settings of touchpoints; variables are `TROIKA_<NAME>`."""
 
     identity_target: str = Field(description="host:port of identity's gRPC door.")
+    # A page that waits for its banner is worse than one without.
+    slot_timeout_ms: int = Field(
+        250, ge=20, le=5000, description="Milliseconds a slot has for its answer; later it stays empty."
+    )
     secrets_key: SecretStr = Field(
         description="64 hexadecimal digits: the key under which endpoint secrets and contact tokens are encrypted.",
     )

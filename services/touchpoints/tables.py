@@ -101,6 +101,8 @@ delivery = Table(
 Index("ix_delivery_due_at", delivery.c.due_at, postgresql_where=sql("state <= 2"))
 Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("provider_id <> ''"))
 Index("ix_delivery_theme", delivery.c.theme)
+# Call lists: whom to call first.
+Index("ix_delivery_listed", delivery.c.endpoint, delivery.c.score.desc(), postgresql_where=sql("channel = 8 AND state = 3"))
 # For erasures. Once a person is erased both are 0.
 Index("ix_delivery_person_id", delivery.c.person_id, postgresql_where=sql("person_id > 0"))
 Index("ix_delivery_anchor_id", delivery.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
@@ -382,3 +384,42 @@ Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
 )
+
+# Devices that apps registered: who of an app's users has one, as keyed digests; the token itself is sealed. `anchor_id` is
+# known once something was sent there.
+device_token = Table(
+    "device_token",
+    metadata,
+    Column("token_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("app", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("owner", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("anchor_id", BigInteger, nullable=False, server_default="0"),
+    Column("registered_at", DateTime(timezone=True), nullable=False),
+    Column("last_success_at", DateTime(timezone=True)),
+    Column("invalid_at", DateTime(timezone=True)),
+    Column("invalid_reason", Text, nullable=False, server_default=""),
+)
+Index(
+    "ix_device_token_digest",
+    device_token.c.provider,
+    device_token.c.app,
+    device_token.c.environment,
+    device_token.c.digest,
+    unique=True,
+)
+Index("ix_device_token_owner", device_token.c.owner)
+Index("ix_device_token_anchor_id", device_token.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
+
+# The provider's number under which a push is called, the same for each attempt.
+push_call = Table(
+    "push_call",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("call_id", Text, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+)
+Index("ix_push_call_made_at", push_call.c.made_at)

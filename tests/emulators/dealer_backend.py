@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import aiohttp
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from tests.emulators.ledger import Push
 from tests.emulators.receiver import Truth, WorkQueue, main, refusal
@@ -60,21 +60,63 @@ class LeadData(BaseModel):
     lead_id: str = Field(min_length=1)
     revision: int = Field(ge=1)
     dealer_code: str
-    rank: int
-    sla_seconds: int = Field(gt=0)
+    # What only a theme's push knows.
+    rank: int | None = None
+    score: Score | None = None
+    reasons: list[str] | None = None
+    theme: str | None = Field(default=None, min_length=1)
+    sla_seconds: int | None = Field(default=None, ge=0)
     customer: Customer
     interest: Interest
-    score: Score
-    reasons: list[str]
-    theme: str = Field(min_length=1)
     consent: Consent
 
 
 class LeadAssigned(Envelope):
-    """The webhook `lead.assigned`."""
+    """The webhooks that give a lead to somebody at the dealer."""
 
-    type: Literal["lead.assigned"]
+    type: Literal["lead.assigned", "lead.reassigned"]
     data: LeadData
+
+    @model_validator(mode="after")
+    def _whole(self) -> "LeadAssigned":
+        of_a_push = (self.data.rank, self.data.score, self.data.reasons, self.data.theme)
+        if self.data.lead_id.startswith("leads/") is not all(each is None for each in of_a_push):
+            raise ValueError("a push has rank, score, reasons and theme, any other lead none of them")
+        return self
+
+
+class NoticeData(BaseModel):
+    """About whom or what; a dealer that holds anything of it acts on it. Contact data of any kind is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    dealer_code: str
+    lead_id: str | None = Field(default=None, min_length=1)
+    revision: int | None = Field(default=None, ge=1)
+    reason_code: str | None = None
+    customer_ref: str | None = Field(default=None, pattern="^customers/")
+    lead_ids: list[str] | None = Field(default=None, min_length=1)
+    consent: dict[str, Any] | None = None
+
+
+class Notice(Envelope):
+    """The companions that take something back."""
+
+    type: Literal["lead.withdrawn", "customer.erased", "consent.changed"]
+    data: NoticeData
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Notice":
+        data = self.data
+        named = {"lead.withdrawn": (data.lead_id, data.revision, data.reason_code)}.get(
+            self.type, (data.customer_ref, data.lead_ids)
+        )
+        if any(each is None for each in named) or (self.type == "consent.changed") is (data.consent is None):
+            raise ValueError("something is missing")
+        return self
+
+
+class Told(RootModel[Annotated[LeadAssigned | Notice, Field(discriminator="type")]]):
+    """Any of them."""
 
 
 class Contact(BaseModel):
@@ -90,17 +132,24 @@ class Call:
 
     dealer: str
     lead_id: str
+    revision: int
     contact_url: str
 
+    @property
+    def named(self) -> dict[str, int]:
+        """What feedback says beside the lead's number, where that stands for several tellings."""
+        return {"revision": self.revision} if self.lead_id.startswith("leads/") else {}
 
-class DealerBackend(WebhookReceiver[LeadAssigned]):
+
+class DealerBackend(WebhookReceiver[Told]):
     """Calls everybody it may; a number that nobody has cannot be reached."""
 
     name = "dealer_backend"
-    message_model = LeadAssigned
+    message_model = Told
 
     def __init__(self, config: DealerConfig, truth: Truth) -> None:
         super().__init__(config, truth)
+        self._revisions: dict[str, int] = {}
         self._calls = WorkQueue(self._call, config.contact_concurrency, self.ledger.counts)
 
     def routes(self) -> list[web.RouteDef]:
@@ -118,17 +167,34 @@ class DealerBackend(WebhookReceiver[LeadAssigned]):
             return refusal(404, "not_found", "no such dealer")
         return await self.receive(request, code)
 
-    def misfit(self, endpoint: str, message: LeadAssigned) -> str | None:
-        if message.data.dealer_code != endpoint:
+    def misfit(self, endpoint: str, message: Told) -> str | None:
+        told = message.root
+        if told.data.dealer_code != endpoint:
             return "data.dealer_code"
-        return None if "dealer_contact" in message.data.consent.purposes else "data.consent.purposes"
+        if isinstance(told, Notice):
+            return None
+        return None if "dealer_contact" in told.data.consent.purposes else "data.consent.purposes"
 
-    def push_of(self, endpoint: str, message: LeadAssigned) -> Push:
-        data = message.data
-        return Push(endpoint, data.customer.customer_ref, data.theme, data.lead_id)
+    def push_of(self, endpoint: str, message: Told) -> Push | None:
+        told = message.root
+        if isinstance(told, Notice):
+            return None
+        data = told.data
+        # A lead comes once to a dealer; between its advisors it may go on.
+        theme = data.theme or f"{data.lead_id}/{data.revision}"
+        return Push(endpoint, data.customer.customer_ref, theme, data.lead_id)
 
-    def accepted(self, endpoint: str, message: LeadAssigned) -> None:
-        self._calls.put(Call(endpoint, message.data.lead_id, message.data.customer.contact_url))
+    def accepted(self, endpoint: str, message: Told) -> None:
+        told = message.root
+        if isinstance(told, Notice):
+            self.ledger.counts[told.type] += 1
+            return
+        data = told.data
+        if data.revision <= self._revisions.get(data.lead_id, 0):
+            self.ledger.counts["stale_revisions"] += 1
+            return
+        self._revisions[data.lead_id] = data.revision
+        self._calls.put(Call(endpoint, data.lead_id, data.revision, data.customer.contact_url))
 
     async def _call(self, call: Call) -> None:
         contact = await self._contact(call.contact_url)
@@ -139,11 +205,11 @@ class DealerBackend(WebhookReceiver[LeadAssigned]):
         person = self.truth.behind(contact.mobile, contact.name)
         if person is None:
             self.ledger.counts["unknown_people"] += 1
-            outbox.put("lead.unreachable", call.lead_id)
+            outbox.put("lead.unreachable", call.lead_id, **call.named)
             return
-        outbox.put("lead.contacted", call.lead_id)
+        outbox.put("lead.contacted", call.lead_id, **call.named)
         if person.answer:
-            outbox.put("lead.answered", call.lead_id, answer=person.answer)
+            outbox.put("lead.answered", call.lead_id, answer=person.answer, **call.named)
 
     async def _contact(self, url: str) -> Contact | None:
         """The contact behind the door, asked for until it answers; None when the door is shut for good."""

@@ -63,6 +63,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.pushes: dict[str, Push] = {}
+        self.notices: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
@@ -74,7 +75,14 @@ class Ledger:
         self._attempts[key] += 1
         return self._attempts[key]
 
-    def accept(self, key: str, push: Push) -> None:
+    def seen(self, key: str) -> bool:
+        return key in self.pushes or key in self.notices
+
+    def accept(self, key: str, push: Push | None) -> None:
+        """A push, or what is said about somebody who was pushed before."""
+        if push is None:
+            self.notices.add(key)
+            return
         self.pushes[key] = push
         self._keys_of[push.person, push.theme].append(key)
 

@@ -213,7 +213,9 @@ class Receiver(ABC):
 def invalid(error: ValidationError) -> web.Response:
     """400 that names the first wrong field and never repeats its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return refusal(400, "invalid_request", first["msg"], ".".join(map(str, first["loc"])) or None)
+    # Of a choice of messages the path begins with the type that was chosen.
+    path = (str(part) for part in first["loc"] if "." not in str(part))
+    return refusal(400, "invalid_request", first["msg"], ".".join(path) or None)
 
 
 Config = TypeVar("Config", bound=ReceiverConfig)

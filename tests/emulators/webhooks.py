@@ -81,9 +81,10 @@ class FeedbackOutbox:
     def pending(self) -> int:
         return len(self._events)
 
-    def put(self, kind: str, delivery_id: str, **data: str) -> None:
+    def put(self, kind: str, delivery_id: str, **data: str | int) -> None:
+        key = "lead_id" if delivery_id.startswith("leads/") else "delivery_id"
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._events.append({"type": kind, "timestamp": now, "data": {"delivery_id": delivery_id, **data}})
+        self._events.append({"type": kind, "timestamp": now, "data": {key: delivery_id, **data}})
         self._filled.set()
 
     async def run(self) -> None:
@@ -142,7 +143,7 @@ class Envelope(BaseModel):
     timestamp: datetime
 
 
-Message = TypeVar("Message", bound=Envelope)
+Message = TypeVar("Message", bound=BaseModel)
 
 
 class WebhookReceiver(Receiver, Generic[Message]):
@@ -168,7 +169,7 @@ class WebhookReceiver(Receiver, Generic[Message]):
         return None
 
     @abstractmethod
-    def push_of(self, endpoint: str, message: Message) -> Push: ...
+    def push_of(self, endpoint: str, message: Message) -> Push | None: ...
 
     @abstractmethod
     def accepted(self, endpoint: str, message: Message) -> None:
@@ -183,7 +184,7 @@ class WebhookReceiver(Receiver, Generic[Message]):
             self.ledger.counts["bad_signatures"] += 1
             return refusal(401, "unauthorized", "the signature does not match")
         webhook_id = request.headers["webhook-id"]
-        if webhook_id in self.ledger.pushes:
+        if self.ledger.seen(webhook_id):
             self.ledger.counts["repeats"] += 1
             return web.json_response({"accepted": True, "repeat": True})
         message = self._read(body, endpoint)

@@ -105,12 +105,19 @@ class Caller:
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | Retry | Refused:
         """One POST; a Retry when there was no whole answer, Refused when the address is forbidden."""
+        return await self._call("POST", url, body, headers)
+
+    async def get(self, url: str, headers: dict[str, str]) -> Answer | Retry | Refused:
+        """One GET, likewise."""
+        return await self._call("GET", url, b"", headers)
+
+    async def _call(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer | Retry | Refused:
         if forbidden(url, self._allow_private):
             return Refused("forbidden_address")
         try:
             # The client's own timeouts start anew with each byte.
             async with asyncio.timeout(self._timeout_s):
-                async with self._client.stream("POST", url, content=body, headers=headers) as response:
+                async with self._client.stream(method, url, content=body, headers=headers) as response:
                     received = b""
                     async for chunk in response.aiter_raw():
                         received += chunk

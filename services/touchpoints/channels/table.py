@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.touchpoints.channels.app import channel as app
+from services.touchpoints.channels.call_list import channel as call_list
 from services.touchpoints.channels.contract import Channel, Plan, Push
 from services.touchpoints.channels.dealer import channel as dealer
 from services.touchpoints.channels.forms import Form
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.push import channel as push
+from services.touchpoints.channels.sms import channel as sms
 from services.touchpoints.channels.wechat_service import channel as wechat_service
 from services.touchpoints.domain import deliveries
 from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
@@ -46,6 +49,9 @@ TABLE: Mapping[deliveries.Channel, Row] = {
             p.caller, p.vault, p.settings.public_url, p.settings.contact_hours, p.settings.default_dealer_endpoint
         ),
     ),
+    deliveries.Channel.CALL_LIST: Row(call_list.FORM, lambda _: call_list.CallListChannel()),
+    deliveries.Channel.SMS: Row(sms.FORM, lambda p: sms.SmsChannel(p.caller)),
+    deliveries.Channel.PUSH: Row(push.FORM, lambda p: push.PushChannel(p.caller, p.vault, p.settings.app_source)),
 }
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.touchpoints.domain.deliveries import State
+from services.touchpoints.domain.handovers import delivery_of
 from services.touchpoints.domain.observed import Invalid, instant_us
 
 UNSUBSCRIBED = "Unsubscribed"
+_MOST_INTEGER = 2**31 - 1
+_LEAD = re.compile("leads/[1-9][0-9]{0,17}")
 _REASON = re.compile("[a-z_]{0,40}")
 
 
@@ -25,6 +28,8 @@ class Meaning:
     answers: bool = False
     # Whether the receiver may say why, as a word for programs.
     explains: bool = False
+    # What it is where nobody decided on a push: the dealer was told of a lead.
+    of_lead: str = ""
 
 
 MEANINGS = {
@@ -33,7 +38,8 @@ MEANINGS = {
     "message.answered": Meaning(State.ANSWERED, "Offer Answered", answers=True),
     "message.failed": Meaning(State.FAILED, "", "not_delivered"),
     "message.unsubscribed": Meaning(None, UNSUBSCRIBED),
-    "lead.contacted": Meaning(State.DELIVERED, "Push Delivered"),
+    "lead.accepted": Meaning(None, "Lead Accepted"),
+    "lead.contacted": Meaning(State.DELIVERED, "Push Delivered", of_lead="Lead Contacted"),
     "lead.unreachable": Meaning(State.FAILED, "", "unreachable"),
     "lead.answered": Meaning(State.ANSWERED, "Offer Answered", answers=True),
     # What became of the lead afterwards says nothing of the push; it is the person's history (CONVENTIONS 5.3).
@@ -67,6 +73,15 @@ class Feedback:
         return hashlib.sha256(f"feedback\0{self.delivery_id}\0{self.kind}\0{self.answer}".encode()).digest()[:16]
 
 
+def _told_by(lead_id: str, revision: Any, path: str) -> str:
+    """The delivery by which a dealer knows a lead: of "leads/12" that of the revision, else the number is the delivery's."""
+    if not _LEAD.fullmatch(lead_id):
+        return lead_id
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 < revision <= _MOST_INTEGER:
+        raise Invalid(f"{path}data.revision", "MISSING", "must be the revision of the lead that the dealer was told")
+    return delivery_of(lead_id, revision)
+
+
 def parse(raw: Any, path: str, received_us: int) -> Feedback:
     """One event of a feedback webhook; raises Invalid with the field under `path` ("events[3].")."""
     if not isinstance(raw, dict):
@@ -83,6 +98,7 @@ def parse(raw: Any, path: str, received_us: int) -> Feedback:
     delivery_id = given.get(key)
     if not isinstance(delivery_id, str) or not 0 < len(delivery_id) <= 100 or not delivery_id.isprintable():
         raise Invalid(f"{path}data.{key}", "WRONG_TYPE", "must be a string of 1 to 100 printable characters")
+    delivery_id = _told_by(delivery_id, given.get("revision"), path) if key == "lead_id" else delivery_id
     answer = given.get("answer") if MEANINGS[kind].answers else ""
     if MEANINGS[kind].answers and answer not in ("yes", "no"):
         raise Invalid(f"{path}data.answer", "UNKNOWN_ANSWER", "must be yes or no")

@@ -64,7 +64,7 @@ async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, int]]) -> list[Stop
         anchors=anchors,
         persons=persons,
     )
-    for table in ("consent", "anchor_owner"):
+    for table in ("consent", "anchor_owner", "device_token"):
         await uow.execute(f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors)  # noqa: S608
     return await strip(uow, sorted(set(persons)), anchors)
 
@@ -81,7 +81,7 @@ async def strip(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int] 
         " reason = CASE WHEN d.state <= :sending THEN :erased ELSE d.reason END,"
         " updated_at = CASE WHEN d.state <= :sending THEN now() ELSE d.updated_at END,"
         " person_id = 0, anchor_id = 0, endpoint = '', provider_id = '', answer = '', answered_at = NULL, score = 0, rank = 0,"
-        " reasons = '{}', dealer_code = '', fallback_channels = '{}', unsure_since = NULL FROM delivery old"
+        " reasons = '{}', dealer_code = '', fallback_channels = '{}', details = '', unsure_since = NULL FROM delivery old"
         " WHERE d.delivery_id = ANY(:ids) AND old.delivery_id = d.delivery_id"
         " RETURNING d.delivery_id, d.updated_at, old.state <= :sending AS stopped",
         ids=ids,

@@ -24,17 +24,25 @@ class Pushed:
     theme: str
     person_id: int
     anchor_id: int
+    # Where nobody decided on a push: what was told, and what the lead is about.
+    kind: str = ""
+    interest: str = ""
 
 
 async def pushed(uow: UnitOfWork, delivery_ids: Sequence[str]) -> dict[str, Pushed]:
     """Pushes by id, locked in the order of ids until the end of the transaction."""
     await uow.rows(LOCK, ids=list(delivery_ids))
     rows = await uow.rows(
-        "SELECT delivery_id, endpoint, channel, theme, person_id, anchor_id FROM delivery WHERE delivery_id = ANY(:ids)",
+        "SELECT delivery_id, endpoint, channel, theme, person_id, anchor_id, kind, CASE WHEN details <> ''"
+        " THEN COALESCE(CAST(details AS jsonb) ->> 'interest', '') ELSE '' END AS interest"
+        " FROM delivery WHERE delivery_id = ANY(:ids)",
         ids=list(delivery_ids),
     )
     return {
-        r.delivery_id: Pushed(r.delivery_id, r.endpoint, Channel(r.channel), r.theme, r.person_id, r.anchor_id) for r in rows
+        r.delivery_id: Pushed(
+            r.delivery_id, r.endpoint, Channel(r.channel), r.theme, r.person_id, r.anchor_id, r.kind, r.interest
+        )
+        for r in rows
     }
 
 

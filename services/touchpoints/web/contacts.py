@@ -39,9 +39,11 @@ def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: 
             row = await deliveries.one(uow, delivery_id)
             if row is None:
                 raise NotFound("no such contact", reason="CONTACT_NOT_FOUND", field="token")
+            if row.revoked_at is not None:
+                raise Gone("the lead was withdrawn", reason="LEAD_WITHDRAWN", field="token")
             if not row.person_id:
                 raise Gone("the person was erased", reason="CONTACT_ERASED", field="token")
-            asked = Asked(delivery_id, row.person_id, row.anchor_id, row.purpose, Channel.DEALER)
+            asked = Asked(delivery_id, row.person_id, row.anchor_id, row.purpose, Channel(row.channel))
             forbidden = await consents.forbidden(uow, [asked], regimes)
         if forbidden:
             raise Gone("the person does not consent to it any more", reason="CONSENT_WITHDRAWN", field="token")

@@ -25,6 +25,8 @@ class Identity(IdentityServiceServicer):
     names: dict[int, str] = field(default_factory=dict)
     reveals: list[pb.RevealAddressesRequest] = field(default_factory=list)
     target: str = ""
+    # (kind, value) → person, for ResolveIdentifiers.
+    resolved: dict[tuple[str, str], int] = field(default_factory=dict)
     # What a test puts in the place of the usual answer.
     reveal: Any = None
 
@@ -42,6 +44,11 @@ class Identity(IdentityServiceServicer):
                 name = self.names.get(person, "") if request.purpose == "dealer_contact" else ""
                 found.append(pb.Address(person_id=person, anchor_id=entry[0], value=entry[1], person_name=name))
         return pb.RevealAddressesResponse(addresses=found)
+
+    async def ResolveIdentifiers(  # noqa: N802
+        self, request: pb.ResolveIdentifiersRequest, context: Any
+    ) -> pb.ResolveIdentifiersResponse:
+        return pb.ResolveIdentifiersResponse(entity_ids=[self.resolved.get((i.kind, i.value), 0) for i in request.identifiers])
 
     def open(self, batch: ObservedBatch, event: ObservedEvent) -> Identifiers:
         key = recover(self.private, batch.sealed_key.key_id, batch.sealed_key.ephemeral_public_key)

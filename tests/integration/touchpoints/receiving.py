@@ -20,6 +20,8 @@ class Receiver:
     calls: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
     answer: Callable[[int, dict[str, Any]], tuple[int, dict[str, str]]] = lambda n, body: (200, {})
     hold: asyncio.Event | None = None
+    # The endpoint's, where a test wants to answer under it.
+    secret: str = ""
 
     def ids(self) -> list[str]:
         return [headers["webhook-id"] for headers, _ in self.calls]

@@ -34,6 +34,7 @@ PATIENCE_S = 20
 NEIGHBOURS = (
     Stream("DELIVERIES_REQUESTED", ("troika.deliveries.requested.v1",)),
     Stream("ENTITIES_CHANGED", ("troika.entities.changed.v1",)),
+    Stream("LEADS_ASSIGNED", ("troika.leads.assigned.v1",)),
 )
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.handlers import follow_entities
 from services.touchpoints.store.consents import STANDING, Asked, forbidden, move_anchors, save_consents
 from tests.conftest import Servers
+from tests.integration.touchpoints.dealers import NOTICES
 from tests.integration.touchpoints.identity import Identity
 from tests.integration.touchpoints.receivers import APP
 from tests.integration.touchpoints.receiving import Receiver, receiving
@@ -124,7 +125,7 @@ async def test_what_erased_persons_said_is_forgotten(databases: DatabaseFactory)
             erasures=[Erasure(erasure_id=1, person_id=1, anchor_ids=[10])],
         )
         await move_anchors(uow, [(10, 2, 1), (11, 2, 1)])
-        await follow_entities(uow, [changed.SerializeToString()])
+        await follow_entities(uow, [changed.SerializeToString()], NOTICES)
         kept = await uow.rows("SELECT anchor_id FROM consent UNION SELECT anchor_id FROM anchor_owner")
     assert [11] == [row.anchor_id for row in kept]
 

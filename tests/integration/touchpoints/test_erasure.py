@@ -26,6 +26,7 @@ from chassis.testing import DatabaseFactory
 from services.touchpoints import webhooks
 from services.touchpoints.handlers import follow_entities, take_over
 from services.touchpoints.store.erasures import THEIRS
+from tests.integration.touchpoints.dealers import NOTICES
 from tests.integration.touchpoints.receivers import APP, DEALER
 from tests.integration.touchpoints.receiving import Receiver, receiving
 from tests.integration.touchpoints.room import Room, eventually, request
@@ -163,7 +164,7 @@ async def test_an_erasure_waits_for_requests_under_way(databases: DatabaseFactor
 
         async def erasing() -> None:
             async with database.transaction() as uow:
-                await follow_entities(uow, [erasure])
+                await follow_entities(uow, [erasure], NOTICES)
 
         async with database.transaction() as uow:
             await take_over(uow, [DeliveriesRequested(requests=[request("d1", PERSON, "app")]).SerializeToString()], "c")
@@ -178,7 +179,7 @@ async def test_relations_decide_nothing_here(databases: DatabaseFactory) -> None
     ended: Any = {"kind": "owns", "subject_id": 1, "object_id": 2, "valid_from_us": 1, "valid_to_us": 2, "confidence": 1}
     ended |= {"subject_kind": ENTITY_KIND_PERSON, "object_kind": ENTITY_KIND_VEHICLE}
     async with databases.database("touchpoints") as database, database.transaction() as uow:
-        await follow_entities(uow, [EntitiesChanged(relation_changes=[RelationChange(**ended)]).SerializeToString()])
+        await follow_entities(uow, [EntitiesChanged(relation_changes=[RelationChange(**ended)]).SerializeToString()], NOTICES)
         assert [] == await uow.rows("SELECT 1 FROM consent UNION ALL SELECT 1 FROM anchor_owner")
 
 

@@ -69,6 +69,7 @@ STATEMENTS = (
     "CREATE INDEX ix_delivery_due_at ON delivery (due_at) WHERE state <= 2",
     "CREATE INDEX ix_delivery_provider_id ON delivery (provider_id) WHERE provider_id <> ''",
     "CREATE INDEX ix_delivery_theme ON delivery (theme)",
+    "CREATE INDEX ix_delivery_listed ON delivery (endpoint, score DESC) WHERE channel = 8 AND state = 3",
     "CREATE INDEX ix_delivery_person_id ON delivery (person_id) WHERE person_id > 0",
     "CREATE INDEX ix_delivery_anchor_id ON delivery (anchor_id) WHERE anchor_id > 0",
     """
@@ -163,6 +164,22 @@ STATEMENTS = (
         done boolean NOT NULL DEFAULT false, created_at timestamptz NOT NULL DEFAULT now(),
         updated_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_quarantine_replay PRIMARY KEY (replay_id))
     """,
+    """
+    CREATE TABLE device_token (
+        token_id bigint GENERATED ALWAYS AS IDENTITY, provider text NOT NULL, app text NOT NULL, environment text NOT NULL,
+        digest bytea NOT NULL, owner bytea NOT NULL, sealed bytea NOT NULL, anchor_id bigint NOT NULL DEFAULT 0,
+        registered_at timestamptz NOT NULL, last_success_at timestamptz, invalid_at timestamptz,
+        invalid_reason text NOT NULL DEFAULT '', CONSTRAINT pk_device_token PRIMARY KEY (token_id))
+    """,
+    "CREATE UNIQUE INDEX ix_device_token_digest ON device_token (provider, app, environment, digest)",
+    "CREATE INDEX ix_device_token_owner ON device_token (owner)",
+    "CREATE INDEX ix_device_token_anchor_id ON device_token (anchor_id) WHERE anchor_id > 0",
+    """
+    CREATE TABLE push_call (
+        delivery_id text NOT NULL, call_id text NOT NULL, made_at timestamptz NOT NULL,
+        CONSTRAINT pk_push_call PRIMARY KEY (delivery_id))
+    """,
+    "CREATE INDEX ix_push_call_made_at ON push_call (made_at)",
 )
 
 

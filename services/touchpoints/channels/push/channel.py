@@ -1,0 +1,153 @@
+"""Notifications on phones, through whichever provider the person's devices have registered with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chassis.db import UnitOfWork
+from services.touchpoints.channels.contract import Denied, Lookup, Plan, Push, Settled
+from services.touchpoints.channels.forms import CODE, Field, Form
+from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.push import tokens
+from services.touchpoints.channels.push.jpush import VENDORS, JPush
+from services.touchpoints.channels.push.providers import Notification, Provider, Told, together
+from services.touchpoints.channels.push.tokens import Dead, Token, Tokens
+from services.touchpoints.domain.deliveries import Delivery, Outcome
+from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.vault import Vault
+
+# JPush knows a call's number for a day.
+REMEMBERS_S = 86_400.0
+# A person with more devices than this is a test bench.
+MOST_DEVICES = 20
+
+FORM = Form(
+    Field("scope", "the app's name, as its devices register with it", pattern=CODE),
+    settings=(
+        Field("source", "the source whose crm_id is the app's user id; without it TROIKA_APP_SOURCE", required=False),
+        Field("jpush_app_key", "the application's AppKey at JPush", required=False, pattern=CODE),
+        *(
+            Field(f"{vendor}_{purpose}", f"how {vendor} phones sort {purpose}", required=False, pattern="[A-Za-z0-9_.-]{1,64}")
+            for vendor in VENDORS
+            for purpose in ("marketing", "service")
+        ),
+    ),
+    secrets=(Field("jpush_master_secret", "the application's Master Secret at JPush", required=False),),
+    default_url="https://api.jpush.cn",
+)
+
+
+@dataclass
+class Grant:
+    """A person's devices for one push, the call's number, and what came of it."""
+
+    devices: Sequence[Token]
+    call_id: str
+    reached: list[int] = field(default_factory=list)
+    dead: list[Dead] = field(default_factory=list)
+
+
+class Devices:
+    """What pushes must remember: tokens that work, and the number of each call."""
+
+    def __init__(self, registry: Tokens, jpush: JPush, app_source: str) -> None:
+        self._registry, self._jpush, self._source = registry, jpush, app_source
+
+    async def take(self, uow: UnitOfWork, pushes: Sequence[Push]) -> Mapping[str, Any]:
+        """The devices of each person; nobody's without any."""
+        by_endpoint: dict[str, list[Push]] = defaultdict(list)
+        for push in pushes:
+            by_endpoint[push.endpoint.name].append(push)
+        found: dict[str, Any] = {}
+        for group in by_endpoint.values():
+            endpoint = group[0].endpoint
+            owners = {self._owner(push): push.anchor_id for push in group}
+            theirs = await self._registry.of(uow, owners, endpoint.scope)
+            have = [push for push in group if theirs.get(self._owner(push))]
+            numbers = await self._numbers(uow, endpoint, [push.delivery.delivery_id for push in have])
+            for push in group:
+                name = push.delivery.delivery_id
+                devices = theirs.get(self._owner(push), [])[:MOST_DEVICES]
+                found[name] = Grant(devices, numbers.get(name, "")) if devices else Denied("no_device")
+        return found
+
+    async def _numbers(self, uow: UnitOfWork, endpoint: Endpoint, deliveries: Sequence[str]) -> dict[str, str]:
+        """The number under which each push is called, the same for each attempt."""
+        if not self._jpush.serves(endpoint):
+            return {}
+        rows = await uow.rows(
+            "SELECT delivery_id, call_id FROM push_call WHERE delivery_id = ANY(CAST(:ids AS text[]))", ids=list(deliveries)
+        )
+        known = {row.delivery_id: row.call_id for row in rows}
+        fresh = {name: cid for name in deliveries if name not in known and (cid := self._jpush.cids.take(endpoint))}
+        if fresh:
+            await uow.execute(
+                "INSERT INTO push_call (delivery_id, call_id, made_at) SELECT id, call, now()"
+                " FROM unnest(CAST(:ids AS text[]), CAST(:calls AS text[])) AS f(id, call) ON CONFLICT DO NOTHING",
+                ids=list(fresh),
+                calls=list(fresh.values()),
+            )
+        return known | fresh
+
+    async def settle(self, uow: UnitOfWork, settled: Sequence[Settled]) -> None:
+        """Which devices were reached, and which are gone."""
+        grants = [each.push.grant for each in settled if isinstance(each.push.grant, Grant)]
+        reached = [number for grant in grants for number in grant.reached]
+        dead = [each for grant in grants for each in grant.dead]
+        if reached or dead:
+            await tokens.note(uow, reached, dead)
+
+    def _owner(self, push: Push) -> bytes:
+        return self._registry.owner(push.endpoint.settings.get("source", self._source), push.address)
+
+
+class PushChannel:
+    """One endpoint per app; several apps are tried in the order of their names."""
+
+    remembers_s = REMEMBERS_S
+
+    def __init__(self, caller: Caller, vault: Vault, app_source: str) -> None:
+        self._source = app_source
+        jpush = JPush(caller)
+        self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush}
+        self._devices = Devices(Tokens(vault), jpush, app_source)
+
+    @property
+    def memory(self) -> Devices:
+        """Tokens and numbers of calls."""
+        return self._devices
+
+    def forbids(self, delivery: Delivery) -> str:
+        """A notification without words cannot be shown."""
+        return "" if delivery.body.strip() else "no_text"
+
+    def plan(self, deliveries: Sequence[Delivery], endpoints: Sequence[Endpoint]) -> Plan:
+        """By the app's own customer number, whose devices have registered under it."""
+        if not endpoints:
+            return Plan(unroutable={d.delivery_id: "no_endpoint" for d in deliveries})
+        ordered = sorted(endpoints, key=lambda e: e.name)
+        return Plan(
+            [
+                Lookup("crm_id", endpoint.settings.get("source", self._source), tuple((d, endpoint) for d in deliveries))
+                for endpoint in ordered
+            ]
+        )
+
+    async def send(self, push: Push) -> Outcome:
+        """One call to each provider that has a device of the person."""
+        grant, notification = push.grant, Notification.of(push.delivery)
+        groups: dict[str, list[Token]] = defaultdict(list)
+        for token in grant.devices:
+            groups[token.provider].append(token)
+        told: list[Told] = []
+        for name, devices in groups.items():
+            provider = self._providers.get(name)
+            if provider is not None and provider.serves(push.endpoint):
+                told.append(await provider.send(push.endpoint, notification, devices, grant.call_id))
+        for each in told:
+            grant.reached += each.reached
+            grant.dead += each.dead
+        return together(told)

@@ -1,0 +1,152 @@
+"""Providers of short messages and notifications, in the test's own loop: each judges what it is sent and fails as told."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+Failure = tuple[int, bytes, dict[str, str]]
+
+
+@dataclass
+class Provider:
+    """What all have: `fails(n)` says how the n-th call (from 1) fails, None for not; `judged` counts what was wrong."""
+
+    fails: Callable[[int], Failure | None] = lambda n: None
+    # Whether the n-th call is taken and its answer lost: a gateway in between answers instead.
+    loses: Callable[[int], bool] = lambda n: False
+    url: str = ""
+    calls: int = 0
+    judged: Counter[str] = field(default_factory=Counter)
+    # Idempotency key → body, of what was taken; `repeats` were answered as before.
+    taken: dict[str, dict[str, Any]] = field(default_factory=dict)
+    repeats: int = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        return []
+
+    async def next_failure(self) -> web.Response | None:
+        self.calls += 1
+        if found := self.fails(self.calls):
+            status, body, headers = found
+            return web.Response(status=status, body=body, headers=headers)
+        return None
+
+    def keep(self, key: str, body: dict[str, Any]) -> bool:
+        """Whether it is new; a repeat must be the same message."""
+        if key in self.taken:
+            self.repeats += 1
+            self.judged["changed_on_repeat"] += body != self.taken[key]
+            return False
+        self.taken[key] = body
+        return True
+
+
+@dataclass
+class SmsGateway(Provider):
+    """Our own gateway's contract (docs/howto/channels.md), with the rules of carriers."""
+
+    key: str = "sms-key"
+    signature: str = "星河汽车"
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/v1/messages", self._send)]
+
+    async def _send(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            return web.json_response({"code": "unauthorized"}, status=401)
+        if failure := await self.next_failure():
+            return failure
+        number = request.headers.get("idempotency-key", "")
+        self.judged["key_is_not_number"] += number != body["number"]
+        self.judged["not_a_mobile"] += not body["mobile"].startswith("+861") or len(body["mobile"]) != 14
+        self.judged["unsigned"] += not body["text"].startswith(f"【{self.signature}】")
+        marketing = body["purpose"] == "marketing"
+        self.judged["no_way_out"] += marketing and not body["text"].endswith("拒收请回复R")
+        self.judged["two_ways_out"] += body["text"].count("拒收请回复R") > 1
+        call, new = self.calls, self.keep(number, body)
+        if self.loses(call):
+            return web.Response(status=502, body=b"<html>Bad Gateway</html>")
+        return web.json_response({"message_id": f"sms-{number}"}, status=202 if new else 409)
+
+
+@dataclass
+class JPushServer(Provider):
+    """JPush v3 with its `cid`: numbers come from it, and the first call of a number counts."""
+
+    app_key: str = "app-key"
+    secret: str = "master-secret"
+    # Registration ids that nobody has any more.
+    gone: set[str] = field(default_factory=set)
+    issued: set[str] = field(default_factory=set)
+    shown: Counter[str] = field(default_factory=Counter)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/v3/push", self._push), web.get("/v3/push/cid", self._cids)]
+
+    def _authorised(self, request: web.Request) -> bool:
+        wanted = "Basic " + base64.b64encode(f"{self.app_key}:{self.secret}".encode()).decode()
+        return request.headers.get("authorization") == wanted
+
+    async def _cids(self, request: web.Request) -> web.Response:
+        if not self._authorised(request):
+            return _jpush_error(401, 1004, "authen failed")
+        fresh = [f"{self.app_key}-{uuid.uuid4()}" for _ in range(int(request.query["count"]))]
+        self.issued |= set(fresh)
+        return web.json_response({"cidlist": fresh})
+
+    async def _push(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        if not self._authorised(request):
+            return _jpush_error(401, 1004, "authen failed")
+        if failure := await self.next_failure():
+            return failure
+        cid, devices = body["cid"], body["audience"]["registration_id"]
+        self.judged["strange_cid"] += cid not in self.issued
+        self.judged["too_many_devices"] += not 0 < len(devices) <= 1000
+        self.judged["no_text"] += not body["notification"]["alert"]
+        self.judged["classification"] += body["options"]["classification"] not in (0, 1)
+        alive = [device for device in devices if device not in self.gone]
+        if not alive:
+            return _jpush_error(400, 1011, "cannot find user by this audience")
+        call = self.calls
+        # What is left of its time may be less on a repeat.
+        del body["options"]["time_to_live"]
+        if self.keep(cid, body):
+            self.shown.update(alive)
+        if self.loses(call):
+            return web.Response(status=502, body=b"<html>Bad Gateway</html>")
+        return web.json_response({"sendno": "0", "msg_id": "18100287008546250"})
+
+
+def _jpush_error(status: int, code: int, message: str) -> web.Response:
+    return web.json_response({"error": {"code": code, "message": message}}, status=status)
+
+
+@contextlib.asynccontextmanager
+async def serving(provider: Provider) -> AsyncIterator[Provider]:
+    """Serves on a free port of this machine until the block ends."""
+    app = web.Application()
+    app.add_routes(provider.routes())
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield provider
+    finally:
+        await runner.cleanup()
+
+
+def wrong(provider: Provider) -> dict[str, int]:
+    """What the judge found wrong, and how often."""
+    return {name: count for name, count in provider.judged.items() if count}
