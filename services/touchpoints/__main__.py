@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from services.touchpoints.web.contacts import add_contact_door
 from services.touchpoints.web.feedback import add_feedback_door
 from services.touchpoints.web.ingest import add_ingest_doors
 from services.touchpoints.web.sensors import add_sensors_doors
-from services.touchpoints.web.wechat import WechatDoor, add_wechat_door
+from services.touchpoints.web.wechat import WechatDoor, add_wechat_doors
 
 
 async def serve(settings: Settings) -> None:
@@ -79,12 +80,12 @@ async def serve(settings: Settings) -> None:
         add_sensors_doors(app, ingest, sources)
         add_cloudevents_door(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
-        add_wechat_door(app, WechatDoor(database, endpoints, sealer))
+        add_wechat_doors(app, partial(WechatDoor, database, endpoints, sealer, vault))
         open_channels(Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest))
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
-            sending = open_engine(runtime, Parts(settings, caller, vault), endpoints, addresses)
+            sending = open_engine(runtime, Parts(settings, caller, vault, database), endpoints, addresses)
             rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
             imports = ImportsRpc(database, files)
             arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)

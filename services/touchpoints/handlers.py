@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +9,12 @@ import orjson
 
 from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
-from chassis.sealing import DataKey
 from services.touchpoints import events
 from services.touchpoints.channels.dealer.handovers import hand_over
 from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
-from services.touchpoints.domain.observed import Observed, Source, event_id
 from services.touchpoints.events import AnchorEvent, Update
 from services.touchpoints.store import consents, deliveries, erasures, feedback
 from services.touchpoints.store.erasures import ERASED, Stopped
@@ -173,22 +170,6 @@ async def _withdraw(uow: UnitOfWork, fresh: Sequence[Feedback], pushes: dict[str
             ]
     if changes:
         await consents.save_consents(uow, changes)
-
-
-def unfollow(uow: UnitOfWork, source: Source, openid: str, occurred_us: int, key: DataKey) -> None:
-    """Somebody left a WeChat account. Which person that is only identity can say: the openid travels sealed."""
-    observed = Observed(
-        event_id(source.name, f"unsubscribe\0{openid}\0{occurred_us}"),
-        source.name,
-        UNSUBSCRIBED,
-        occurred_us,
-        [("openid", source.appid, openid)],
-        "",
-        0,
-        orjson.dumps({"channel": Channel.WECHAT.consent_channel}),
-        b"",
-    )
-    uow.publish(events.OBSERVED, events.key_prefix(key) + events.sealed_batch([observed], key, time.time_ns() // 1000))
 
 
 def source_of(channel: Channel, scope: str, app_source: str) -> str:

@@ -49,6 +49,49 @@ endpoint = Table(
 )
 Index("ix_endpoint_channel_scope", endpoint.c.channel, endpoint.c.scope, unique=True)
 
+# How many messages somebody at an account may be sent, by kind: `window:…` for what they opened themselves, `credit:…` for each
+# yes to a template, `gone` and `out` for nothing at all. The follower is a keyed hash of the openid; the anchor is identity's,
+# 0 until a push has told it. Times are microseconds since the epoch.
+allowance = Table(
+    "wechat_allowance",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("follower", LargeBinary, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("remaining", Integer, nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("anchor_id", BigInteger, nullable=False),
+)
+Index("ix_wechat_allowance_anchor_id", allowance.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
+
+# How a push that was begun goes, and which allowance pays for it; gone once the push has ended.
+spend = Table(
+    "wechat_spend",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("follower", LargeBinary, nullable=False),
+    Column("form", Text, nullable=False),
+    Column("template", Text, nullable=False),
+    Column("pays", Text, nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+)
+Index("ix_wechat_spend_account_follower", spend.c.account, spend.c.follower)
+
+# Access tokens of providers, sealed under the settings key, one for all replicas.
+Table(
+    "provider_token",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("token", LargeBinary, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("fetched_at", DateTime(timezone=True), nullable=False),
+    Column("fresh_until", DateTime(timezone=True), nullable=False),
+    # Until when somebody is fetching a new one.
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+)
+
 delivery = Table(
     "delivery",
     metadata,

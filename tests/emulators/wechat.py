@@ -1,4 +1,4 @@
-"""WeChat's side of an official account: token, template message, callbacks; HTTP 200 always, the errcode tells."""
+"""WeChat's side of official accounts and mini-programs: tokens, messages, callbacks; HTTP 200 always, the errcode tells."""
 
 import time
 from collections import deque
@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from tests.emulators.ledger import FailurePlan, Push, draw
 from tests.emulators.receiver import Control, Rates, Receiver, ReceiverConfig, Truth, WorkQueue, main, refusal, reset
-from tests.emulators.wechat_callbacks import FIRST_MSGID, Callback, CallbackCaller
+from tests.emulators.wechat_callbacks import FIRST_MSGID, Callback, CallbackCaller, Console, Mode
+from tests.emulators.wechat_permissions import Act, Permissions
 from tests.emulators.wechat_rules import ESCAPED, TokenOffice, WechatError, check_data
 
 WechatFailure = Literal["busy", "closed"]
@@ -22,6 +23,13 @@ WechatFailure = Literal["busy", "closed"]
 USUAL_FAILURES: dict[WechatFailure, float] = {"busy": 0.02, "closed": 0.005}
 
 MINUTE_SECONDS = 60.0
+MOST_TEXT_BYTES = 2048
+FORMS = {
+    "/cgi-bin/message/template/send": "template",
+    "/cgi-bin/message/subscribe/bizsend": "subscription",
+    "/cgi-bin/message/subscribe/send": "subscription",
+    "/cgi-bin/message/custom/send": "custom",
+}
 
 
 class WechatConfig(ReceiverConfig):
@@ -41,11 +49,16 @@ class WechatConfig(ReceiverConfig):
     callback_delay_ms: int = Field(default=200, ge=0)
     callback_concurrency: int = Field(default=32, ge=1)
     url_check: bool = False
+    callback_mode: Mode = "plain"
+    callback_json: bool = False
+    encoding_aes_keys: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _token_per_app(self) -> "WechatConfig":
         if missing := self.secrets.keys() - self.callback_tokens.keys():
             raise ValueError(f"callback_tokens: none for {sorted(missing)}")
+        if self.callback_mode != "plain" and (missing := self.secrets.keys() - self.encoding_aes_keys.keys()):
+            raise ValueError(f"encoding_aes_keys: none for {sorted(missing)}")
         return self
 
 
@@ -56,6 +69,7 @@ class WechatControl(Control):
     per_minute_limit: int | None = Field(default=None, ge=0, description="0 lifts the limit")
     expire_tokens: bool = False
     revoke_tokens: bool = False
+    acts: list[Act] = Field(default_factory=list)
 
 
 class Wechat(Receiver):
@@ -74,14 +88,16 @@ class Wechat(Receiver):
         self._minute_limit = config.per_minute_limit
         self._calls: dict[str, deque[float]] = {}
         self._caller = CallbackCaller(
-            self.session, config.feedback_url, config.callback_tokens, config.callback_attempts, self.ledger
-        )
+            self.session, config.feedback_url, config.callback_tokens, config.callback_attempts, self.ledger,
+            Console(config.callback_mode, config.callback_json, config.encoding_aes_keys),
+        )  # fmt: skip
+        self._permissions = Permissions()
         self._callbacks = WorkQueue(self._call_back, config.callback_concurrency, self.ledger.counts)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.route("*", "/cgi-bin/stable_token", self._stable_token),
-            web.route("*", "/cgi-bin/message/template/send", self._send),
+            *(web.route("*", path, self._send) for path in FORMS),
         ]
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
@@ -108,12 +124,13 @@ class Wechat(Receiver):
     async def _send(self, request: web.Request) -> web.Response:
         body = await request.read()
         try:
-            msgid, failure = self._accept(request.method, request.query.get("access_token"), body)
+            form = FORMS[request.path]
+            msgid, failure = self._accept(form, request.method, request.query.get("access_token"), body)
         except WechatError as error:
             return self._error(error)
         if failure == "closed":
             reset(request)
-        return _json({"errcode": 0, "errmsg": "ok", "msgid": msgid})
+        return _json({"errcode": 0, "errmsg": "ok"} | ({"msgid": msgid} if form != "custom" else {}))
 
     def _error(self, error: WechatError) -> web.Response:
         self.ledger.counts[f"errcode_{error.errcode}"] += 1
@@ -157,22 +174,22 @@ class Wechat(Receiver):
             raise WechatError(47001)
         return asked
 
-    def _accept(self, method: str, access_token: str | None, body: bytes) -> tuple[int, WechatFailure | None]:
+    def _accept(self, form: str, method: str, access_token: str | None, body: bytes) -> tuple[int, WechatFailure | None]:
         """The msgid of a message that is on its way to the person, and how its answer shall be lost, if at all."""
         self._check_outage()
         appid = self.tokens.appid_of(access_token)
         asked = self._request(method, body)
         openid, template, given = asked.get("touser"), asked.get("template_id"), asked.get("client_msg_id")
-        key = f"{appid}/{openid}/{given}"
-        if given and (msgid := self._sent_before(key)):
+        page = _page(asked)
+        # Only template messages have a number by which a repeat is known.
+        key = f"{appid}/{openid}/{given if form == 'template' else page or len(self.ledger.pushes)}"
+        if form == "template" and given and (msgid := self._sent_before(key)):
             self.ledger.counts["repeats"] += 1
             return msgid, None
         self._limit(appid)
         if not isinstance(openid, str) or openid not in self.truth.openids:
             raise WechatError(40003)
-        if not isinstance(template, str) or template not in self.config.templates:
-            raise WechatError(40037)
-        check_data(self.config.templates[template], asked.get("data"))
+        pays = self._check_content(form, appid, openid, asked)
         if openid in self._unsubscribed or self._of_the_few("not following", openid, self.config.not_following_rate):
             raise WechatError(43004)
         failure = self.plan.failure(key, self.ledger.attempt(key))
@@ -180,11 +197,35 @@ class Wechat(Receiver):
             self.ledger.failures[failure] += 1
         if failure == "busy":
             raise WechatError(-1)
+        if form == "subscription":
+            self._permissions.spend_credit(appid, openid, str(template))
+        elif form == "custom":
+            self._permissions.spend_window(appid, openid, pays)
         msgid = FIRST_MSGID + len(self.ledger.pushes) + 1
         self._msgids[key] = msgid, time.monotonic()
-        self.ledger.accept(str(msgid), Push(appid, openid, _theme(asked) or template, str(given or msgid)))
-        self._answer(appid, openid, msgid, given)
+        delivery = given or page.get("delivery")
+        self.ledger.accept(str(msgid), Push(appid, openid, page.get("theme") or str(template), str(delivery or msgid)))
+        self.ledger.counts[f"sent_{form}"] += 1
+        self._answer(form, appid, openid, msgid, delivery, str(template))
         return msgid, failure
+
+    def _check_content(self, form: str, appid: str, openid: str, asked: Mapping[str, Any]) -> str:
+        """What is wrong with a message of this form, and without permission; returns the window that pays."""
+        if form == "custom":
+            text = asked.get("text")
+            content = text.get("content") if isinstance(text, Mapping) else None
+            if asked.get("msgtype") != "text" or not isinstance(content, str) or not content:
+                raise WechatError(44004)
+            if len(content.encode()) > MOST_TEXT_BYTES:
+                raise WechatError(45002)
+            return self._permissions.check_window(appid, openid)
+        template = asked.get("template_id")
+        if not isinstance(template, str) or template not in self.config.templates:
+            raise WechatError(40037)
+        check_data(self.config.templates[template], asked.get("data"))
+        if form == "subscription":
+            self._permissions.check_credit(appid, openid, template)
+        return ""
 
     def _sent_before(self, key: str) -> int | None:
         """The msgid under which this client_msg_id went to this openid; WeChat remembers it for 10 minutes only."""
@@ -202,15 +243,22 @@ class Wechat(Receiver):
     def _of_the_few(self, what: str, openid: str, rate: float) -> bool:
         return draw(self.plan.seed, what, openid) < rate
 
-    def _answer(self, appid: str, openid: str, msgid: int, client_msg_id: object) -> None:
+    def _answer(self, form: str, appid: str, openid: str, msgid: int, delivery: object, template: str) -> None:
         """Call back: how the message arrived, then what the person clicked, if they got it and answer at all."""
         now = int(time.time())
         blocked = self._of_the_few("user block", openid, self.config.user_block_rate)
         status = "failed:user block" if blocked else "success"
-        callbacks = [Callback(appid, openid, "TEMPLATESENDJOBFINISH", now, (("MsgID", msgid), ("Status", status)))]
+        callbacks = []
+        if form == "template":
+            callbacks = [Callback(appid, openid, "TEMPLATESENDJOBFINISH", now, (("MsgID", msgid), ("Status", status)))]
+        elif form == "subscription":
+            fate = (("TemplateId", template), ("MsgID", str(msgid)), ("ErrorCode", "0"), ("ErrorStatus", "success"))
+            part = ("SubscribeMsgSentEvent", (("List", fate),))
+            callbacks = [Callback(appid, openid, "subscribe_msg_sent_event", now, (part,))]
         answer = self.truth.openids[openid]
-        if answer and client_msg_id and not blocked:
-            callbacks.append(Callback(appid, openid, "CLICK", now, (("EventKey", f"answer:{answer}:{client_msg_id}"),)))
+        if answer and delivery and not blocked:
+            self._permissions.open(appid, openid, "click")
+            callbacks.append(Callback(appid, openid, "CLICK", now, (("EventKey", f"answer:{answer}:{delivery}"),)))
         self._callbacks.put(tuple(callbacks), self.config.callback_delay_ms / 1000)
 
     def change(self, control: WechatControl) -> web.Response | None:
@@ -222,6 +270,8 @@ class Wechat(Receiver):
             self.tokens.expire_all()
         if control.revoke_tokens:
             self.tokens.revoke_all()
+        for act in control.acts:
+            self._callbacks.put((self._permissions.act(act),))
         openid = control.unsubscribe
         if openid is None:
             return None
@@ -234,12 +284,16 @@ class Wechat(Receiver):
         return None
 
 
-def _theme(asked: Mapping[str, Any]) -> str | None:
-    """The query parameter `theme` of the message's page; a template message has no field of its own for it."""
-    program = asked.get("miniprogram")
-    pages = (asked.get("url"), program.get("pagepath") if isinstance(program, dict) else None)
-    themes = (parse_qs(urlsplit(page).query).get("theme") for page in pages if isinstance(page, str))
-    return next((theme[0] for theme in themes if theme), None)
+def _page(asked: Mapping[str, Any]) -> dict[str, str]:
+    """The query of the message's page, which says the theme and the delivery: no form has a field of its own for them."""
+    program, text = asked.get("miniprogram"), asked.get("text")
+    pages = [asked.get("url"), asked.get("page"), program.get("pagepath") if isinstance(program, dict) else None]
+    if isinstance(text, dict):
+        pages.append(str(text.get("content")).rpartition("\n")[2])
+    for page in pages:
+        if isinstance(page, str) and (query := parse_qs(urlsplit(page).query)):
+            return {name: values[0] for name, values in query.items()}
+    return {}
 
 
 def _json(body: Mapping[str, Any]) -> web.Response:

@@ -24,8 +24,13 @@ ERRORS = {
     42001: "access_token expired",
     43002: "require POST method",
     43004: "require subscribe",
+    43101: "user refuse to accept the msg",
+    44004: "empty content",
+    45002: "content size out of limit",
     45009: "reach max api daily quota limit",
     45011: "api minute-quota reach limit, must slower, retry next minute",
+    45015: "response out of time limit or subscription is canceled",
+    45047: "out of response count limit",
     47001: "data format error",
     47003: "argument invalid!",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from chassis.db import Database
 from services.touchpoints.channels.app import channel as app
 from services.touchpoints.channels.call_list import channel as call_list
 from services.touchpoints.channels.contract import Channel, Plan, Push
@@ -13,12 +14,17 @@ from services.touchpoints.channels.forms import Form
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.push import channel as push
 from services.touchpoints.channels.sms import channel as sms
+from services.touchpoints.channels.wechat_mini import channel as wechat_mini
 from services.touchpoints.channels.wechat_service import channel as wechat_service
 from services.touchpoints.domain import deliveries
 from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.settings import Settings
 from services.touchpoints.vault import Vault
+from services.touchpoints.wechat.api import Api
+from services.touchpoints.wechat.errors import RULES
+from services.touchpoints.wechat.memory import FollowerMemory
+from services.touchpoints.wechat.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Parts:
     settings: Settings
     caller: Caller
     vault: Vault
+    database: Database
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,20 @@ class Row:
     make: Callable[[Parts], Channel]
 
 
+def _wechat(parts: Parts) -> Api:
+    return Api(parts.caller, Tokens(parts.database, parts.vault, parts.caller), RULES)
+
+
 TABLE: Mapping[deliveries.Channel, Row] = {
     deliveries.Channel.APP: Row(app.FORM, lambda p: app.AppChannel(p.caller, p.settings.app_source)),
     deliveries.Channel.WECHAT: Row(
-        wechat_service.FORM, lambda p: wechat_service.WechatChannel(p.caller, p.settings.message_page_url)
+        wechat_service.FORM,
+        lambda p: wechat_service.WechatChannel(
+            _wechat(p), FollowerMemory(p.vault, wechat_service.WAYS), p.settings.message_page_url
+        ),
+    ),
+    deliveries.Channel.WECHAT_MINI: Row(
+        wechat_mini.FORM, lambda p: wechat_mini.MiniProgramChannel(_wechat(p), FollowerMemory(p.vault, wechat_mini.WAYS))
     ),
     deliveries.Channel.DEALER: Row(
         dealer.FORM,

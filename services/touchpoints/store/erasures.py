@@ -64,7 +64,7 @@ async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, int]]) -> list[Stop
         anchors=anchors,
         persons=persons,
     )
-    for table in ("consent", "anchor_owner", "device_token"):
+    for table in ("consent", "anchor_owner", "device_token", "wechat_allowance"):
         await uow.execute(f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors)  # noqa: S608
     return await strip(uow, sorted(set(persons)), anchors)
 
@@ -89,5 +89,6 @@ async def strip(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int] 
         suppressed=int(State.SUPPRESSED),
         erased=ERASED,
     )
-    await uow.execute("DELETE FROM feedback WHERE delivery_id = ANY(:ids)", ids=ids)
+    for table in ("feedback", "wechat_spend"):
+        await uow.execute(f"DELETE FROM {table} WHERE delivery_id = ANY(:ids)", ids=ids)  # noqa: S608
     return [Stopped(row.delivery_id, row.updated_at) for row in stripped if row.stopped]

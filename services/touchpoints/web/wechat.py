@@ -1,88 +1,166 @@
-"""The door for WeChat's callbacks (CONVENTIONS 3.4): it wants `success` within five seconds."""
+"""The doors for callbacks of WeChat and WeCom (CONVENTIONS 3.4, 3.7), plain or encrypted, answered within five seconds."""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from chassis.db import Database
 from chassis.errors import InvalidArgument, Unauthenticated, Unavailable
 from chassis.web import read_body
-from services.touchpoints import handlers
+from services.touchpoints.channels.forms import values
 from services.touchpoints.domain.deliveries import Channel
-from services.touchpoints.domain.feedback import Feedback
-from services.touchpoints.domain.observed import Source
 from services.touchpoints.endpoints import Endpoint, Endpoints
-from services.touchpoints.handlers import Reporter
 from services.touchpoints.sealer import Sealer
-from services.touchpoints.store import feedback as store
-from services.touchpoints.wechat import callbacks
-from services.touchpoints.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
+from services.touchpoints.vault import Vault
+from services.touchpoints.wechat import callbacks, crypto
+from services.touchpoints.wechat.callbacks import Inbound, Told
+from services.touchpoints.wechat.hearing import Hearing, hear
+
+# WeChat waits for five seconds; what takes longer it shall tell again.
+MOST_S = 4.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A genuine callback: its fields, the signature it came under, and the key that opened it (empty for a plain one)."""
+
+    fields: dict[str, Any]
+    signature: str
+    key: str = field(repr=False)
+    json: bool
 
 
 class WechatDoor:
-    """Takes the events of all accounts that have an endpoint."""
+    """Takes the callbacks of all accounts that have an endpoint of some channels."""
 
-    def __init__(self, database: Database, endpoints: Endpoints, sealer: Sealer) -> None:
-        self._database, self._endpoints, self._sealer = database, endpoints, sealer
+    def __init__(
+        self, database: Database, endpoints: Endpoints, sealer: Sealer, vault: Vault, channels: Sequence[Channel]
+    ) -> None:
+        self._database, self._endpoints, self._sealer, self._vault = database, endpoints, sealer, vault
+        self._channels = channels
 
-    async def check(self, appid: str, request: Request) -> Response:
-        """WeChat's check of the address: it wants its echo back."""
-        await self._account(appid, request)
-        return PlainTextResponse(request.query_params.get("echostr", ""))
+    async def check(self, scope: str, request: Request) -> Response:
+        """The provider's check of the address: it wants its echo back, decrypted where it came encrypted."""
+        endpoint, query = await self._account(scope), request.query_params
+        echo = query.get("echostr", "")
+        if query.get("msg_signature") and (keys := values(endpoint.secrets, "encoding_aes_key")):
+            self._genuine(endpoint, query, echo)
+            return PlainTextResponse(_opened(echo, keys, endpoint).message)
+        self._genuine(endpoint, query)
+        return PlainTextResponse(echo)
 
-    async def call(self, appid: str, request: Request) -> Response:
-        """One event."""
-        endpoint = await self._account(appid, request)
-        body, received_us = await read_body(request, callbacks.MOST_BYTES), time.time_ns() // 1000
+    async def call(self, scope: str, request: Request) -> Response:
+        """One callback: what it does is durable before it is answered."""
+        endpoint = await self._account(scope)
+        call = self._read(endpoint, request, await read_body(request, callbacks.MOST_BYTES))
         try:
-            event = callbacks.parse(body)
+            told = callbacks.parse(call.fields)
         except ValueError as error:
             raise InvalidArgument(f"body is {error}", reason="INVALID_REQUEST", field="body") from error
-        match event:
-            case Answered(delivery_id, answer, occurred_s):
-                given = Feedback("message.answered", delivery_id, answer, min(occurred_s * 1_000_000, received_us))
-                await self._take(endpoint, given, received_us)
-            case Finished():
-                await self._finish(endpoint, event, received_us)
-            case Unfollowed(openid, occurred_s):
-                source = Source(f"wechat:{endpoint.scope}", "openid", endpoint.scope)
-                key = self._sealer.key()
-                async with self._database.transaction() as uow:
-                    handlers.unfollow(uow, source, openid, min(occurred_s * 1_000_000, received_us), key)
-            case Ignored():
-                pass
+        received_us = time.time_ns() // 1000
+        hearing = Hearing(endpoint, told, call.signature, received_us, self._sealer.key(), self._vault)
+        try:
+            async with asyncio.timeout(MOST_S), self._database.transaction() as uow:
+                await hear(uow, hearing)
+        except TimeoutError as error:
+            raise Unavailable("too busy, try again") from error
+        return _reply(endpoint, call, told)
+
+    async def _account(self, scope: str) -> Endpoint:
+        for channel in self._channels:
+            if endpoint := await self._endpoints.of(channel, scope):
+                return endpoint
+        # The same answer as to a wrong signature: strangers learn no accounts.
+        raise _forged()
+
+    def _read(self, endpoint: Endpoint, request: Request, body: bytes) -> Call:
+        """Proves who calls and opens the body. With a key only what is encrypted counts, whatever stands beside it."""
+        query, as_json = request.query_params, body.lstrip()[:1] == b"{"
+        keys = values(endpoint.secrets, "encoding_aes_key")
+        if not keys:
+            # Compatible mode has everything in clear, too.
+            self._genuine(endpoint, query)
+            return Call(_fields(body), query.get("signature", ""), "", as_json)
+        outer = _fields(body)
+        encrypted = outer.get("Encrypt", "")
+        if not isinstance(encrypted, str) or not encrypted:
+            raise _forged()
+        self._genuine(endpoint, query, encrypted)
+        opened = _opened(encrypted, keys, endpoint)
+        return Call(_fields(opened.message), query.get("msg_signature", ""), opened.key, as_json)
+
+    def _genuine(self, endpoint: Endpoint, query: Any, encrypted: str = "") -> None:
+        tokens = values(endpoint.secrets, "callback_token")
+        given = query.get("msg_signature" if encrypted else "signature", "")
+        if not crypto.genuine(tokens, given, query.get("timestamp", ""), query.get("nonce", ""), time.time(), encrypted):
+            raise _forged()
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        return callbacks.fields(body)
+    except ValueError as error:
+        raise InvalidArgument(f"body is {error}", reason="INVALID_REQUEST", field="body") from error
+
+
+def _opened(encrypted: str, keys: Sequence[str], endpoint: Endpoint) -> crypto.Opened:
+    try:
+        return crypto.opened(encrypted, keys, endpoint.scope)
+    except ValueError as error:
+        raise InvalidArgument(f"body is {error}", reason="UNDECRYPTABLE", field="body.Encrypt") from error
+
+
+def _forged() -> Unauthenticated:
+    return Unauthenticated("signature or timestamp is not valid", reason="UNAUTHORIZED", field="signature")
+
+
+def _reply(endpoint: Endpoint, call: Call, told: Told) -> Response:
+    """`success`, or the welcome of a new follower, sealed under the key that opened the call."""
+    text = endpoint.settings.get("welcome_text", "")
+    event = told.event
+    if not (text and isinstance(event, Inbound) and event.window == "follow"):
         return PlainTextResponse("success")
-
-    async def _account(self, appid: str, request: Request) -> Endpoint:
-        endpoint, query = await self._endpoints.of(Channel.WECHAT, appid), request.query_params
-        token = endpoint.secrets.get("callback_token", "") if endpoint else ""
-        given = (query.get("signature", ""), query.get("timestamp", ""), query.get("nonce", ""))
-        if endpoint is None or not callbacks.genuine(token, *given, time.time()):
-            raise Unauthenticated("signature or timestamp is not valid", reason="UNAUTHORIZED", field="signature")
-        return endpoint
-
-    async def _take(self, endpoint: Endpoint, given: Feedback, received_us: int) -> None:
-        async with self._database.transaction() as uow:
-            await handlers.take_feedback(uow, Reporter(endpoint.name, f"wechat:{endpoint.scope}"), [(0, given)], received_us)
-
-    async def _finish(self, endpoint: Endpoint, event: Finished, received_us: int) -> None:
-        async with self._database.read() as uow:
-            delivery_id = await store.by_provider_id(uow, event.message_id, endpoint.name)
-        if delivery_id is None:
-            if time.time() - event.occurred_s < callbacks.TOLERANCE_S:
-                # Faster than our own note of the number that WeChat gave: it will call again.
-                raise Unavailable("message not known yet, try again", reason="MESSAGE_UNKNOWN")
-            return
-        kind = "message.failed" if event.failure else "message.delivered"
-        given = Feedback(kind, delivery_id, "", min(event.occurred_s * 1_000_000, received_us))
-        await self._take(endpoint, given, received_us)
+    now = str(int(time.time()))
+    message = _written(
+        {
+            "ToUserName": event.openid,
+            "FromUserName": str(call.fields.get("ToUserName", "")),
+            "CreateTime": now,
+            "MsgType": "text",
+            "Content": text,
+        },
+        call.json,
+    )
+    if call.key:
+        encrypted, nonce = crypto.sealed(message, call.key, endpoint.scope), secrets.token_hex(8)
+        token = values(endpoint.secrets, "callback_token")[0]
+        signature = crypto.signature(token, now, nonce, encrypted)
+        message = _written({"Encrypt": encrypted, "MsgSignature": signature, "TimeStamp": now, "Nonce": nonce}, call.json)
+    return Response(message, media_type="application/json" if call.json else "application/xml")
 
 
-def add_wechat_door(app: FastAPI, door: WechatDoor) -> None:
-    """Adds /wechat/callback/{appid}."""
-    path = "/wechat/callback/{appid}"
-    app.add_api_route(path, door.check, methods=["GET"], include_in_schema=False)
-    app.add_api_route(path, door.call, methods=["POST"], include_in_schema=False)
+def _written(fields: dict[str, str], as_json: bool) -> bytes:
+    if as_json:
+        return orjson.dumps(fields)
+    inner = "".join(f"<{k}><![CDATA[{v.replace(']]>', ']]]]><![CDATA[>')}]]></{k}>" for k, v in fields.items())
+    return f"<xml>{inner}</xml>".encode()
+
+
+def add_wechat_doors(app: FastAPI, door: Callable[..., WechatDoor]) -> None:
+    """Adds /wechat/callback/{appid} and /wecom/callback/{corpid}; `door` makes one for some channels."""
+    for path, channels in (
+        ("/wechat/callback/{scope}", (Channel.WECHAT, Channel.WECHAT_MINI)),
+        ("/wecom/callback/{scope}", (Channel.WECOM,)),
+    ):
+        made = door(channels)
+        app.add_api_route(path, made.check, methods=["GET"], include_in_schema=False)
+        app.add_api_route(path, made.call, methods=["POST"], include_in_schema=False)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from services.touchpoints.domain.deliveries import State
 from tests.integration.touchpoints.receivers import APP, APPID, DEALER, WECHAT, finished, judge, receiver, settled
 from tests.integration.touchpoints.room import Room, eventually, free_port, request
 
@@ -72,9 +73,9 @@ async def test_every_push_arrives_once_and_every_answer_comes_back_whatever_fail
             await room.request(*requests)
         states = await finished(room, ids)
         reports = [await settled(room, port) for port in (app, dealers, wechat)]
-        states = await eventually(lambda: finished(room, ids), lambda s: set(s.values()) == {6})
+        states = await eventually(lambda: finished(room, ids), lambda s: set(s.values()) == {State.ANSWERED})
 
-        assert {6} == set(states.values())
+        assert {State.ANSWERED} == set(states.values())
         assert [EACH, EACH, EACH] == [r["pushes"] for r in reports]
         assert [[], [], []] == [r["pushed_twice"] for r in reports]
         assert [0, 0, 0] == [r["bad_signatures"] + r["malformed"] + r["internal_errors"] + r["unknown_people"] for r in reports]
@@ -99,5 +100,5 @@ async def the_loop_is_closed(room: Room) -> None:
     furthest: dict[str, int] = {}
     for update in await room.updates():
         furthest[update.delivery_id] = max(furthest.get(update.delivery_id, 0), update.state)
-    assert {6} == set(furthest.values())
+    assert {State.ANSWERED} == set(furthest.values())
     assert 3 * EACH == len(furthest)

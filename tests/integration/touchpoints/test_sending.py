@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON, AnchorMove, AnchorOwner, ConsentChange, EntitiesChanged
 
@@ -287,33 +286,3 @@ async def test_what_became_of_a_lead_is_the_persons_history_and_moves_no_push(ro
     assert {"Showroom Visit": "", "Test Drive Completed": "", "Lead Lost": "price", "Order Placed": ""} == told
     assert {"dealer:D001"} == {e.source for _, e in events}
     assert ACCEPTED == (await room.delivery("d1")).state
-
-
-async def test_the_wechat_callback_answers_only_wechat(room: Room, receiver: Receiver) -> None:
-    import hashlib
-
-    await room.source("app")
-    await room.endpoint(
-        "wechat",
-        WECHAT,
-        receiver.url,
-        APPID,
-        settings={"template_id": "T"},
-        secrets={"app_secret": "s", "callback_token": "tok"},
-    )
-    stamp = str(int(time.time()))
-    query = {"timestamp": stamp, "nonce": "n", "echostr": "hello"}
-    query["signature"] = hashlib.sha1("".join(sorted(["tok", stamp, "n"])).encode()).hexdigest()
-    path = f"/wechat/callback/{APPID}"
-    assert "hello" == (await room.http.get(path, params=query)).text
-    assert 401 == (await room.http.get(path, params=query | {"nonce": "m"})).status_code
-    xml = f"<xml><FromUserName>o1</FromUserName><CreateTime>{stamp}</CreateTime><Event>unsubscribe</Event></xml>"
-    for _ in range(2):
-        answer: httpx.Response = await room.http.post(path, params=query, content=xml.encode())
-        assert (200, "success") == (answer.status_code, answer.text)
-    assert 400 == (await room.http.post(path, params=query, content=b"<xml")).status_code
-    observed = await eventually(room.observed, lambda e: len(e) == 2)
-    assert 1 == len({e.event_id for _, e in observed})
-    batch, event = observed[0]
-    assert [("openid", APPID, "o1")] == [(i.kind, i.scope, i.value) for i in room.identity.open(batch, event).identifiers]
-    assert (f"wechat:{APPID}", "Unsubscribed", b'{"channel":"wechat"}') == (event.source, event.name, event.properties_json)

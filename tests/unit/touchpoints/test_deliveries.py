@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +18,6 @@ from services.touchpoints.domain.deliveries import (
     furthest,
     retry_delay_s,
 )
-from services.touchpoints.wechat.errors import RULES, Action, outcome, rule
 
 STATES = st.lists(st.sampled_from(State), min_size=1)
 
@@ -79,35 +76,6 @@ def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state
 )
 def test_a_webhooks_answer_is_read_by_the_rules(status: int, expected: Outcome) -> None:
     assert expected == webhook_outcome(Answer(status, 9.0, b""))
-
-
-NIGHT = datetime(2026, 3, 1, 15, 59, 0, tzinfo=UTC)  # 23:59 in Shanghai
-
-
-@pytest.mark.parametrize(
-    ("errcode", "expected"),
-    [
-        (0, Accepted()),
-        (45065, Accepted()),
-        (-1, Retry("wechat_busy", 1, sent_perhaps=False)),
-        (40003, Refused("bad_address")),
-        (43004, Refused("unreachable")),
-        (43101, Refused("no_permission")),
-        (47003, Refused("content_refused")),
-        (43117, Retry("wechat_too_frequent", 3600, sent_perhaps=False)),
-        (45009, Retry("wechat_daily_quota", 60, sent_perhaps=False, pauses_endpoint=True)),
-        (45011, Retry("wechat_minute_quota", 60, sent_perhaps=False, pauses_endpoint=True)),
-        (40125, Retry("wechat_credentials", 300, sent_perhaps=False, pauses_endpoint=True)),
-        (99999, Retry("wechat_99999", sent_perhaps=False)),
-    ],
-)
-def test_wechats_error_codes_are_data(errcode: int, expected: Outcome) -> None:
-    assert expected == outcome(rule(errcode), NIGHT)
-
-
-def test_every_code_of_the_table_has_an_outcome() -> None:
-    assert all(isinstance(outcome(found, NIGHT), Accepted | Retry | Refused) for found in RULES.values())
-    assert {40001, 40014, 41001, 42001} == {c for c, r in RULES.items() if r.action is Action.REFRESH_TOKEN}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""What doors check: signatures, callbacks, tokens, feedback."""
+"""What doors check: signatures, tokens, feedback."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +18,6 @@ from services.touchpoints.domain.feedback import MEANINGS, Feedback, parse
 from services.touchpoints.domain.observed import Invalid
 from services.touchpoints.ingest import MOST_DECOMPRESSED, decompress
 from services.touchpoints.vault import Vault
-from services.touchpoints.wechat import callbacks
-from services.touchpoints.wechat.callbacks import Answered, Finished, Ignored, Unfollowed
 
 NOW_US = 1_800_000_000_000_000
 SECRET = webhooks.new_secret()
@@ -68,65 +65,6 @@ def test_other_bytes_under_a_good_signature_are_refused() -> None:
     for body in (BODY + b" ", b"\xff\xfe", b""):
         with pytest.raises(Unauthenticated):
             webhooks.verify(SECRET, headers, body)
-
-
-def _signature(token: str, timestamp: str, nonce: str) -> str:
-    return hashlib.sha1("".join(sorted((token, timestamp, nonce))).encode()).hexdigest()
-
-
-def test_wechats_signature_holds_for_five_minutes() -> None:
-    signed = _signature("t", "1000", "n")
-    assert callbacks.genuine("t", signed, "1000", "n", 1299)
-    assert not callbacks.genuine("t", signed, "1000", "n", 1301)
-    assert not callbacks.genuine("other", signed, "1000", "n", 1000)
-    assert not callbacks.genuine("", _signature("", "1000", "n"), "1000", "n", 1000)
-    assert not callbacks.genuine("t", "é", "1000", "n", 1000)
-    assert not callbacks.genuine("t", signed, "²", "n", 1000)
-
-
-FINISH = {"Event": "TEMPLATESENDJOBFINISH"}
-
-
-def _xml(**fields: str) -> bytes:
-    inner = "".join(
-        f"<{k}><![CDATA[{v}]]></{k}>" for k, v in ({"CreateTime": "1700000000", "FromUserName": "o1"} | fields).items()
-    )
-    return f"<xml>{inner}</xml>".encode()
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"Event": "CLICK", "EventKey": "answer:yes:d/1"}, Answered("d/1", "yes", 1700000000)),
-        ({"Event": "CLICK", "EventKey": "answer:maybe:d1"}, Ignored()),
-        ({"Event": "CLICK", "EventKey": "menu"}, Ignored()),
-        (FINISH | {"MsgID": "3", "Status": "success"}, Finished("3", "", 1700000000)),
-        (FINISH | {"MsgID": "3", "Status": "failed:user block"}, Finished("3", "user_block", 1700000000)),
-        (FINISH | {"MsgID": "3", "Status": "failed: system failed"}, Finished("3", "system_failed", 1700000000)),
-        ({"Event": "unsubscribe"}, Unfollowed("o1", 1700000000)),
-        ({"Event": "subscribe"}, Ignored()),
-        ({}, Ignored()),
-    ],
-)  # fmt: skip
-def test_wechats_events_are_understood(fields: dict[str, str], expected: object) -> None:
-    assert expected == callbacks.parse(_xml(**fields))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<xml>",
-        b"\xff",
-        b"{}",
-        b"<xml><CreateTime>soon</CreateTime></xml>",
-        b'<!DOCTYPE x [<!ENTITY a "b">]><xml><CreateTime>1</CreateTime></xml>',
-        b'<?xml version="1.0" encoding="nonsense"?><xml/>',
-    ],
-)
-def test_hostile_xml_is_a_value_error(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"XML|CreateTime"):
-        callbacks.parse(body)
 
 
 @given(st.text(max_size=80), st.integers(0, 2**40))

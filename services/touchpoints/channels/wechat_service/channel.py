@@ -1,54 +1,66 @@
-"""WeChat service account: template messages (CONVENTIONS 3.2), which must not carry marketing."""
+"""WeChat service account (CONVENTIONS 3.2): template messages, which must not carry marketing, subscription notices, and
+customer-service messages within the time that the person opened."""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlencode
 
-import orjson
-
 from services.touchpoints.channels.contract import Lookup, Plan, Push
-from services.touchpoints.channels.forms import CODE, Field, Form
-from services.touchpoints.channels.http import Answer, Caller
-from services.touchpoints.domain.deliveries import Accepted, Delivery, Outcome, Retry
+from services.touchpoints.channels.forms import Field, Form
+from services.touchpoints.domain.deliveries import Accepted, Delivery, Outcome, Refused, Retry
 from services.touchpoints.endpoints import Endpoint
-from services.touchpoints.wechat.errors import Action, outcome, rule
-from services.touchpoints.wechat.tokens import Tokens, TokenUnavailable, read
-
-log = logging.getLogger(__name__)
+from services.touchpoints.wechat import accounts
+from services.touchpoints.wechat.api import Api, Done
+from services.touchpoints.wechat.choice import Choice
+from services.touchpoints.wechat.errors import OUTSIDE_WINDOW
+from services.touchpoints.wechat.memory import FollowerMemory
+from services.touchpoints.wechat.templates import Form as Way
+from services.touchpoints.wechat.templates import Template, data, plain, templates
 
 FORM = Form(
-    Field("scope", "the account's appid", pattern=CODE),
-    settings=(Field("template_id", "the id of the template that pushes use"),),
-    secrets=(
-        Field("app_secret", "the account's AppSecret, which buys tokens"),
-        Field("callback_token", "the Token of the server configuration, which signs callbacks"),
+    accounts.APPID,
+    settings=(
+        Field(
+            "template_id",
+            "the id of a template with thing1 and thing2 for whatever serves, where templates has nothing better",
+            required=False,
+        ),
+        accounts.TEMPLATES,
+        accounts.WINDOW,
+        accounts.WELCOME,
     ),
+    secrets=accounts.SECRETS,
     default_url="https://api.weixin.qq.com",
 )
-
-# A `thing` value holds 20 characters at most, control characters none: JSON would write those as \u, which WeChat refuses.
-THING_LENGTH = 20
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+WAYS = frozenset({Way.TEMPLATE, Way.SUBSCRIPTION, Way.CUSTOM})
+PATHS = {
+    Way.TEMPLATE: "/cgi-bin/message/template/send",
+    Way.SUBSCRIPTION: "/cgi-bin/message/subscribe/bizsend",
+    Way.CUSTOM: "/cgi-bin/message/custom/send",
+}
+MOST_TEXT_BYTES = 2048
 
 
 class WechatChannel:
     """All accounts that have an endpoint; a person is reached through the first that knows them."""
 
-    memory = None
-    # WeChat promises ten minutes for client_msg_id; the call itself and both clocks need their share.
+    # WeChat promises ten minutes for client_msg_id; the call itself and both clocks need their share. The other forms have
+    # no such number: the memory lets none of them go again whose outcome is not known.
     remembers_s = 540.0
 
-    def __init__(self, caller: Caller, page_url: str) -> None:
-        self._caller, self._page_url = caller, page_url
-        self._tokens = Tokens(caller)
+    def __init__(self, api: Api, memory: FollowerMemory, page_url: str) -> None:
+        self._api, self._memory, self._page_url = api, memory, page_url
+
+    @property
+    def memory(self) -> FollowerMemory:
+        """Windows and permissions of followers."""
+        return self._memory
 
     def forbids(self, delivery: Delivery) -> str:
-        """Template messages are for service; marketing through them costs the account."""
-        return "purpose_not_allowed" if delivery.purpose == "marketing" else ""
+        """Nothing here: which form is allowed depends on what the person permitted, and the memory knows that."""
+        return ""
 
     def plan(self, deliveries: Sequence[Delivery], endpoints: Sequence[Endpoint]) -> Plan:
         """Each account is asked for the persons it may know."""
@@ -57,55 +69,50 @@ class WechatChannel:
         return Plan([Lookup("openid", e.scope, tuple((d, e) for d in deliveries)) for e in endpoints])
 
     async def send(self, push: Push) -> Outcome:
-        """One template message; a refused token is fetched once more, and the message sent once more."""
-        answer, token = await self._post(push)
-        if isinstance(answer, int) and rule(answer).action is Action.REFRESH_TOKEN:
-            self._tokens.drop(push.endpoint, token)
-            answer, _ = await self._post(push)
-        return _loud(push.endpoint, answer) if isinstance(answer, int) else answer
+        """One message in the form that the memory chose."""
+        choice: Choice = push.grant
+        body = message(push, choice, self._page(push.delivery))
+        if body is None:
+            return Refused("template_gone")
+        answer = await self._api.call(push.endpoint, PATHS[choice.form], body, push.delivery.attempts)
+        return concluded(answer, choice)
 
-    async def _post(self, push: Push) -> tuple[int | Outcome, str]:
-        """(errcode, or the outcome when there is nothing to look up; the token it was tried with)."""
-        endpoint = push.endpoint
-        try:
-            token = await self._tokens.of(endpoint)
-        except TokenUnavailable as error:
-            return (Retry("wechat_token", sent_perhaps=False) if error.errcode is None else error.errcode), ""
-        url = endpoint.url.rstrip("/") + "/cgi-bin/message/template/send?" + urlencode({"access_token": token})
-        answer = await self._caller.post(url, self._body(push), {"content-type": "application/json; charset=utf-8"})
-        given = read(answer)
-        if given is None:
-            return (Retry("wechat_unreadable") if isinstance(answer, Answer) else answer), token
-        errcode = given.get("errcode")
-        if not isinstance(errcode, int):
-            return Retry("wechat_unreadable"), token
-        if rule(errcode).action is Action.DONE:
-            return Accepted(str(given.get("msgid") or "")), token
-        return errcode, token
-
-    def _body(self, push: Push) -> bytes:
-        delivery = push.delivery
-        message = {
-            "touser": push.address,
-            "template_id": push.endpoint.settings["template_id"],
-            # The same on each retry: WeChat sends it once.
-            "client_msg_id": delivery.delivery_id,
-            "data": {"thing1": {"value": _thing(delivery.title)}, "thing2": {"value": _thing(delivery.body)}},
-        }
-        if self._page_url:
-            query = urlencode({"theme": delivery.theme, "delivery": delivery.delivery_id})
-            message["url"] = f"{self._page_url}{'&' if '?' in self._page_url else '?'}{query}"
-        return orjson.dumps(message)
+    def _page(self, delivery: Delivery) -> str:
+        return with_query(self._page_url, delivery) if self._page_url else ""
 
 
-def _thing(text: str) -> str:
-    plain = _CONTROL.sub(" ", text).strip() or "-"
-    return plain if len(plain) <= THING_LENGTH else plain[: THING_LENGTH - 1] + "…"
+def with_query(page: str, delivery: Delivery) -> str:
+    """A page that is told which push brought somebody there."""
+    query = urlencode({"theme": delivery.theme, "delivery": delivery.delivery_id})
+    return f"{page}{'&' if '?' in page else '?'}{query}"
 
 
-def _loud(endpoint: Endpoint, errcode: int) -> Outcome:
-    """The outcome of an errcode; one that stops the account is an error that somebody must see."""
-    result = outcome(rule(errcode), datetime.now(UTC))
-    if isinstance(result, Retry) and result.pauses_endpoint:
-        log.error("wechat account paused", extra={"endpoint": endpoint.name, "errcode": errcode, "pause_s": result.after_s})
-    return result
+def message(push: Push, choice: Choice, page: str) -> dict[str, Any] | None:
+    """What is posted; None when the template that was chosen is among the account's no more."""
+    if choice.form is Way.CUSTOM:
+        return {"touser": push.address, "msgtype": "text", "text": {"content": plain(push.delivery, MOST_TEXT_BYTES, page)}}
+    template = template_of(push.endpoint, choice)
+    if template is None:
+        return None
+    body: dict[str, Any] = {"touser": push.address, "template_id": template.id, "data": data(template, push.delivery)}
+    if choice.form is Way.TEMPLATE:
+        # The same on each retry: WeChat sends it once.
+        body["client_msg_id"] = push.delivery.delivery_id
+    if page:
+        body["url" if choice.form is Way.TEMPLATE else "page"] = page
+    return body
+
+
+def template_of(endpoint: Endpoint, choice: Choice) -> Template | None:
+    """The template of a choice as the endpoint's settings have it now."""
+    known = templates(endpoint.settings.get("templates", ""), endpoint.settings.get("template_id", ""))
+    return next((t for t in known if t.id == choice.template and t.form is choice.form), None)
+
+
+def concluded(answer: Done | Outcome, choice: Choice) -> Outcome:
+    """The outcome of a call. Where the window was closed already or the permission used up, another form may do."""
+    if isinstance(answer, Done):
+        return Accepted(str(answer.fields.get("msgid") or ""))
+    if isinstance(answer, Refused) and choice.pays and answer.reason in (OUTSIDE_WINDOW, "no_permission"):
+        return Retry(answer.reason, sent_perhaps=False)
+    return answer

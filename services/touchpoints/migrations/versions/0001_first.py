@@ -21,6 +21,26 @@ STATEMENTS = (
     """,
     "CREATE UNIQUE INDEX ix_endpoint_channel_scope ON endpoint (channel, scope)",
     """
+    CREATE TABLE wechat_allowance (
+        account text NOT NULL, follower bytea NOT NULL, kind text NOT NULL, remaining integer NOT NULL,
+        opened_us bigint NOT NULL, until_us bigint NOT NULL, anchor_id bigint NOT NULL,
+        CONSTRAINT pk_wechat_allowance PRIMARY KEY (account, follower, kind))
+    """,
+    "CREATE INDEX ix_wechat_allowance_anchor_id ON wechat_allowance (anchor_id) WHERE anchor_id > 0",
+    """
+    CREATE TABLE wechat_spend (
+        delivery_id text NOT NULL, account text NOT NULL, follower bytea NOT NULL, form text NOT NULL,
+        template text NOT NULL, pays text NOT NULL, opened_us bigint NOT NULL,
+        CONSTRAINT pk_wechat_spend PRIMARY KEY (delivery_id))
+    """,
+    "CREATE INDEX ix_wechat_spend_account_follower ON wechat_spend (account, follower)",
+    """
+    CREATE TABLE provider_token (
+        account text NOT NULL, token bytea NOT NULL, generation bigint NOT NULL, fetched_at timestamptz NOT NULL,
+        fresh_until timestamptz NOT NULL, leased_until timestamptz NOT NULL,
+        CONSTRAINT pk_provider_token PRIMARY KEY (account))
+    """,
+    """
     CREATE TABLE delivery (
         delivery_id text NOT NULL, theme text NOT NULL, person_id bigint NOT NULL, channel smallint NOT NULL,
         fallback_channels smallint[] NOT NULL, offer text NOT NULL, title text NOT NULL, body text NOT NULL,
