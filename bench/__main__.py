@@ -27,7 +27,7 @@ BENCHES = {
     "suggest": "suggested audiences on contacts with known answers, beside an expert's, random ones and the best by score",
     "orchestrator": "decisions of a launch over a million persons, journeys' ticks and triggers, offers decided on in slots",
     "waves": "a real campaign in ripple waves beside one blast: pushes for the same conversions",
-    "touchpoints_ingest": "events in through the doors, durable, beside FastAPI and JetStream alone",
+    "touchpoints": "events and webhooks per second in and out beside bare ones, arrivals until the advisor has a card",
     "loop": "events accepted at the door until they are visible in the tags index, and pushes out",
 }
 

@@ -23,6 +23,8 @@ PUSHES = Counter("touchpoints_pushes_total", "Pushes by what became of them.", [
 CALL_SECONDS = Histogram("touchpoints_call_seconds", "Time of one provider call.", ["channel"])
 # A call that takes longer than this holds a place that others could use.
 SLOW_S = 1.0
+# Who was called within this time is somebody who may suffer.
+OTHERS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Calls:
     def __init__(self, channels: Mapping[domain.Channel, Channel], most: int, attempts: int) -> None:
         self._channels, self._most, self._attempts = channels, most, attempts
         self._in_flight: defaultdict[str, dict[asyncio.Task[None], float]] = defaultdict(dict)
+        # When each endpoint was called last.
+        self._began: dict[str, float] = {}
         self._places = most
         self.ended: list[Called] = []
         self.changed = asyncio.Event()
@@ -65,8 +69,11 @@ class Calls:
         self.changed.set()
 
     def crowded(self, endpoint: str) -> bool:
-        """Whether an endpoint's slow calls have so many places that the others would suffer."""
-        before, slow = time.monotonic() - SLOW_S, 0
+        """Whether an endpoint's slow calls have so many places that the others would suffer; nobody does where it is alone."""
+        now = time.monotonic()
+        if not any(now - began < OTHERS_S for name, began in self._began.items() if name != endpoint):
+            return False
+        before, slow = now - SLOW_S, 0
         for began in self._in_flight[endpoint].values():
             # In the order of their beginning.
             if began > before:
@@ -76,9 +83,10 @@ class Calls:
 
     def start(self, push: Push, attempts: int) -> None:
         """Begins one call, in a place that was taken."""
-        calls = self._in_flight[push.endpoint.name]
+        calls, now = self._in_flight[push.endpoint.name], time.monotonic()
+        self._began[push.endpoint.name] = now
         task = asyncio.create_task(self._call(push, attempts))
-        calls[task] = time.monotonic()
+        calls[task] = now
         task.add_done_callback(lambda ended: calls.pop(ended, None))
 
     async def _call(self, push: Push, attempts: int) -> None:
