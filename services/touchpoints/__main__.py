@@ -43,6 +43,7 @@ from services.touchpoints.sealer import Sealer
 from services.touchpoints.settings import Settings
 from services.touchpoints.sources import Sources
 from services.touchpoints.vault import Vault
+from services.touchpoints.web.adf import add_adf_door
 from services.touchpoints.web.cloudevents import add_cloudevents_door
 from services.touchpoints.web.contacts import add_contact_door
 from services.touchpoints.web.feedback import add_feedback_door
@@ -74,11 +75,13 @@ async def serve(settings: Settings) -> None:
         ingest = Ingest(sealer, publisher, gate, settings.oldest_event_days)
         files = ImportFiles(settings)
         if settings.import_store:
-            runtime.spawn(Importer(database, sealer, publisher, files, settings.oldest_event_days).follow(), "imports")
+            importer = Importer(database, sealer, publisher, gate, files, settings.oldest_event_days)
+            runtime.spawn(importer.follow(), "imports")
         addresses = Addresses(identity)
         add_ingest_doors(app, ingest, sources)
         add_sensors_doors(app, ingest, sources)
         add_cloudevents_door(app, ingest, sources)
+        add_adf_door(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
         add_wechat_doors(app, partial(WechatDoor, database, endpoints, sealer, vault))
         open_channels(Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest))

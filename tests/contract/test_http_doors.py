@@ -30,7 +30,7 @@ SENSORS = ("/sa", "/sa.gif", "/debug")
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 
-@schemathesis.serializer("application/x-ndjson")
+@schemathesis.serializer("application/x-ndjson", "application/x-adf+xml")
 def lines(_: Any, value: Any) -> bytes:
     """What the document calls a string goes out as it is."""
     return value if isinstance(value, bytes) else str(value).encode(errors="replace")

@@ -25,6 +25,9 @@ from services.touchpoints.imports.files import ERRORS, ImportFiles
 from services.touchpoints.imports.jobs import Job
 from services.touchpoints.imports.mapping import MappingError
 from services.touchpoints.imports.running import Importer, Tell
+from services.touchpoints.plan.gate import Gate
+from services.touchpoints.plan.held import Holder
+from services.touchpoints.plan.live import LivePlan
 from services.touchpoints.publishing import Publisher
 from services.touchpoints.sealer import Sealer
 
@@ -46,8 +49,10 @@ async def _importer(settings: Settings, files: ImportFiles) -> AsyncIterator[tup
     sealing = asyncio.create_task(sealer.run())
     try:
         await bus.connect()
-        publisher = Publisher(bus, settings.publish_timeout_s)
-        yield database, Importer(database, sealer, publisher, files, settings.oldest_event_days)
+        publisher, live = Publisher(bus, settings.publish_timeout_s), LivePlan(database)
+        await live.refresh()
+        gate = Gate(live, Holder(bytes.fromhex(settings.secrets_key.get_secret_value())))
+        yield database, Importer(database, sealer, publisher, gate, files, settings.oldest_event_days)
     finally:
         sealing.cancel()
         await channel.close()

@@ -29,6 +29,7 @@ from services.touchpoints.imports.jobs import Fault, Job
 from services.touchpoints.imports.observing import Plan
 from services.touchpoints.imports.reading import FileFault, Looked, Row
 from services.touchpoints.ingest import DAY_US
+from services.touchpoints.plan.gate import Gate
 from services.touchpoints.publishing import Publisher
 from services.touchpoints.sealer import Sealer
 
@@ -57,12 +58,13 @@ class Importer:
         database: Database,
         sealer: Sealer,
         publisher: Publisher,
+        gate: Gate,
         files: ImportFiles,
         oldest_event_days: int,
         chunk_rows: int = CHUNK_ROWS,
         beat_s: float = jobs.LEASE_S / 3,
     ) -> None:
-        self._database, self._sealer, self._publisher, self._files = database, sealer, publisher, files
+        self._database, self._sealer, self._publisher, self._gate, self._files = database, sealer, publisher, gate, files
         self._oldest_us = oldest_event_days * DAY_US
         self._chunk_rows, self._beat_s = chunk_rows, beat_s
 
@@ -112,7 +114,8 @@ class Importer:
         with self._open(job) as file:
             rows = observing.rows(file, how, done)
             while chunk := await asyncio.to_thread(self._next, rows):
-                observed, faults = await asyncio.to_thread(_observed, chunk, observe)
+                read, faults = await asyncio.to_thread(_read, chunk, observe)
+                observed = self._fitting(read, faults)
                 if not job.dry_run:
                     await patiently(partial(self._publish, observed))
                 elif len(sample) < SAMPLE:
@@ -126,6 +129,16 @@ class Importer:
                 await self._tell(job.id, tell)
         message = await self._write_errors(job)
         await jobs.finish(self._database, job.id, jobs.DONE, message=message)
+
+    def _fitting(self, read: Iterable[tuple[int, Observed]], faults: list[Fault]) -> list[Observed]:
+        """Those that fit the tracking plan; the others are faults like any. Raises Unavailable while there is no plan."""
+        observed = []
+        for line, event in read:
+            if fault := self._gate.fault(event):
+                faults.append(Fault(line, fault.field, fault.reason))
+            else:
+                observed.append(event)
+        return observed
 
     def _next(self, rows: Iterator[Row]) -> list[Row]:
         return list(islice(rows, self._chunk_rows))
@@ -174,11 +187,12 @@ class Importer:
                 tell(await jobs.get(uow, import_id))
 
 
-def _observed(chunk: Iterable[Row], observe: Callable[[Row], Observed]) -> tuple[list[Observed], list[Fault]]:
-    observed, faults = [], []
+def _read(chunk: Iterable[Row], observe: Callable[[Row], Observed]) -> tuple[list[tuple[int, Observed]], list[Fault]]:
+    """Events with their lines, and what cannot be read."""
+    read, faults = [], []
     for row in chunk:
         try:
-            observed.append(observe(row))
+            read.append((row.line, observe(row)))
         except Invalid as error:
             faults.append(Fault(row.line, error.field, error.reason))
-    return observed, faults
+    return read, faults

@@ -29,12 +29,15 @@ from services.touchpoints.imports import command, jobs
 from services.touchpoints.imports.files import FILE, ImportFiles
 from services.touchpoints.imports.jobs import Job
 from services.touchpoints.imports.running import Importer
+from services.touchpoints.plan.gate import Gate
+from services.touchpoints.plan.held import Holder
+from services.touchpoints.plan.live import LivePlan
 from services.touchpoints.publishing import Publisher
 from services.touchpoints.sealer import Sealer
 from tests.conftest import Servers
 from tests.integration.tags.test_lake_s3 import ACCESS, BUCKET, SECRET, bucket
 from tests.integration.touchpoints.identity import Identity
-from tests.integration.touchpoints.room import NEIGHBOURS, TOKEN, Room, eventually, running, settings_for
+from tests.integration.touchpoints.room import NEIGHBOURS, TOKEN, Room, basic, eventually, running, settings_for
 from tests.unit.touchpoints.test_adf import FULL
 
 __all__ = ["bucket"]
@@ -160,6 +163,26 @@ async def test_what_cannot_be_taken_in_is_said_at_once(
     assert reason == rpc.reason_of(refused.value)[0]
 
 
+async def test_leads_are_posted_and_what_is_wrong_with_one_is_told_and_set_aside(store: Room) -> None:
+    nobody = FULL[FULL.index("<prospect") : FULL.index("<customer>")] + "</prospect>"
+    body = FULL.replace("</adf>", f"{nobody}</adf>")
+    headers = basic(store.keys["dealer:D001"])
+    answer = await store.http.post("/v1/adf", content=body, headers=headers)
+    told = {"field": "customer.contact", "reason": "NO_ID", "message": "a customer's id, phone or email is required"}
+    assert (200, {"accepted": 1, "set_aside": [told]}) == (answer.status_code, answer.json())
+    [(batch, event)] = await store.observed()
+    assert ("Lead Submitted", "dealer:D001") == (event.name, event.source)
+    assert "Wei Zhang" == store.identity.open(batch, event).person_name and b"13900139000" not in batch.SerializeToString()
+    for content, status, reason in (
+        (b"<a", 400, "not_xml"),
+        (b"<adf/>", 400, "no_lead"),
+        (b"x" * 3_000_000, 400, "payload_too_large"),
+    ):
+        refused = await store.http.post("/v1/adf", content=content, headers=headers)
+        assert (status, reason) == (refused.status_code, refused.json()["code"])
+    assert 401 == (await store.http.post("/v1/adf", content=body)).status_code
+
+
 async def test_a_file_that_is_none_fails_with_its_reason(store: Room, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     failed = await take_in(store, "bad.csv")
@@ -173,8 +196,10 @@ async def importers(room: Room, chunk_rows: int) -> AsyncIterator[Callable[[], I
         identity: Any = IdentityServiceStub(channel)
         sealer = Sealer(identity)
         sealing = asyncio.create_task(sealer.run())
-        files = ImportFiles(room.settings)
-        yield lambda: Importer(room.database, sealer, Publisher(room.bus, 4.0), files, 3650, chunk_rows)
+        live = LivePlan(room.database)
+        await live.refresh()
+        gate, files = Gate(live, Holder(b"k" * 32)), ImportFiles(room.settings)
+        yield lambda: Importer(room.database, sealer, Publisher(room.bus, 4.0), gate, files, 3650, chunk_rows)
         sealing.cancel()
 
 
