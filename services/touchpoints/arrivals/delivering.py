@@ -76,8 +76,11 @@ class Cards:
 
     def begin(self, taken: Taken, started: float) -> None:
         """Sends the card of an arrival now, behind the caller's back; `started`: time.monotonic of the camera's request."""
-        if taken.subject is None or len(self._sending) >= MOST_AT_ONCE:
-            # Its lease runs out, and then it is sent from the table.
+        if taken.subject is None:
+            return
+        if len(self._sending) >= MOST_AT_ONCE:
+            # Whoever is free first, here or in another process, takes it from the table.
+            self._notes.append(Note(taken.arrival.arrival_id, CardState.WAITING, "busy"))
             return
         self._spawn(self._attempt(taken.arrival, taken.subject, started, first=True))
 

@@ -52,7 +52,7 @@ def test_where_the_stream_is_cut_changes_nothing(dialect: str, data: st.DataObje
     post = CAMERAS[dialect](SHOT)
     # Cuts near the seams of parts are the ones that hurt.
     seams = [at for mark in (b"--", b"\\", b'"', b"\n") for at in _places(post.body, mark)]
-    near = st.sampled_from(seams or [0]).flatmap(lambda at: st.integers(at - 2, at + 2))
+    near = st.sampled_from(seams or [0]).flatmap(lambda at: st.integers(at - 2, at + 30))
     cuts = data.draw(st.lists(st.one_of(near, st.integers(0, len(post.body))), max_size=12))
     inside = [min(max(at, 0), len(post.body)) for at in cuts]
     assert seen(post) == seen(post, inside)
@@ -64,6 +64,20 @@ def _places(body: bytes, mark: bytes) -> list[int]:
         found.append(at)
         at = body.find(mark, at + 1)
     return found
+
+
+async def test_a_boundary_is_found_wherever_it_is_cut_in_two() -> None:
+    picture = PICTURE[:40]
+    body = cameras.parts(
+        ('name="a.jpg"; filename="a.jpg"', "image/jpeg", picture),
+        ('name="anpr.xml"', "text/xml", cameras.xml(SHOT)),
+        ('name="b.jpg"; filename="b.jpg"', "image/jpeg", picture),
+        boundary="7e13971310878",
+    )
+    whole = await multipart.texts(cut(body, []), "")
+    assert [("anpr.xml", cameras.xml(SHOT))] == [(part.name, part.content) for part in whole]
+    for at in range(len(body)):
+        assert whole == await multipart.texts(cut(body, [at]), "")
 
 
 def test_pictures_are_never_held() -> None:
