@@ -6,12 +6,14 @@ import json
 from collections import Counter
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.touchpoints.domain.observed import Invalid, Observed
-from services.touchpoints.plan.held import CLOUDEVENTS, SEGMENT, Held, Holder, Kept, shown, unreadable
+from services.touchpoints.domain import adf
+from services.touchpoints.domain.observed import Invalid, Observed, Source
+from services.touchpoints.plan.held import ADF, CLOUDEVENTS, SEGMENT, Held, Holder, Kept, shown, unreadable
 from services.touchpoints.plan.judging import EventType, Judge, Plan, Unplanned
 from services.touchpoints.plan.schemas import InvalidSchema, Schema
 from services.touchpoints.plan.shipped import shipped
@@ -116,6 +118,7 @@ def test_the_shipped_plan_compiles_and_explains_every_event_in_both_languages() 
 
 
 HOLDER = Holder(b"k" * 32)
+JUDGE = planned()
 MESSAGE = {"type": "track", "event": "Car Seen", "userId": "u1", "properties": {"model": 5, "phone": "13800138000"}}
 
 
@@ -142,6 +145,31 @@ def test_a_held_event_travels_sealed_and_is_shown_without_whom_it_is_about() -> 
         "properties": {"model": 5},
         "traits": {"name": "[redacted]", "city": "深圳"},
     } == (json.loads(shown(kept)))
+
+
+def test_a_held_lead_in_xml_is_read_again_and_cannot_be_patched() -> None:
+    document = b"<adf><prospect><customer><id>7</id><contact><phone>13800138000</phone></contact></customer></prospect></adf>"
+    [lead] = adf.leads(document)
+    kept = opened(unreadable("app", ADF, adf.written(lead), (), Invalid("", "R", "m")))
+    again = kept.observe(Source("app", "crm_id", ""), 10**15, 0)
+    assert adf.observe(lead, adf.Arrival(Source("app", "crm_id", ""), 10**15, 0)) == again
+    with pytest.raises(Invalid, match="no JSON"):
+        kept.patched({})
+
+
+@given(st.dictionaries(st.sampled_from(["model", "price", "day", "colour", "vehicle", "x"]), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+), max_size=5))  # fmt: skip
+@settings(max_examples=100)
+def test_whatever_is_said_is_judged_and_what_is_wrong_names_a_place(properties: dict[str, Any]) -> None:
+    try:
+        written = orjson.dumps(properties)
+    except TypeError:
+        return
+    fault = JUDGE.fault(Observed(b"0" * 16, "app", "Car Seen", 0, [], "", 0, written, b""))
+    assert fault is None or (fault.schema_path.startswith("/") and fault.message)
 
 
 def test_what_is_too_large_or_too_deep_is_kept_to_look_at_only() -> None:
