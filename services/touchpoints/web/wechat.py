@@ -48,9 +48,9 @@ class WechatDoor:
         self._database, self._endpoints, self._sealer, self._vault = database, endpoints, sealer, vault
         self._channels = channels
 
-    async def check(self, scope: str, request: Request) -> Response:
+    async def check(self, request: Request) -> Response:
         """The provider's check of the address: it wants its echo back, decrypted where it came encrypted."""
-        endpoint, query = await self._account(scope), request.query_params
+        endpoint, query = await self._account(request), request.query_params
         echo = query.get("echostr", "")
         if query.get("msg_signature") and (keys := values(endpoint.secrets, "encoding_aes_key")):
             self._genuine(endpoint, query, echo)
@@ -58,9 +58,9 @@ class WechatDoor:
         self._genuine(endpoint, query)
         return PlainTextResponse(echo)
 
-    async def call(self, scope: str, request: Request) -> Response:
+    async def call(self, request: Request) -> Response:
         """One callback: what it does is durable before it is answered."""
-        endpoint = await self._account(scope)
+        endpoint = await self._account(request)
         call = self._read(endpoint, request, await read_body(request, callbacks.MOST_BYTES))
         try:
             told = callbacks.parse(call.fields)
@@ -75,7 +75,8 @@ class WechatDoor:
             raise Unavailable("too busy, try again") from error
         return _reply(endpoint, call, told)
 
-    async def _account(self, scope: str) -> Endpoint:
+    async def _account(self, request: Request) -> Endpoint:
+        [scope] = request.path_params.values()
         for channel in self._channels:
             if endpoint := await self._endpoints.of(channel, scope):
                 return endpoint
@@ -158,8 +159,8 @@ def _written(fields: dict[str, str], as_json: bool) -> bytes:
 def add_wechat_doors(app: FastAPI, door: Callable[..., WechatDoor]) -> None:
     """Adds /wechat/callback/{appid} and /wecom/callback/{corpid}; `door` makes one for some channels."""
     for path, channels in (
-        ("/wechat/callback/{scope}", (Channel.WECHAT, Channel.WECHAT_MINI)),
-        ("/wecom/callback/{scope}", (Channel.WECOM,)),
+        ("/wechat/callback/{appid}", (Channel.WECHAT, Channel.WECHAT_MINI)),
+        ("/wecom/callback/{corpid}", (Channel.WECOM,)),
     ):
         made = door(channels)
         app.add_api_route(path, made.check, methods=["GET"], include_in_schema=False)
