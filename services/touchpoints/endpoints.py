@@ -38,14 +38,17 @@ class Endpoints:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database, self._vault = database, vault
         self._all: tuple[Endpoint, ...] = ()
-        self._loaded_at = float("-inf")
+        self._loaded_at, self._forgotten = float("-inf"), 0
 
     async def all(self) -> tuple[Endpoint, ...]:
         """Every endpoint, disabled ones too."""
         if time.monotonic() - self._loaded_at > REFRESH_S:
+            asked = self._forgotten
             async with self._database.read() as uow:
                 self._all = await self.read(uow)
-            self._loaded_at = time.monotonic()
+            # What was changed while it was being read may not be in it.
+            if asked == self._forgotten:
+                self._loaded_at = time.monotonic()
         return self._all
 
     async def read(self, uow: UnitOfWork) -> tuple[Endpoint, ...]:
@@ -69,6 +72,7 @@ class Endpoints:
     def forget(self) -> None:
         """Makes the next question read the table."""
         self._loaded_at = float("-inf")
+        self._forgotten += 1
 
     async def register(self, uow: UnitOfWork, given: Endpoint, signed: bool) -> str:
         """Makes or changes an endpoint; returns the webhook secret of a new one that is `signed`, else empty.

@@ -12,6 +12,9 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 Failure = tuple[int, bytes, dict[str, str]]
 
@@ -126,6 +129,61 @@ class JPushServer(Provider):
         if self.loses(call):
             return web.Response(status=502, body=b"<html>Bad Gateway</html>")
         return web.json_response({"sendno": "0", "msg_id": "18100287008546250"})
+
+
+@dataclass
+class FcmServer(Provider):
+    """FCM HTTP v1 and the office that sells tokens for it; of one tag a device shows one notification."""
+
+    project: str = "troika-test"
+    gone: dict[str, str] = field(default_factory=dict)
+    shown: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sold: set[str] = field(default_factory=set)
+    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
+
+    def account(self) -> str:
+        """The key file of its service account."""
+        pem = self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        stated = {"client_email": "push@troika-test", "private_key": pem.decode(), "token_uri": self.url + "/token"}
+        return orjson.dumps(stated).decode()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/token", self._sell), web.post(f"/v1/projects/{self.project}/messages:send", self._push)]
+
+    async def _sell(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        head, _, mark = str(form["assertion"]).rpartition(".")
+        raw = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in (head.partition(".")[2], mark)]
+        try:
+            self.key.public_key().verify(raw[1], head.encode(), padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            return web.json_response({"error": "invalid_grant"}, status=400)
+        claims = orjson.loads(raw[0])
+        self.judged["claims"] += claims["exp"] - claims["iat"] > 3600 or claims["aud"] != self.url + "/token"
+        self.sold.add(token := uuid.uuid4().hex)
+        return web.json_response({"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
+
+    async def _push(self, request: web.Request) -> web.Response:
+        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.sold:
+            return _fcm_error(401, "UNAUTHENTICATED")
+        if failure := await self.next_failure():
+            return failure
+        call, message = self.calls, orjson.loads(await request.read())["message"]
+        if code := self.gone.get(message["token"]):
+            return _fcm_error({"UNREGISTERED": 404, "SENDER_ID_MISMATCH": 403}[code], code)
+        self.judged["data_not_text"] += any(not isinstance(value, str) for value in message["data"].values())
+        self.judged["no_tag"] += not message["android"]["notification"]["tag"]
+        self.shown[message["token"], message["android"]["notification"]["tag"]] += 1
+        if self.loses(call):
+            return web.Response(status=502, body=b"<html>Bad Gateway</html>")
+        return web.json_response({"name": f"projects/{self.project}/messages/{call}"})
+
+
+def _fcm_error(status: int, code: str) -> web.Response:
+    kind = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+    return web.json_response({"error": {"code": status, "details": [{"@type": kind, "errorCode": code}]}}, status=status)
 
 
 def _jpush_error(status: int, code: int, message: str) -> web.Response:

@@ -6,13 +6,14 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import orjson
 import pytest
 from troika.identity.v1.events_pb2 import EntitiesChanged, Erasure
 
 from chassis.outbox import Outgoing
 from services.touchpoints.domain.deliveries import Channel, State
-from tests.emulators.providers import JPushServer, serving, wrong
+from tests.emulators.providers import FcmServer, JPushServer, serving, wrong
 from tests.integration.touchpoints.room import Room, basic, eventually, request
 
 
@@ -114,3 +115,34 @@ async def test_what_is_wrong_with_a_registration_is_named(room: Room, jpush: JPu
     answer = await room.http.post("/v1/push-tokens", content=orjson.dumps(good), headers={"Authorization": stranger})
     assert 401 == answer.status_code
     assert {} == await tokens(room)
+
+
+async def test_fcm_reaches_each_device_and_a_repeat_takes_the_place_of_the_first(room: Room) -> None:
+    async with serving(FcmServer()) as fcm:
+        assert isinstance(fcm, FcmServer)
+        for person in (1, 2):
+            room.identity.book[person, "crm_id", "app"] = (100 + person, f"u{person}")
+        settings = {"fcm_project": fcm.project, "fcm_url": fcm.url}
+        secrets = {"fcm_service_account": fcm.account()}
+        with pytest.raises(grpc.aio.AioRpcError):
+            await room.endpoint(
+                "phones", int(Channel.PUSH), "", "main", settings=settings, secrets={"fcm_service_account": "{}"}
+            )
+        await room.endpoint("phones", int(Channel.PUSH), "", "main", settings=settings, secrets=secrets)
+        key = basic(await room.source("app"))
+        for user, token in (("u1", "phone"), ("u1", "tablet"), ("u1", "old"), ("u2", "strange")):
+            await register(room, key, user, token, provider="fcm")
+        fcm.gone = {"old": "UNREGISTERED", "strange": "SENDER_ID_MISMATCH"}
+        await room.request(request("f1", 1, "push"), request("f2", 2, "push"))
+        await room.in_state("f1", State.ACCEPTED)
+        assert "no_such_device" == (await room.in_state("f2", State.FAILED)).reason
+        wanted = {(101, ""): 2, (101, "fcm_unregistered"): 1, (102, "fcm_sender_id_mismatch"): 1}
+        assert wanted == await tokens(room)
+        assert {("phone", "f1"): 1, ("tablet", "f1"): 1} == fcm.shown
+        # All answers are lost once: the devices show one notification all the same, under one tag.
+        lost = fcm.calls + 2
+        fcm.loses = lambda n: n <= lost
+        await room.request(request("f3", 1, "push"))
+        await room.in_state("f3", State.ACCEPTED)
+        assert {"f1", "f3"} == {tag for _, tag in fcm.shown}
+        assert (1, {}) == (len(fcm.sold), wrong(fcm))

@@ -12,6 +12,7 @@ from services.touchpoints.channels.contract import Denied, Lookup, Plan, Push, S
 from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.push import tokens
+from services.touchpoints.channels.push.fcm import URL, Fcm, unsound
 from services.touchpoints.channels.push.jpush import VENDORS, JPush
 from services.touchpoints.channels.push.providers import Notification, Provider, Told, together
 from services.touchpoints.channels.push.tokens import Dead, Token, Tokens
@@ -28,6 +29,8 @@ FORM = Form(
     Field("scope", "the app's name, as its devices register with it", pattern=CODE),
     settings=(
         Field("source", "the source whose crm_id is the app's user id; without it TROIKA_APP_SOURCE", required=False),
+        Field("fcm_project", "the Firebase project's id", required=False, pattern=CODE),
+        Field("fcm_url", f"FCM's address; without it {URL}", required=False, pattern="https?://[^ ]{1,200}"),
         Field("jpush_app_key", "the application's AppKey at JPush", required=False, pattern=CODE),
         *(
             Field(f"{vendor}_{purpose}", f"how {vendor} phones sort {purpose}", required=False, pattern="[A-Za-z0-9_.-]{1,64}")
@@ -35,7 +38,10 @@ FORM = Form(
             for purpose in ("marketing", "service")
         ),
     ),
-    secrets=(Field("jpush_master_secret", "the application's Master Secret at JPush", required=False),),
+    secrets=(
+        Field("jpush_master_secret", "the application's Master Secret at JPush", required=False),
+        Field("fcm_service_account", "the JSON key of the service account", required=False, pattern=".{1,8000}", check=unsound),
+    ),
     default_url="https://api.jpush.cn",
 )
 
@@ -112,7 +118,7 @@ class PushChannel:
     def __init__(self, caller: Caller, vault: Vault, app_source: str) -> None:
         self._source = app_source
         jpush = JPush(caller)
-        self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush}
+        self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush, tokens.FCM: Fcm(caller)}
         self._devices = Devices(Tokens(vault), jpush, app_source)
 
     @property
