@@ -30,8 +30,8 @@ QUESTIONS: Mapping[str, str] = {
     "feedback": "SELECT count(*) FROM touchpoints.feedback",
     # Only what says something about the person becomes an event; the rest moves the push alone.
     "feedback_about_persons": (
-        "SELECT count(*) FROM touchpoints.feedback JOIN touchpoints.delivery USING (delivery_id)"
-        " WHERE kind NOT IN ('message.failed', 'lead.unreachable') AND anchor_id <> 0"
+        "SELECT count(*) FROM touchpoints.feedback f JOIN touchpoints.delivery USING (delivery_id)"
+        " WHERE f.kind NOT IN ('message.failed', 'lead.unreachable') AND anchor_id <> 0"
     ),
 }
 
