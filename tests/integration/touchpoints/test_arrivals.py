@@ -78,7 +78,7 @@ async def forecourt(servers: Servers, databases: DatabaseFactory) -> AsyncIterat
     await bus.declare(DEAD_LETTERS, *rooms.NEIGHBOURS)
     async with databases.lent("touchpoints") as dsn, neighbourhood(Neighbours()) as base, dealer_system() as dealer:
         targets = {f"{peer}_target": base.target for peer in ("tags", "scoring", "orchestrator")}
-        more = {"arrival_posts_per_s": 1000.0, "arrival_budget_ms": 400.0, "arrival_proxies": ("127.0.0.1/32",)}
+        more = {"arrival_posts_per_s": 1000.0, "arrival_budget_ms": 1500.0, "arrival_proxies": ("127.0.0.1/32",)}
         settings = settings_for(dsn, servers.nats_url, base, **targets, **more)
         async with running(settings, base, bus, servers.nats_url) as room:
             dealer.secret = await room.endpoint("dealer-d001", 3, dealer.url, "D001")
@@ -199,11 +199,11 @@ async def quiet_presence(forecourt: Forecourt) -> None:
 
 
 async def test_a_partial_card_comes_before_a_late_one(forecourt: Forecourt) -> None:
-    forecourt.base.slow |= {"StreamTagValues": 3.0, "Decide": 3.0}
+    forecourt.base.slow |= {"StreamTagValues": 30.0, "Decide": 30.0}
     forecourt.base.down.add("ScorePersons")
     began = time.monotonic()
     said = await forecourt.arrive(CAMERAS["hikvision_xml"](fresh(PLATE)))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 15
     # A peer that is down is retried by the channel, which takes its time.
     assert {"vehicle": "late", "offer": "late"} == {
         left["part"]: left["reason"] for left in said["left_out"] if left["part"] != "score"
