@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from services.orchestrator.offers import hearing
 from services.tags.catalogue import vocabulary, yaml_files
 from services.tags.domain.catalogue import FromEvents
 from services.touchpoints import domain
+from services.touchpoints.channels.web import slots
 from services.touchpoints.domain import feedback, segment, sensors
 from services.touchpoints.plan.shipped import shipped
 
@@ -31,3 +33,7 @@ def test_every_event_that_the_house_itself_states_is_in_the_shipped_plan() -> No
     stated |= {*segment._NAMES.values(), *sensors._NAMES.values(), *sensors._USUAL.values()}
     stated |= {meaning.event for meaning in feedback.MEANINGS.values() if meaning.event}
     assert set() == stated - PLANNED
+
+
+def test_every_event_that_orchestrator_learns_from_is_in_the_shipped_plan() -> None:
+    assert set() == {*hearing._OUTCOMES, *slots.BEACONS.values()} - PLANNED

@@ -67,5 +67,5 @@ def _property(body: Mapping[str, Any]) -> dict[str, Any]:
             kind = "word" if "enum" in body or body.get("maxLength", 0) <= 200 else "text"
     told = {"type": kind, "description": body["description"]}
     if "enum" in body:
-        told["values"] = list(body["enum"])
+        told["values"] = [value for value in body["enum"] if isinstance(value, str)]
     return told
