@@ -14,6 +14,8 @@ REGIMES = (OPT_OUT, OPT_IN, SEPARATE)
 # Purposes of messages: what somebody means who unsubscribes and names no purpose.
 MESSAGES = ("marketing", "service")
 SHARING, DEALER = "dealer_sharing", "dealer"
+# To be told apart by what is known of one.
+PERSONALISATION = "personalisation"
 ALL_CHANNELS = "all"
 
 DEFAULT_REGIMES: Mapping[str, str] = {

@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("identity", "tags", "scoring", "orchestrator", "touchpoints")
@@ -130,9 +133,23 @@ def subjects_page() -> str:
 
 
 def vocabulary() -> str:
-    """The tracking plan of touchpoints in the words of tags: events have one list of names, and services do not import each other."""
+    """The tracking plan of touchpoints in the words of tags: events have one list of names, services import no other."""
     words: str = importlib.import_module("services.touchpoints.plan.shipped").vocabulary()
     return words
+
+
+def openapi_document() -> str:
+    """What apps, dealers, cameras and people call, from the tables beside the doors."""
+    from services.touchpoints.web.described import document
+
+    return json.dumps(document(), ensure_ascii=False, indent=1) + "\n"
+
+
+def asyncapi_document() -> str:
+    """What travels on the bus and what goes out as webhooks."""
+    from docs.messages import document
+
+    return yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=120)
 
 
 PAGES = {
@@ -140,6 +157,8 @@ PAGES = {
     "docs/reference/errors.md": errors_page,
     "docs/reference/facts.md": subjects_page,
     "services/tags/catalogue/events.yaml": vocabulary,
+    "docs/reference/openapi.json": openapi_document,
+    "docs/reference/asyncapi.yaml": asyncapi_document,
 }
 
 

@@ -10,6 +10,7 @@ import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import add_ArrivalsServiceServicer_to_server
 from troika.touchpoints.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
+from troika.touchpoints.v1.endpoints_service_pb2_grpc import add_EndpointServiceServicer_to_server
 from troika.touchpoints.v1.imports_service_pb2_grpc import add_ImportServiceServicer_to_server
 from troika.touchpoints.v1.plan_service_pb2_grpc import add_PlanServiceServicer_to_server
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsServiceServicer_to_server
@@ -29,6 +30,7 @@ from services.touchpoints.imports import command as importing
 from services.touchpoints.imports.files import ImportFiles
 from services.touchpoints.imports.running import Importer
 from services.touchpoints.ingest import Ingest
+from services.touchpoints.optouts.links import Links
 from services.touchpoints.plan import command as planning
 from services.touchpoints.plan import holding
 from services.touchpoints.plan.gate import Gate
@@ -40,6 +42,7 @@ from services.touchpoints.rpc import TouchpointsRpc
 from services.touchpoints.rpc_imports import ImportsRpc
 from services.touchpoints.rpc_plan import PlanRpc
 from services.touchpoints.sealer import Sealer
+from services.touchpoints.selfservice.opening import open_selfservice
 from services.touchpoints.settings import Settings
 from services.touchpoints.sources import Sources
 from services.touchpoints.vault import Vault
@@ -48,6 +51,7 @@ from services.touchpoints.web.cloudevents import add_cloudevents_door
 from services.touchpoints.web.contacts import add_contact_door
 from services.touchpoints.web.feedback import add_feedback_door
 from services.touchpoints.web.ingest import add_ingest_doors
+from services.touchpoints.web.optouts import OptoutDoors, add_optout_doors
 from services.touchpoints.web.sensors import add_sensors_doors
 from services.touchpoints.web.wechat import WechatDoor, add_wechat_doors
 
@@ -86,21 +90,22 @@ async def serve(settings: Settings) -> None:
         add_wechat_doors(app, partial(WechatDoor, database, endpoints, sealer, vault))
         open_channels(Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest))
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
+        add_optout_doors(app, OptoutDoors(database, Links(vault, settings.public_url), settings.consent_regimes))
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
             sending = open_engine(runtime, Parts(settings, caller, vault, database), endpoints, addresses)
-            rpc = TouchpointsRpc(database, endpoints, settings.allow_private_endpoints)
-            imports = ImportsRpc(database, files)
+            imports, plan = ImportsRpc(database, files), PlanRpc(database, live, replayer, holder)
             arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)
-
-            plan = PlanRpc(database, live, replayer, holder)
 
             def register(server: grpc.aio.Server) -> None:
                 add_PlanServiceServicer_to_server(plan, server)
-                add_TouchpointsServiceServicer_to_server(rpc, server)
+                add_TouchpointsServiceServicer_to_server(
+                    TouchpointsRpc(database, endpoints, settings.allow_private_endpoints), server
+                )
                 add_ArrivalsServiceServicer_to_server(arrivals, server)
                 add_DeliveryServiceServicer_to_server(sending, server)
                 add_ImportServiceServicer_to_server(imports, server)
+                add_EndpointServiceServicer_to_server(open_selfservice(runtime, settings, endpoints, vault, caller), server)
 
             await runtime.serve(settings.allowed_callers(), register)
         finally:

@@ -25,11 +25,18 @@ class Endpoint:
     channel: Channel
     scope: str
     url: str
+    # While it is exchanged both, the newer one first, separated by a space.
     secret: str = field(default="", repr=False)
     # What the channel's form declares.
     settings: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     disabled: bool = False
+    # Types of webhooks that its owner does without.
+    event_types_off: frozenset[str] = frozenset()
+
+    def wants(self, kind: str) -> bool:
+        """Whether a type of webhook goes there."""
+        return kind not in self.event_types_off
 
 
 class Endpoints:
@@ -99,8 +106,9 @@ class Endpoints:
             row.channel,
             row.scope,
             row.url,
-            show(row.secret, f"{row.name}/secret"),
+            " ".join(show(one, f"{row.name}/secret") for one in (row.secret, row.previous_secret) if one),
             orjson.loads(row.settings),
             orjson.loads(show(row.secrets, f"{row.name}/secrets") or "{}"),
             row.disabled,
+            frozenset(row.event_types_off),
         )

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from chassis.consents import MESSAGES
 from chassis.db import UnitOfWork
 from services.touchpoints import events
 from services.touchpoints.channels.dealer.handovers import hand_over
 from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel, State
-from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
+from services.touchpoints.domain.feedback import Feedback, Value
 from services.touchpoints.events import AnchorEvent, Update
 from services.touchpoints.store import consents, deliveries, erasures, feedback
 from services.touchpoints.store.erasures import ERASED, Stopped
@@ -92,6 +91,9 @@ async def take_feedback(
 
     State, deliveries.updated and events.observed commit together. Reports repeated in any order change nothing.
     """
+    if any(f.withdraws("") for _, f in given):
+        # What is stated of somebody who is being erased must not stay behind.
+        await erasures.hold_off(uow)
     known = await feedback.pushed(uow, sorted({f.delivery_id for _, f in given}))
     ours = {k: p for k, p in known.items() if p.endpoint == reporter.endpoint}
     strange = {index for index, f in given if f.delivery_id not in ours}
@@ -124,7 +126,8 @@ async def _advance(uow: UnitOfWork, fresh: Sequence[Feedback]) -> None:
     ]
     rows = await feedback.advance(uow, progress)
     updates = [
-        Update(r.delivery_id, r.state, r.reason, r.occurred, r.answer if r.state == State.ANSWERED else "") for r in rows
+        Update(r.delivery_id, r.state, r.reason, r.occurred, r.answer if State.ANSWERED <= r.state < State.FAILED else "")
+        for r in rows
     ]
     for payload in events.update_batches(updates):
         uow.publish(events.UPDATED, payload)
@@ -138,17 +141,17 @@ def _observe(
         push = pushes[one.delivery_id]
         if not one.meaning.event or not push.anchor_id:
             continue
-        # What somebody takes back is told in the words of consent.
-        told = push.channel.consent_channel if one.meaning.event == UNSUBSCRIBED else push.channel.label
-        properties = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": told}
+        properties: dict[str, Value] = {"delivery_id": one.delivery_id, "theme": push.theme, "channel": push.channel.label}
         if push.kind:
             del properties["theme"]
             if push.interest:
                 properties["model"] = push.interest
-        if one.answer:
-            properties["answer"] = one.answer
-        if one.reason:
-            properties["reason"] = one.reason
+        properties |= one.properties
+        # What somebody takes back is told in the words of consent: several purposes by none, as with every opt-out.
+        if taken_back := one.withdraws(push.channel.consent_channel):
+            properties["channel"] = taken_back[0][1]
+            if len(taken_back) == 1:
+                properties["purpose"] = taken_back[0][0]
         name = (one.meaning.of_lead if push.kind else "") or one.meaning.event
         observed.append(
             AnchorEvent(one.event_id, reporter.source, name, one.occurred_at_us, push.anchor_id, orjson.dumps(properties))
@@ -159,15 +162,12 @@ def _observe(
 
 async def _withdraw(uow: UnitOfWork, fresh: Sequence[Feedback], pushes: dict[str, Pushed]) -> None:
     """An opt-out counts here at once; identity's statement of the same will follow and change nothing."""
-    changes = []
-    for one in fresh:
-        push = pushes[one.delivery_id]
-        if one.meaning.event == UNSUBSCRIBED and push.anchor_id:
-            channel = push.channel.consent_channel
-            changes += [
-                Statement(push.anchor_id, push.person_id, purpose, channel, False, False, one.occurred_at_us)
-                for purpose in MESSAGES
-            ]
+    changes = [
+        Statement(push.anchor_id, push.person_id, purpose, channel, False, False, one.occurred_at_us)
+        for one in fresh
+        if (push := pushes[one.delivery_id]).anchor_id
+        for purpose, channel in one.withdraws(push.channel.consent_channel)
+    ]
     if changes:
         await consents.save_consents(uow, changes)
 

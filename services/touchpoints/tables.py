@@ -46,6 +46,13 @@ endpoint = Table(
     Column("settings", JSONB, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
     Column("disabled_at", DateTime(timezone=True)),
+    # Self-service: the owner's key, the secret before this one and until when it is good, types of webhooks it does without.
+    Column("management_key_sha256", LargeBinary, nullable=False, server_default=""),
+    Column("previous_secret", LargeBinary, nullable=False, server_default=""),
+    Column("previous_until", DateTime(timezone=True)),
+    Column("event_types_off", ARRAY(Text), nullable=False, server_default=sql("'{}'")),
+    Column("verified_at", DateTime(timezone=True)),
+    Column("tested_at", DateTime(timezone=True)),
 )
 Index("ix_endpoint_channel_scope", endpoint.c.channel, endpoint.c.scope, unique=True)
 
@@ -226,7 +233,10 @@ Table(
     metadata,
     Column("delivery_id", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
-    Column("answer", Text, primary_key=True),
+    # The answer, or the receiver's own number of what happened; empty for what happens once.
+    Column("key", Text, primary_key=True),
+    # What else was told, by the names of domain/feedback.DATA.
+    Column("data", JSONB, nullable=False),
     Column("occurred_at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
 )
@@ -466,3 +476,19 @@ push_call = Table(
     Column("made_at", DateTime(timezone=True), nullable=False),
 )
 Index("ix_push_call_made_at", push_call.c.made_at)
+
+# Calls of receivers, for their owners to look at; old ones are deleted.
+delivery_attempt = Table(
+    "delivery_attempt",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("attempt_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("milliseconds", Integer, nullable=False),
+    Column("attempted_at", DateTime(timezone=True), nullable=False),
+)
+Index("ix_delivery_attempt_endpoint", delivery_attempt.c.endpoint, delivery_attempt.c.attempt_id)
+# Rows lie in the order of their time.
+Index("ix_delivery_attempt_attempted_at", delivery_attempt.c.attempted_at, postgresql_using="brin")

@@ -24,10 +24,11 @@ class Vault:
         def derive(use: bytes) -> bytes:
             return HKDF(SHA256(), 32, salt=None, info=b"troika touchpoints " + use).derive(key)
 
-        self._secrets, self._tokens, self._references, self._fingerprints = (
+        self._secrets, self._tokens, self._references, self._links, self._fingerprints = (
             AESGCM(derive(b"secrets")),
             AESGCM(derive(b"tokens")),
             derive(b"references"),
+            derive(b"links"),
             derive(b"fingerprints"),
         )
 
@@ -46,16 +47,32 @@ class Vault:
         """An opaque token for a path that carries `text` until an instant (seconds since the epoch)."""
         nonce = os.urandom(NONCE)
         sealed = self._tokens.encrypt(nonce, struct.pack(">q", expires_s) + text.encode(), b"")
-        return base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+        return _base64(nonce + sealed)
 
     def read_token(self, token: str) -> tuple[str, int] | None:
         """(text, expiry) of a token made here, expired or not; None for anything else."""
         try:
-            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            raw = _bytes(token)
             plain = self._tokens.decrypt(raw[:NONCE], raw[NONCE:], b"")
             return plain[8:].decode(), int(struct.unpack(">q", plain[:8])[0])
         except (binascii.Error, InvalidTag, ValueError, struct.error):
             return None
+
+    def link(self, text: str) -> str:
+        """A token for a path that carries `text` for ever, the same each time: made by nobody else."""
+        return _base64(text.encode()) + "." + _base64(self._mark(text))
+
+    def read_link(self, token: str) -> str | None:
+        """The text of a link made here; None for anything else."""
+        plain, _, mark = token.partition(".")
+        try:
+            text = _bytes(plain).decode()
+            return text if hmac.compare_digest(_bytes(mark), self._mark(text)) else None
+        except (binascii.Error, ValueError):
+            return None
+
+    def _mark(self, text: str) -> bytes:
+        return hmac.new(self._links, text.encode(), hashlib.sha256).digest()[:16]
 
     def reference(self, recipient: str, person_id: int) -> str:
         """A pseudonym of a person: the same for one recipient, unlinkable between recipients."""
@@ -65,3 +82,11 @@ class Vault:
     def fingerprint(self, text: str, place: str) -> bytes:
         """16 bytes by which the same text is known again at the same place; nothing can be read from them."""
         return hmac.new(self._fingerprints, f"{place}\0{text}".encode(), hashlib.sha256).digest()[:16]
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,25 +28,26 @@ def envelope(kind: str, data: Mapping[str, Any], at: datetime) -> bytes:
 
 
 def signed_headers(secret: str, webhook_id: str, body: bytes) -> dict[str, str]:
-    """Headers for one attempt; the id stays the same over attempts, time and signature do not."""
+    """Headers for one attempt; the id stays the same over attempts, time and signature do not.
+
+    While a secret is exchanged `secret` is both, separated by a space, and so are the signatures: any of them will do.
+    """
     # The library takes any datetime for UTC, whatever its zone.
     now = datetime.now(UTC)
     return {
         "content-type": "application/json",
         "webhook-id": webhook_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(webhook_id, now, body.decode()),
+        "webhook-signature": " ".join(Webhook(one).sign(webhook_id, now, body.decode()) for one in secret.split()),
     }
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes) -> str:
-    """The webhook-id of a genuine, recent webhook; raises Unauthenticated for everything else."""
+    """The webhook-id of a genuine, recent webhook under any of the secrets; raises Unauthenticated for everything else."""
     given = {name: headers.get(name, "") or headers.get(name.replace("webhook", "svix"), "") for name in _SIGNED}
-    try:
-        Webhook(secret).verify(body, given, json_parse=False)
     # Hostile input makes the library raise ValueError, binascii.Error, UnicodeDecodeError and more (CONVENTIONS trap 8).
-    except Exception as error:
-        raise Unauthenticated(
-            "signature, id or timestamp is not valid", reason="UNAUTHORIZED", field="webhook-signature"
-        ) from error
-    return given["webhook-id"]
+    for one in secret.split():
+        with suppress(Exception):
+            Webhook(one).verify(body, given, json_parse=False)
+            return given["webhook-id"]
+    raise Unauthenticated("signature, id or timestamp is not valid", reason="UNAUTHORIZED", field="webhook-signature")

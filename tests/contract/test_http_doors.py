@@ -12,7 +12,6 @@ import orjson
 import pytest
 import requests
 import schemathesis
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -23,8 +22,9 @@ from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServic
 from local.supervisor import Suite
 from tests.house.source import ROOT
 
-DOCUMENT = yaml.safe_load((ROOT / "docs/reference/touchpoints.openapi.yaml").read_text())
-OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+DOCUMENT = orjson.loads((ROOT / "docs/reference/openapi.json").read_bytes())
+# Without doors that answer just as another one does.
+OPERATIONS = [(m, p) for p, methods in DOCUMENT["paths"].items() for m, said in methods.items() if "x-same-as" not in said]
 # Their address shows the key.
 SENSORS = ("/sa", "/sa.gif", "/debug")
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)

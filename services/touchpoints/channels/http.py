@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,10 @@ PERMANENT = {400, 413, 415, 422}
 # Standard Webhooks: receivers keep ids as long as senders retry, four days at least.
 REMEMBERS_S = 4 * 86_400.0
 MOST_RETRY_AFTER_S = 6 * 3600
+_NO_ADDRESS = "must be an absolute http or https address"
+# Below 1024 live mail, shells and other services that must not be spoken to by way of us.
+_WEB_PORTS = frozenset({443})
+_NAT64, _COMPATIBLE = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")
 
 
 class ForbiddenAddress(OSError):
@@ -36,8 +41,9 @@ class ForbiddenAddress(OSError):
 class PublicOnly(AbstractResolver):
     """Resolves once and hands out public addresses only; aiohttp connects to exactly what it gets."""
 
-    def __init__(self) -> None:
-        self._resolver = aiohttp.ThreadedResolver()
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        """Asks `resolver`, the system's without any."""
+        self._resolver = resolver or aiohttp.ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Raises ForbiddenAddress when any address is private: a name with both kinds is an attack, not a mistake."""
@@ -57,25 +63,42 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.strip("[]"))
     except ValueError:
         return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in (ip, *_inside(ip)))
+
+
+def _inside(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """IPv4 addresses that an IPv6 address stands for, and that a gateway would open a connection to."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return []
+    found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+    if ip in _NAT64 or ip in _COMPATIBLE:
+        found.append(ipaddress.IPv4Address(ip.packed[-4:]))
+    return [one for one in found if one is not None]
 
 
 def forbidden(url: str, allow_private: bool) -> str:
     """Why nothing may be pushed to an address; empty when it may. Names are checked again when they are resolved."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "must be an absolute http or https address"
-    if parts.username or parts.password:
-        return "must not carry credentials"
-    if allow_private:
-        return ""
-    if parts.scheme != "https":
-        return "must be https"
-    host = parts.hostname
-    if (host.replace(".", "").isdigit() or ":" in host) and not is_public(host):
-        return "must not be a private address"
-    return ""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+        # What we check and what is called must be one and the same, whoever reads it.
+        called = httpx.URL(url).raw_host.decode("ascii").strip("[]")
+    except (ValueError, httpx.InvalidURL):
+        return _NO_ADDRESS
+    # The last part of a name has a letter; anything else is an address, in whichever base somebody wrote it.
+    numeric = ":" in host or re.fullmatch("0x[0-9a-f]*|[0-9]*", host.rstrip(".").rsplit(".", 1)[-1])
+    faults = [
+        (parts.scheme not in ("http", "https") or not host, _NO_ADDRESS),
+        (parts.username is not None or parts.password is not None, "must not carry credentials"),
+        (called != host, "must be written in plain ASCII"),
+    ]
+    if not allow_private:
+        faults += [
+            (parts.scheme != "https", "must be https"),
+            (port is not None and port not in _WEB_PORTS and port < 1024, "must not name another service's port"),
+            (bool(numeric) and not is_public(host), "must not be a private address"),
+        ]
+    return next((why for fault, why in faults if fault), "")
 
 
 @dataclass(frozen=True)

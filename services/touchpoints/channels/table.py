@@ -19,6 +19,7 @@ from services.touchpoints.channels.wechat_service import channel as wechat_servi
 from services.touchpoints.domain import deliveries
 from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
 from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.optouts.links import Links
 from services.touchpoints.settings import Settings
 from services.touchpoints.vault import Vault
 from services.touchpoints.wechat.api import Api
@@ -50,7 +51,9 @@ def _wechat(parts: Parts) -> Api:
 
 
 TABLE: Mapping[deliveries.Channel, Row] = {
-    deliveries.Channel.APP: Row(app.FORM, lambda p: app.AppChannel(p.caller, p.settings.app_source)),
+    deliveries.Channel.APP: Row(
+        app.FORM, lambda p: app.AppChannel(p.caller, p.settings.app_source, Links(p.vault, p.settings.public_url))
+    ),
     deliveries.Channel.WECHAT: Row(
         wechat_service.FORM,
         lambda p: wechat_service.WechatChannel(

@@ -19,6 +19,7 @@ from services.touchpoints.engine.admission import conclude, ordered
 from services.touchpoints.engine.calling import Called, Calls
 from services.touchpoints.engine.circuits import Heard
 from services.touchpoints.engine.store import pass_turns
+from services.touchpoints.selfservice.store import Tried, note_attempts
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Notes:
                 await store.disable_endpoint(uow, name)
             opened = await self._circuits(uow, group)
             await health.note(uow, group)
+            await note_attempts(uow, [_tried(each) for each in group])
         if opened:
             log.warning("endpoints left alone for a while", extra={"endpoints": opened})
         if gone:
@@ -108,3 +110,9 @@ class Notes:
             if not said.paused and said.throttled <= said.accepted:
                 said.pause_s = 0.0
         return await circuits.note(uow, heard, self._failures)
+
+
+def _tried(each: Called) -> Tried:
+    outcome, name = each.outcome, each.push.delivery.delivery_id
+    reason = "" if isinstance(outcome, Accepted) else outcome.reason
+    return Tried(name, each.endpoint.name, type(outcome).__name__.lower(), reason, round(each.seconds * 1000))

@@ -89,6 +89,6 @@ async def strip(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int] 
         suppressed=int(State.SUPPRESSED),
         erased=ERASED,
     )
-    for table in ("feedback", "wechat_spend"):
+    for table in ("feedback", "delivery_attempt", "wechat_spend"):
         await uow.execute(f"DELETE FROM {table} WHERE delivery_id = ANY(:ids)", ids=ids)  # noqa: S608
     return [Stopped(row.delivery_id, row.updated_at) for row in stripped if row.stopped]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from chassis.db import UnitOfWork
 from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import Feedback
@@ -58,17 +60,19 @@ async def by_provider_id(uow: UnitOfWork, provider_id: str, endpoint: str) -> st
 
 async def keep(uow: UnitOfWork, feedback: Sequence[Feedback]) -> list[Feedback]:
     """Stores events and returns those that were not known yet."""
-    distinct = {(f.delivery_id, f.kind, f.answer): f for f in feedback}
+    distinct = {(f.delivery_id, f.kind, f.key): f for f in feedback}
     rows = await uow.rows(
-        "INSERT INTO feedback (delivery_id, kind, answer, occurred_at, received_at)"
-        " SELECT *, now() FROM unnest(CAST(:ids AS text[]), CAST(:kinds AS text[]), CAST(:answers AS text[]),"
-        " CAST(:occurred AS timestamptz[])) ON CONFLICT DO NOTHING RETURNING delivery_id, kind, answer",
+        "INSERT INTO feedback (delivery_id, kind, key, data, occurred_at, received_at)"
+        " SELECT id, kind, key, CAST(data AS jsonb), occurred, now() FROM unnest(CAST(:ids AS text[]), CAST(:kinds AS text[]),"
+        " CAST(:keys AS text[]), CAST(:data AS text[]), CAST(:occurred AS timestamptz[])) AS f(id, kind, key, data, occurred)"
+        " ON CONFLICT DO NOTHING RETURNING delivery_id, kind, key",
         ids=[f.delivery_id for f in distinct.values()],
         kinds=[f.kind for f in distinct.values()],
-        answers=[f.answer for f in distinct.values()],
+        keys=[f.key for f in distinct.values()],
+        data=[orjson.dumps(dict(f.data)).decode() for f in distinct.values()],
         occurred=[from_us(f.occurred_at_us) for f in distinct.values()],
     )
-    return [distinct[r.delivery_id, r.kind, r.answer] for r in rows]
+    return [distinct[r.delivery_id, r.kind, r.key] for r in rows]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chassis.db import UnitOfWork
@@ -24,6 +25,9 @@ class EndpointRow:
     settings: str
     secrets: bytes
     disabled: bool = False
+    # The secret before this one, while it is good; types of webhooks that the endpoint does without.
+    previous_secret: bytes = b""
+    event_types_off: Sequence[str] = ()
 
 
 async def sources(uow: UnitOfWork) -> dict[bytes, Source]:
@@ -49,7 +53,8 @@ async def endpoints(uow: UnitOfWork) -> list[EndpointRow]:
     """All endpoints."""
     rows = await uow.rows(
         "SELECT name, channel, scope, url, secret, CAST(settings AS text) AS settings, secrets,"
-        " disabled_at IS NOT NULL AS disabled FROM endpoint ORDER BY name"
+        " disabled_at IS NOT NULL AS disabled, event_types_off,"
+        " CASE WHEN previous_until > now() THEN previous_secret ELSE '' END AS previous_secret FROM endpoint ORDER BY name"
     )
     return [EndpointRow(**(dict(row._mapping) | {"channel": Channel(row.channel)})) for row in rows]
 

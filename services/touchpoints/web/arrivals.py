@@ -16,6 +16,19 @@ from services.touchpoints.arrivals.doors import Doors
 from services.touchpoints.arrivals.reading import MOST_BYTES, read
 from services.touchpoints.arrivals.sightings import Heartbeat, Seen, Unreadable
 from services.touchpoints.arrivals.taking import Arrivals
+from services.touchpoints.web.described import (
+    BAD_REQUEST,
+    JSON,
+    NOT_FOUND,
+    UNAVAILABLE,
+    Described,
+    Example,
+    Operation,
+    Reply,
+    obj,
+    parameter,
+    text,
+)
 from services.touchpoints.web.doors import Door
 
 # Hikvision looks at the status alone; Dahua sends again until it reads this.
@@ -80,3 +93,38 @@ def add_arrival_doors(app: FastAPI, door: ArrivalDoor) -> None:
     """Adds /arrivals/{token}, and below it the paths that firmware appends."""
     for path in ("/arrivals/{token}", "/arrivals/{token}/{rest:path}"):
         app.router.routes.append(Door(path, door.answer, ("GET", "POST"), _no_browser))
+
+
+_TOKEN = parameter("token", "path", text(minLength=1, maxLength=200), "The door's secret, from its address.")
+_REST = parameter("rest", "path", text(), "What the firmware appends.")
+_STRANGE = {"token": "no-such-door", "rest": "NotificationInfo/KeepAlive"}
+
+
+def _post(path: str) -> Operation:
+    return Operation(
+        "What a plate camera or visitor terminal saw (Hikvision's multipart XML, Dahua's JSON); pictures are not kept.",
+        {
+            200: Reply("Taken, or nothing to take.", {JSON: obj()}),
+            400: BAD_REQUEST,
+            404: NOT_FOUND,
+            503: UNAVAILABLE,
+        },
+        parameters=(_TOKEN, _REST) if "rest" in path else (_TOKEN,),
+        takes={"multipart/form-data": {}, JSON: obj()},
+        examples=(Example("no such door", {}, status=404, path=_STRANGE),),
+    )
+
+
+def _get(path: str) -> Operation:
+    return Operation(
+        "The same from firmware that puts everything in the address.",
+        _post(path).replies,
+        parameters=_post(path).parameters,
+        examples=(Example("no such door", status=404, path=_STRANGE),),
+    )
+
+
+DESCRIBED = Described(
+    {("POST", path): _post(path) for path in ("/arrivals/{token}", "/arrivals/{token}/{rest}")}
+    | {("GET", path): _get(path) for path in ("/arrivals/{token}", "/arrivals/{token}/{rest}")}
+)

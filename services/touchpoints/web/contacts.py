@@ -15,6 +15,18 @@ from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.store import consents, deliveries
 from services.touchpoints.store.consents import Asked
 from services.touchpoints.vault import Vault
+from services.touchpoints.web.described import (
+    JSON,
+    NOT_FOUND,
+    UNAVAILABLE,
+    Described,
+    Example,
+    Operation,
+    Reply,
+    obj,
+    parameter,
+    text,
+)
 
 
 class Gone(NotFound):
@@ -52,3 +64,30 @@ def add_contact_door(app: FastAPI, database: Database, vault: Vault, addresses: 
             raise NotFound("the person has no number any more", reason="CONTACT_NOT_FOUND", field="token")
         body = orjson.dumps({"mobile": found.mobile, "name": found.name or None})
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+DESCRIBED = Described(
+    {
+        ("GET", "/contacts/{token}"): Operation(
+            "Whom a lead is about; the token came with the lead and expires. Every look is audited.",
+            {
+                200: Reply(
+                    "The contact.", {JSON: obj(("mobile", "name"), mobile=text("E.164"), name={"type": ["string", "null"]})}
+                ),
+                404: NOT_FOUND,
+                410: Reply("The token has expired, the person was erased, or does not consent to it any more."),
+                503: UNAVAILABLE,
+            },
+            parameters=(parameter("token", "path", text(minLength=1, maxLength=500, pattern="^[A-Za-z0-9._-]+$")),),
+            examples=(
+                Example("known", answer={"mobile": "+8613800138000", "name": "张伟"}, path={"token": "contact-token"}),
+                Example(
+                    "unknown",
+                    answer={"code": "contact_not_found", "message": "no such contact", "field": "token"},
+                    status=404,
+                    path={"token": "no-such-token"},
+                ),
+            ),
+        )
+    }
+)

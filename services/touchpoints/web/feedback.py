@@ -12,10 +12,25 @@ from chassis.db import Database
 from chassis.errors import InvalidArgument, Unauthenticated
 from chassis.web import read_body
 from services.touchpoints import handlers, webhooks
-from services.touchpoints.domain.feedback import parse
+from services.touchpoints.domain.feedback import DATA, MEANINGS, MOST_ID, Datum, parse
 from services.touchpoints.domain.observed import Invalid
 from services.touchpoints.endpoints import Endpoints
 from services.touchpoints.handlers import Reporter
+from services.touchpoints.web.described import (
+    JSON,
+    REFUSALS,
+    SIGNATURE,
+    Described,
+    Example,
+    Operation,
+    Reply,
+    Schema,
+    arr,
+    obj,
+    parameter,
+    ref,
+    text,
+)
 
 MOST_BYTES = 1024 * 1024
 MOST_EVENTS = 500
@@ -65,3 +80,90 @@ def _events(body: bytes) -> tuple[list[Any], bool]:
     if not isinstance(given["events"], list) or len(given["events"]) > MOST_EVENTS:
         raise InvalidArgument(f"events must be a list of at most {MOST_EVENTS}", reason="INVALID_REQUEST", field="events")
     return given["events"], False
+
+
+def _schema(datum: Datum) -> Schema:
+    match datum.kind:
+        case "choice":
+            kind: Schema = {"enum": list(datum.choices)}
+        case "code":
+            kind = {"type": "string", "pattern": "^[a-z_]{0,40}$"}
+        case "number" | "integer":
+            kind = {"type": datum.kind, "minimum": datum.least, "maximum": datum.most}
+        case "instant":
+            kind = {"type": "string", "format": "date-time"}
+        case _:
+            kind = {"type": "string", "minLength": 1, "maxLength": 100}
+    return {**kind, "description": datum.meaning}
+
+
+def _takes() -> str:
+    told = [f"`{kind}` ({', '.join(meaning.takes)})" if meaning.takes else f"`{kind}`" for kind, meaning in MEANINGS.items()]
+    return "Types, with what their `data` may carry beside `delivery_id` (or `lead_id`): " + ", ".join(told) + "."
+
+
+_DELIVERED = {"type": "message.delivered", "timestamp": "2026-03-01T08:00:00Z", "data": {"delivery_id": "delivery-1"}}
+_ORDERED = {
+    "type": "lead.ordered",
+    "timestamp": "2026-03-09T10:00:00Z",
+    "data": {
+        "lead_id": "delivery-1", "revision": 1, "event_id": "order-4711", "model": "X5", "amount": 512000, "payment": "loan",
+    },
+}  # fmt: skip
+DESCRIBED = Described(
+    {
+        ("POST", "/webhooks/{name}"): Operation(
+            "Feedback on pushes, one event or up to 500, signed by Standard Webhooks with the endpoint's secret.",
+            {200: Reply("What was accepted is durable; the others say why not.", {JSON: ref("FeedbackTaken")}), **REFUSALS},
+            "In any order, and again: what is known changes nothing. " + _takes(),
+            SIGNATURE,
+            parameters=(
+                parameter("name", "path", text(minLength=1, maxLength=63, pattern="^[a-z0-9-]+$")),
+                *(parameter(f"webhook-{name}", "header", text(), required=True) for name in ("id", "timestamp", "signature")),
+            ),
+            takes={JSON: {"oneOf": [ref("Feedback"), ref("FeedbackBatch")]}},
+            examples=(
+                Example("one event", _DELIVERED, {"accepted": 1, "rejected": []}, path={"name": "app"}),
+                Example(
+                    "several",
+                    {"events": [_DELIVERED, {**_ORDERED, "data": {"lead_id": "delivery-0"}}]},
+                    {
+                        "accepted": 1,
+                        "rejected": [
+                            {
+                                "index": 1,
+                                "field": "events[1].data.delivery_id",
+                                "reason": "no such delivery was sent to this endpoint",
+                            }
+                        ],
+                    },
+                    path={"name": "app"},
+                ),
+                Example("what became of a lead", _ORDERED, {"accepted": 1, "rejected": []}, path={"name": "app"}),
+            ),
+        )
+    },
+    {
+        "Feedback": obj(
+            ("type", "timestamp", "data"),
+            type={"enum": list(MEANINGS)},
+            timestamp=text("when it happened", format="date-time"),
+            data={
+                **obj(
+                    delivery_id=text("the push", minLength=1, maxLength=MOST_ID),
+                    lead_id=text("the same, as leads name it", minLength=1, maxLength=MOST_ID),
+                    **{name: _schema(datum) for name, datum in DATA.items()},
+                ),
+                "anyOf": [{"required": ["delivery_id"]}, {"required": ["lead_id"]}],
+            },
+        ),
+        "FeedbackBatch": obj(("events",), events=arr(ref("Feedback"), MOST_EVENTS)),
+        "FeedbackTaken": obj(
+            ("accepted", "rejected"),
+            accepted={"type": "integer", "minimum": 0},
+            rejected=arr(
+                obj(("index", "field", "reason"), index={"type": "integer", "minimum": 0}, field=text(), reason=text())
+            ),
+        ),
+    },
+)

@@ -15,6 +15,19 @@ from services.touchpoints.domain import sensors
 from services.touchpoints.domain.observed import Invalid, Source
 from services.touchpoints.ingest import MOST_COMPRESSED, Ingest
 from services.touchpoints.sources import Sources
+from services.touchpoints.web.described import (
+    BAD_REQUEST,
+    JSON,
+    UNAVAILABLE,
+    Described,
+    Example,
+    Operation,
+    Reply,
+    obj,
+    parameter,
+    ref,
+    text,
+)
 from services.touchpoints.web.doors import CORS, Door
 
 # What an image request hopes for: one transparent pixel.
@@ -64,3 +77,58 @@ async def _source(sources: Sources, key: str) -> Source:
         raise PermissionDenied(
             "token (or project) in the address must be a write key", reason="UNAUTHORIZED", field="token"
         ) from error
+
+
+# One track of a phone, in base64.
+_DATA = base64.b64encode(
+    b'{"type":"track","event":"ModelViewed","distinct_id":"88731","time":1772352000000,"properties":{"model":"X5"}}'
+).decode()
+_ADDRESS = (
+    parameter("token", "query", text(), "The source's write key."),
+    parameter("project", "query", text(), "The write key where there is no token."),
+)
+_FORM = "application/x-www-form-urlencoded"
+_FORBIDDEN = Reply("The address shows no write key; phones keep what they wanted to send.")
+_DURABLE = Reply("It is durable, whatever it holds; what is wrong with it is set aside.", {"text/plain": text()})
+_IN_ADDRESS = tuple(parameter(name, "query", text()) for name in ("token", "data", "ext"))
+_COLLECT = Operation(
+    "Messages of Sensors Analytics' SDKs.",
+    {200: _DURABLE, 400: BAD_REQUEST, 403: _FORBIDDEN, 503: UNAVAILABLE},
+    parameters=_ADDRESS,
+    takes={_FORM: ref("Form")},
+    examples=(Example("one track", {"data": _DATA}, media=_FORM, query={"token": "write-key"}),),
+)
+DESCRIBED = Described(
+    {
+        ("POST", "/sa"): _COLLECT,
+        ("POST", "/sa.gif"): Operation(
+            _COLLECT.summary, _COLLECT.replies, parameters=_ADDRESS, takes=_COLLECT.takes, same_as="/sa"
+        ),
+        ("GET", "/sa.gif"): Operation(
+            "The same as an image; everything stands in the address.",
+            {200: Reply(_DURABLE.meaning, {"image/gif": text()}), 400: BAD_REQUEST, 403: _FORBIDDEN, 503: UNAVAILABLE},
+            parameters=_IN_ADDRESS,
+            examples=(Example("one track", query={"token": "write-key", "data": _DATA}),),
+        ),
+        ("POST", "/debug"): Operation(
+            "As /sa, but says what is wrong; with `Dry-Run: true` nothing is kept.",
+            {
+                200: Reply("Nothing is wrong.", {"text/plain": text()}),
+                400: Reply("What is wrong, a line each.", {"text/plain": text(), JSON: ref("Error")}),
+                403: _FORBIDDEN,
+                503: UNAVAILABLE,
+            },
+            parameters=_ADDRESS,
+            takes={_FORM: ref("Form")},
+            examples=(
+                Example("tried out", {"data": _DATA}, media=_FORM, query={"token": "write-key"}, headers={"dry-run": "true"}),
+            ),
+        ),
+    },
+    {
+        "Form": {
+            **obj(data=text(), data_list=text(), gzip=text(), crc=text(), ext=text()),
+            "description": "Messages in base64, perhaps compressed; `crc` or `ext` may hold their checksum.",
+        }
+    },
+)

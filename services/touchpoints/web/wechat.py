@@ -21,6 +21,7 @@ from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.endpoints import Endpoint, Endpoints
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.vault import Vault
+from services.touchpoints.web.described import NOT_FOUND, REFUSALS, Described, Example, Operation, Reply, parameter, text
 from services.touchpoints.wechat import callbacks, crypto
 from services.touchpoints.wechat.callbacks import Inbound, Told
 from services.touchpoints.wechat.hearing import Hearing, hear
@@ -165,3 +166,34 @@ def add_wechat_doors(app: FastAPI, door: Callable[..., WechatDoor]) -> None:
         made = door(channels)
         app.add_api_route(path, made.check, methods=["GET"], include_in_schema=False)
         app.add_api_route(path, made.call, methods=["POST"], include_in_schema=False)
+
+
+_SIGNED = tuple(parameter(name, "query", text()) for name in ("signature", "msg_signature", "timestamp", "nonce"))
+_FOLLOWED = {200: Reply("Understood.", {"text/plain": text()}), **REFUSALS, 404: NOT_FOUND}
+_STRANGER = {"signature": "0" * 40, "timestamp": "1772352000", "nonce": "n"}
+
+
+def _described(path: str, name: str, whose: str) -> dict[tuple[str, str], Operation]:
+    account = parameter(name, "path", text(minLength=1, maxLength=64, pattern="^[A-Za-z0-9_-]+$"))
+    known = {name: "wx0123456789abcdef"}
+    body = "<xml><FromUserName>o1</FromUserName><Event>unsubscribe</Event></xml>"
+    return {
+        ("GET", path): Operation(
+            f"{whose} check of the address; answers echostr.",
+            _FOLLOWED,
+            parameters=(account, *_SIGNED, parameter("echostr", "query", text())),
+            examples=(Example("not by them", status=401, path=known, query=_STRANGER),),
+        ),
+        ("POST", path): Operation(
+            f'{whose} callback as XML or JSON, in clear or encrypted; answers "success" or a welcome.',
+            _FOLLOWED,
+            parameters=(account, *_SIGNED),
+            takes={"text/xml": text()},
+            examples=(Example("not by them", body, status=401, media="text/xml", path=known, query=_STRANGER),),
+        ),
+    }
+
+
+DESCRIBED = Described(
+    _described("/wechat/callback/{appid}", "appid", "WeChat's") | _described("/wecom/callback/{corpid}", "corpid", "WeCom's")
+)

@@ -58,6 +58,9 @@ async def test_a_push_is_signed_and_says_who_it_is_for(room: Room, receiver: Rec
     await room.in_state("d1", ACCEPTED)
     [(headers, body)] = receiver.calls
     assert ("msg_d1", "message.push") == (headers["webhook-id"], body["type"])
+    data = body["data"]
+    for page in ("unsubscribe", "preferences"):
+        assert data.pop(f"{page}_url").startswith(f"{room.url}/{page}/")
     assert {
         "delivery_id": "d1",
         "app_user_id": "u1",
@@ -66,7 +69,7 @@ async def test_a_push_is_signed_and_says_who_it_is_for(room: Room, receiver: Rec
         "title": "试驾邀请",
         "body": "新款 X5 到店，欢迎试驾",
         "purpose": "service",
-    } == body["data"]
+    } == data
     [update] = await eventually(room.updates, bool)
     assert ("d1", ACCEPTED, "") == (update.delivery_id, update.state, update.reason)
 

@@ -11,6 +11,7 @@ from services.touchpoints.channels.forms import Form
 from services.touchpoints.channels.http import REMEMBERS_S, Caller
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
+from services.touchpoints.optouts.links import Links
 
 FORM = Form(signed=True)
 
@@ -21,8 +22,8 @@ class AppChannel:
     memory = None
     remembers_s = REMEMBERS_S
 
-    def __init__(self, caller: Caller, app_source: str) -> None:
-        self._caller, self._source = caller, app_source
+    def __init__(self, caller: Caller, app_source: str, links: Links) -> None:
+        self._caller, self._source, self._links = caller, app_source, links
 
     def forbids(self, delivery: Delivery) -> str:
         """The app is the maker's own: nothing beyond consent."""
@@ -45,6 +46,9 @@ class AppChannel:
             "title": delivery.title,
             "body": delivery.body,
             "purpose": delivery.purpose,
+            # The law wants a way out with every message, without login.
+            "unsubscribe_url": self._links.unsubscribe(delivery),
+            "preferences_url": self._links.preferences(delivery),
         }
         payload = webhooks.envelope("message.push", body, datetime.now(UTC))
         return await self._caller.webhook(push.endpoint.url, push.endpoint.secret, f"msg_{delivery.delivery_id}", payload)

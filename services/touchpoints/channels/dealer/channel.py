@@ -44,6 +44,9 @@ class DealerChannel:
         routes = {d.delivery_id: by_code.get(d.dealer_code) or default for d in wanted}
         routed = [(d, endpoint) for d in wanted if (endpoint := routes[d.delivery_id])]
         plan = Plan(unroutable={name: "no_dealer" for name, endpoint in routes.items() if endpoint is None})
+        unwanted = [d.delivery_id for d, endpoint in routed if not endpoint.wants(d.kind or deliveries.ASSIGNED)]
+        plan.unroutable |= dict.fromkeys(unwanted, "event_type_off")
+        routed = [(d, endpoint) for d, endpoint in routed if d.delivery_id not in plan.unroutable]
         plan.direct = [(d, endpoint) for d, endpoint in routed if d.kind in NOTICES]
         if people := tuple((d, endpoint) for d, endpoint in routed if d.kind not in NOTICES):
             plan.lookups.append(Lookup("mobile", "", people))

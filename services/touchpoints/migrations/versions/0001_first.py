@@ -17,7 +17,10 @@ STATEMENTS = (
     """
     CREATE TABLE endpoint (
         name text NOT NULL, channel smallint NOT NULL, scope text NOT NULL, url text NOT NULL, secret bytea NOT NULL,
-        settings jsonb NOT NULL, secrets bytea NOT NULL, disabled_at timestamptz, CONSTRAINT pk_endpoint PRIMARY KEY (name))
+        settings jsonb NOT NULL, secrets bytea NOT NULL, disabled_at timestamptz,
+        management_key_sha256 bytea NOT NULL DEFAULT '', previous_secret bytea NOT NULL DEFAULT '',
+        previous_until timestamptz, event_types_off text[] NOT NULL DEFAULT '{}', verified_at timestamptz,
+        tested_at timestamptz, CONSTRAINT pk_endpoint PRIMARY KEY (name))
     """,
     "CREATE UNIQUE INDEX ix_endpoint_channel_scope ON endpoint (channel, scope)",
     """
@@ -94,8 +97,9 @@ STATEMENTS = (
     "CREATE INDEX ix_delivery_anchor_id ON delivery (anchor_id) WHERE anchor_id > 0",
     """
     CREATE TABLE feedback (
-        delivery_id text NOT NULL, kind text NOT NULL, answer text NOT NULL, occurred_at timestamptz NOT NULL,
-        received_at timestamptz NOT NULL, CONSTRAINT pk_feedback PRIMARY KEY (delivery_id, kind, answer))
+        delivery_id text NOT NULL, kind text NOT NULL, key text NOT NULL, data jsonb NOT NULL,
+        occurred_at timestamptz NOT NULL, received_at timestamptz NOT NULL,
+        CONSTRAINT pk_feedback PRIMARY KEY (delivery_id, kind, key))
     """,
     """
     CREATE TABLE consent (
@@ -200,6 +204,14 @@ STATEMENTS = (
         CONSTRAINT pk_push_call PRIMARY KEY (delivery_id))
     """,
     "CREATE INDEX ix_push_call_made_at ON push_call (made_at)",
+    """
+    CREATE TABLE delivery_attempt (
+        delivery_id text NOT NULL, attempt_id bigint GENERATED ALWAYS AS IDENTITY, endpoint text NOT NULL,
+        outcome text NOT NULL, reason text NOT NULL, milliseconds integer NOT NULL, attempted_at timestamptz NOT NULL,
+        CONSTRAINT pk_delivery_attempt PRIMARY KEY (delivery_id, attempt_id))
+    """,
+    "CREATE INDEX ix_delivery_attempt_endpoint ON delivery_attempt (endpoint, attempt_id)",
+    "CREATE INDEX ix_delivery_attempt_attempted_at ON delivery_attempt USING brin (attempted_at)",
 )
 
 

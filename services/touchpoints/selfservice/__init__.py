@@ -1,0 +1,1 @@
+"""What dealers and app teams do themselves: address, secret, types of events, attempts, tests and replays of their endpoint."""
