@@ -16,6 +16,7 @@ from services.touchpoints.channels.push import channel as push
 from services.touchpoints.channels.sms import channel as sms
 from services.touchpoints.channels.wechat_mini import channel as wechat_mini
 from services.touchpoints.channels.wechat_service import channel as wechat_service
+from services.touchpoints.channels.wecom import channel as wecom
 from services.touchpoints.domain import deliveries
 from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
 from services.touchpoints.endpoints import Endpoint
@@ -23,7 +24,7 @@ from services.touchpoints.optouts.links import Links
 from services.touchpoints.settings import Settings
 from services.touchpoints.vault import Vault
 from services.touchpoints.wechat.api import Api
-from services.touchpoints.wechat.errors import RULES
+from services.touchpoints.wechat.errors import RULES, WECOM_RULES, Rules
 from services.touchpoints.wechat.memory import FollowerMemory
 from services.touchpoints.wechat.tokens import Tokens
 
@@ -46,8 +47,8 @@ class Row:
     make: Callable[[Parts], Channel]
 
 
-def _wechat(parts: Parts) -> Api:
-    return Api(parts.caller, Tokens(parts.database, parts.vault, parts.caller), RULES)
+def _wechat(parts: Parts, rules: Rules = RULES) -> Api:
+    return Api(parts.caller, Tokens(parts.database, parts.vault, parts.caller), rules)
 
 
 TABLE: Mapping[deliveries.Channel, Row] = {
@@ -60,6 +61,7 @@ TABLE: Mapping[deliveries.Channel, Row] = {
             _wechat(p), FollowerMemory(p.vault, wechat_service.WAYS), p.settings.message_page_url
         ),
     ),
+    deliveries.Channel.WECOM: Row(wecom.FORM, lambda p: wecom.WecomChannel(_wechat(p, WECOM_RULES), p.vault)),
     deliveries.Channel.WECHAT_MINI: Row(
         wechat_mini.FORM, lambda p: wechat_mini.MiniProgramChannel(_wechat(p), FollowerMemory(p.vault, wechat_mini.WAYS))
     ),

@@ -18,6 +18,7 @@ from chassis.db import UnitOfWork
 from chassis.errors import Unavailable
 from chassis.sealing import DataKey
 from services.touchpoints import events, handlers
+from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.domain.feedback import UNSUBSCRIBED, Feedback
 from services.touchpoints.domain.observed import Observed, event_id
 from services.touchpoints.endpoints import Endpoint
@@ -99,7 +100,9 @@ async def hear(uow: UnitOfWork, hearing: Hearing) -> bool:
             _observe(uow, hearing, openid, {name: properties})
         case Permissions():
             await _permit(uow, hearing, event)
-        case ContactAdded() | ContactLost() | Ignored():
+        case ContactAdded() | ContactLost():
+            _contact(uow, hearing, event)
+        case Ignored():
             pass
     return True
 
@@ -151,6 +154,18 @@ def _purposes(endpoint: Endpoint, template: str, *, known_only: bool = False) ->
     return found or ([] if known_only else MESSAGES)
 
 
+def _contact(uow: UnitOfWork, hearing: Hearing, event: ContactAdded | ContactLost) -> None:
+    advisor = {"advisor": event.employee}
+    if isinstance(event, ContactAdded):
+        named: dict[str, Mapping[str, str]] = {"WeCom Contact Added": advisor | ({"state": event.state} if event.state else {})}
+    else:
+        named = {"WeCom Contact Lost": advisor}
+        if event.by_customer:
+            # Who removes the advisor wants to hear no more this way.
+            named[UNSUBSCRIBED] = _channel(hearing)
+    _observe(uow, hearing, event.contact, named)
+
+
 async def _finish(uow: UnitOfWork, hearing: Hearing, event: Finished) -> None:
     known = await store.pushes_by_number(uow, hearing.endpoint.name, [number for number, _, _ in event.messages])
     lost = {number: template for number, _, template in event.messages if template and number not in known}
@@ -179,14 +194,19 @@ def _channel(hearing: Hearing) -> dict[str, str]:
 
 
 def _observe(uow: UnitOfWork, hearing: Hearing, openid: str, named: Mapping[str, Mapping[str, str]], part: str = "") -> None:
-    """Events by name with their properties. Who it was only identity can say: the openid travels sealed."""
+    """Events by name with their properties. Who it was only identity can say: the openid travels sealed.
+
+    Of a customer in WeCom the number there is the source's own, as a record's is.
+    """
+    scope = hearing.endpoint.scope
+    who = ("crm_id", hearing.account, openid) if hearing.endpoint.channel is Channel.WECOM else ("openid", scope, openid)
     observed = [
         Observed(
             event_id(hearing.account, f"{name}\0{part}\0{hearing.told.identity}"),
             hearing.account,
             name,
             hearing.occurred_us,
-            [("openid", hearing.endpoint.scope, openid)],
+            [who],
             "",
             0,
             orjson.dumps(dict(properties)),

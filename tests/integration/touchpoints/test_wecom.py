@@ -1,0 +1,125 @@
+"""WeCom: tasks to those who serve a customer, and what becomes of contacts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from services.touchpoints.domain.deliveries import State
+from tests.emulators.wechat_crypto import encrypt, sha1
+from tests.integration.touchpoints.room import Room, eventually, request
+
+WECOM, CORP = 5, "ww0123456789abcdef"
+KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
+STAFF = {"zhang", "li"}
+
+
+@dataclass
+class Corporation:
+    """WeCom's side: one token until it is `revoked`, texts once within half an hour, who is not known here is named."""
+
+    url: str = ""
+    tokens: int = 0
+    revoked: set[str] = field(default_factory=set)
+    busy: int = 0
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+    async def token(self, call: web.Request) -> web.Response:
+        if call.query.get("corpsecret") != "s3cret" or call.query.get("corpid") != CORP:
+            return web.json_response({"errcode": 40001, "errmsg": "invalid credential"})
+        self.tokens += 1
+        return web.json_response({"errcode": 0, "errmsg": "ok", "access_token": f"t{self.tokens}", "expires_in": 7200})
+
+    async def send(self, call: web.Request) -> web.Response:
+        body = json.loads(await call.read())
+        token = call.query.get("access_token", "")
+        if token != f"t{self.tokens}" or token in self.revoked:
+            return web.json_response({"errcode": 42001, "errmsg": "access_token expired"})
+        self.bodies.append(body)
+        if body["agentid"] != 7 or body["enable_duplicate_check"] != 1:
+            return web.json_response({"errcode": 40056, "errmsg": "invalid agentid"})
+        asked = body["touser"].split("|")
+        unknown = [user for user in asked if user not in STAFF]
+        for user in asked:
+            if user in STAFF and (user, body["text"]["content"]) not in self.texts:
+                self.texts.append((user, body["text"]["content"]))
+        if self.busy:
+            # Sent, and the answer lost.
+            self.busy -= 1
+            return web.Response(status=502)
+        return web.json_response(
+            {"errcode": 0, "errmsg": "ok", "invaliduser": "|".join(unknown), "msgid": f"m{len(self.bodies)}"}
+        )
+
+
+@asynccontextmanager
+async def corporation() -> AsyncIterator[Corporation]:
+    made = Corporation()
+    app = web.Application()
+    app.add_routes([web.get("/cgi-bin/gettoken", made.token), web.post("/cgi-bin/message/send", made.send)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield made
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_come_and_go(room: Room) -> None:
+    async with corporation() as wecom:
+        settings = {"agent_id": "7", "advisors": json.dumps({"D001": "zhang|gone", "D002": "gone"})}
+        secrets = {"corp_secret": "s3cret", "callback_token": "tok", "encoding_aes_key": KEY}
+        await room.endpoint("wecom", WECOM, wecom.url, CORP, settings=settings, secrets=secrets)
+        room.identity.book[1, "crm_id", f"wecom:{CORP}"] = (101, "wm1")
+        for person in (2, 3, 4):
+            room.identity.book[person, "mobile", ""] = (100 + person, f"+861380013800{person}")
+        wecom.busy = 1
+        await room.request(request("t1", 1, "wecom", dealer_code="D001"))
+        assert 2 == (await room.in_state("t1", State.ACCEPTED)).attempts
+        wecom.revoked.add("t1")
+        async with room.database.transaction() as uow:
+            await uow.execute("UPDATE provider_token SET fetched_at = now() - interval '1 minute'")
+        await room.request(
+            request("t2", 2, "wecom", dealer_code="D001"),
+            request("t3", 3, "wecom", dealer_code="D002"),
+            request("t4", 4, "wecom", dealer_code="D009"),
+        )
+        await room.in_state("t2", State.ACCEPTED)
+        assert "bad_address" == (await room.in_state("t3", State.FAILED)).reason
+        assert "no_advisor" == (await room.in_state("t4", State.FAILED)).reason
+        assert (2, ["zhang", "zhang"]) == (wecom.tokens, [user for user, _ in wecom.texts])
+        assert all("138001380" not in text and "wm1" not in text and "previous_outcome" in text for _, text in wecom.texts)
+
+    for n, change in enumerate(("add_external_contact", "del_follow_user")):
+        fields = {
+            "ToUserName": CORP, "FromUserName": "sys", "CreateTime": str(int(time.time())), "MsgType": "event",
+            "Event": "change_external_contact", "ChangeType": change, "UserID": "zhang", "ExternalUserID": "wm1", "State": "s1",
+        }  # fmt: skip
+        sealed = encrypt(f"<xml>{''.join(f'<{k}><![CDATA[{v}]]></{k}>' for k, v in fields.items())}</xml>".encode(), KEY, CORP)
+        query = {"timestamp": str(int(time.time())), "nonce": f"n{n}"}
+        query["msg_signature"] = sha1("tok", query["timestamp"], query["nonce"], sealed)
+        body = f"<xml><ToUserName>{CORP}</ToUserName><Encrypt>{sealed}</Encrypt></xml>".encode()
+        for _ in range(2):
+            answer = await room.http.post(f"/wecom/callback/{CORP}", params=query, content=body)
+            assert (200, "success") == (answer.status_code, answer.text)
+        echo = await room.http.get(f"/wecom/callback/{CORP}", params=query | {"echostr": sealed})
+        assert (200, True) == (echo.status_code, change in echo.text)
+    seen = await eventually(room.observed, lambda events: len(events) >= 3)
+    told = {e.name: json.loads(e.properties_json) for _, e in seen}
+    assert {
+        "WeCom Contact Added": {"advisor": "zhang", "state": "s1"},
+        "WeCom Contact Lost": {"advisor": "zhang"},
+        "Unsubscribed": {"channel": "wechat"},
+    } == told
+    people = {(i.kind, i.scope, i.value) for batch, event in seen for i in room.identity.open(batch, event).identifiers}
+    assert {("crm_id", f"wecom:{CORP}", "wm1")} == people
+    assert 401 == (await room.http.post(f"/wecom/callback/{CORP}", params=query, content=b"<xml></xml>")).status_code
