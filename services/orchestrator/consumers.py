@@ -15,7 +15,7 @@ from chassis.bus import Consumer, Message
 from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
 from services.orchestrator.arbiter import pieces
-from services.orchestrator.events import DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
+from services.orchestrator.events import CHANNELS_HEALTH, DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.journeys.enrolments import EnrolmentStore
 from services.orchestrator.leads.chain import Stage
@@ -33,6 +33,7 @@ from services.orchestrator.themes.store import ThemeStore
 DELIVERIES = "orchestrator-deliveries"
 RESOLVED = "orchestrator-resolved"
 ENTITIES = "orchestrator-entities"
+HEALTH = "orchestrator-channels"
 # Events may be as late as the bus keeps them; older themes need not be looked at.
 LATE = timedelta(days=7)
 CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", ALL_CHANNELS})
@@ -53,7 +54,26 @@ def consumers(
         Consumer(DELIVERIES, DELIVERIES_UPDATED, update_deliveries),
         Consumer(RESOLVED, EVENTS_RESOLVED, resolved, batch=64),
         Consumer(ENTITIES, ENTITIES_CHANGED, entities),
+        Consumer(HEALTH, CHANNELS_HEALTH, follow_health),
     ]
+
+
+async def follow_health(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+    """Keeps how channels do; what was said later counts."""
+    for message in messages:
+        if (told := _parse(uow, HEALTH, message, touchpoints_pb2.ChannelsHealth)) is None:
+            continue
+        latest = {state.channel: state for state in told.channels}
+        await uow.fetch(
+            "INSERT INTO channel_health AS h (channel, failing, reason, at)"
+            " SELECT c, f, r, to_timestamp($4::bigint / 1e6) FROM unnest($1::text[], $2::boolean[], $3::text[]) AS n (c, f, r)"
+            " ORDER BY c ON CONFLICT (channel) DO UPDATE SET failing = excluded.failing, reason = excluded.reason,"
+            " at = excluded.at WHERE excluded.at > h.at",
+            list(latest),
+            [state.failing for state in latest.values()],
+            [state.reason for state in latest.values()],
+            told.at_us,
+        )
 
 
 async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> None:

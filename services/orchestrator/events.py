@@ -21,6 +21,7 @@ STREAMS = (
 
 # Subjects of other rooms that consumers.py reads.
 DELIVERIES_UPDATED = "troika.deliveries.updated.v1"
+CHANNELS_HEALTH = "troika.channels.health.v1"
 EVENTS_RESOLVED = "troika.events.resolved.v1"
 ENTITIES_CHANGED = "troika.entities.changed.v1"
 AUDIENCES_CHANGED = "troika.audiences.changed.v1"
@@ -45,6 +46,10 @@ class Push(NamedTuple):
     dealer_code: str
     decided_at_us: int
     expires_at_us: int
+    # What touchpoints asks again when it sends: hours on a zone's clock, and caps (channel or empty, pushes, days).
+    quiet_hours: str = ""
+    time_zone: str = ""
+    caps: tuple[tuple[str, int, float], ...] = ()
 
 
 def deliveries_requested(pushes: Sequence[Push]) -> Iterator[bytes]:
@@ -79,6 +84,9 @@ def _request(push: Push) -> events_pb2.DeliveryRequest:
         expires_at_us=push.expires_at_us,
         fallback_channels=push.fallback_channels,
         dealer_code=push.dealer_code,
+        quiet_hours=push.quiet_hours,
+        time_zone=push.time_zone if push.quiet_hours else "",
+        caps=[events_pb2.PushCap(channel=channel, pushes=most, days=days) for channel, most, days in push.caps],
     )
 
 

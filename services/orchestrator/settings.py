@@ -88,7 +88,8 @@ class Settings(ChassisSettings):
     push_lifetime_hours: float = Field(
         72,
         gt=0,
-        description="How long after the decision a push may still be sent; to the person herself, until her quiet hours begin.",
+        description="How long after the decision a push may still be sent; what goes to the person herself waits for the end"
+        " of her quiet hours.",
     )
     consent_regimes: RegimeTable = Field(
         dict(DEFAULT_REGIMES),

@@ -79,6 +79,16 @@ Table(
     Column("occurred_at", MOMENT, nullable=False),
 )
 
+# How channels do, as touchpoints said last.
+Table(
+    "channel_health",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("failing", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", MOMENT, nullable=False),
+)
+
 # First goal event of each anchor in each theme, whoever was decided on: whose it is, is a view.
 Table(
     "goal",

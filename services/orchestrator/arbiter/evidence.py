@@ -14,7 +14,7 @@ from chassis.db import UnitOfWork
 from chassis.quiet_hours import spans
 from services.orchestrator.arbiter import caps
 from services.orchestrator.arbiter.asking import Asked
-from services.orchestrator.arbiter.deciding import ANY_SIDE, KEPT_OUT_SIDE, PUSH, PUSHED_SIDE, UNLIMITED, Candidates
+from services.orchestrator.arbiter.deciding import ANY_SIDE, KEPT_OUT_SIDE, PUSH, PUSHED_SIDE, Candidates
 from services.orchestrator.arbiter.house import House
 from services.orchestrator.arbiter.humans import Members, humans, lookup
 from services.orchestrator.arbiter.store import ArbiterStore, micros
@@ -29,11 +29,10 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The proposals that are decided on, what is known of their persons, and when the next quiet hours of each begin."""
+    """The proposals that are decided on, and what is known of their persons."""
 
     asked: Asked
     people: Candidates
-    quiet_from_us: Ints
 
 
 async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: datetime, *, once: bool) -> Evidence:
@@ -86,8 +85,7 @@ async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: d
         np.isin(asked.person_id, outranked),
         asked.ends_us,
     )
-    begins = np.array([micros(begin) if begin else UNLIMITED for _, begin in clocks], np.int64)
-    return Evidence(asked, people, begins[asked.zone])
+    return Evidence(asked, people)
 
 
 def _back(house: House, exclusion: Exclusion | None, others: Sequence[int] | Any) -> timedelta:

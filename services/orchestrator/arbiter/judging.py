@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chassis.db import UnitOfWork
+from chassis.quiet_hours import zone_of
 from services.orchestrator.arbiter import evidence, pacing
 from services.orchestrator.arbiter.asking import Asked
+from services.orchestrator.arbiter.caps import ANY
 from services.orchestrator.arbiter.deciding import PUSH, UNLIMITED, Purse, Rules, Verdicts, decide, delivery_id, fallbacks
 from services.orchestrator.arbiter.evidence import Evidence
 from services.orchestrator.arbiter.house import Deciding, House
@@ -43,10 +45,13 @@ class Judge:
         self._store, self._theme = ArbiterStore(uow), deciding.theme
         self._today: date = now.astimezone(house.zone).date()
         self._foreseen = foreseen
+        # Codes of channels that do not work.
+        self._failing: frozenset[int] = frozenset()
 
     async def look(self, asked: Asked, *, once: bool) -> tuple[Evidence, Purse]:
         """All that a decision rests on; see evidence.read for who is left out."""
         known = await evidence.read(self._uow, self._house, self._theme, asked, self._now, once=once)
+        self._failing = frozenset(CHANNELS.index(name) for name in await self._store.failing() if name in CHANNELS)
         if self._foreseen is None:
             purse = await self._purse()
         else:
@@ -95,7 +100,11 @@ class Judge:
         offered = zip(self._deciding.offers, self._deciding.words, strict=True)
         return Rules(
             stated.purpose,
-            tuple((band.from_score, tuple(map(CHANNELS.index, band.channels))) for band in stated.bands),
+            # What does not work comes last: it is tried where nothing else is open.
+            tuple(
+                (band.from_score, tuple(sorted(map(CHANNELS.index, band.channels), key=self._failing.__contains__)))
+                for band in stated.bands
+            ),
             bool(stated.model),
             stated.goal.value_fen,
             tuple(stated.budget.unit_cost_fen.get(channel, 0) for channel in CHANNELS),
@@ -113,6 +122,7 @@ class Judge:
         theme, ids, said = self._theme, self._deciding.offer_ids, judged.verdicts
         asked, people = judged.evidence.asked, judged.evidence.people
         ends, wanted = asked.ends_us.tolist(), asked.wanted.tolist()
+        failing = sum(1 << code for code in self._failing)
         moments = {us: moment_of(us) for us in {*said.due_us, *ends}}
         persons, occasions = asked.person_id.tolist(), asked.occasion.tolist()
         columns = zip(
@@ -126,7 +136,8 @@ class Judge:
                 theme.theme_id, person, occasion, theme.version, outcome, reason, moments[due] if due else None, moments[end],
                 ids[asked_for] if asked_for >= 0 else None, ids[offer] if offer >= 0 else None,
                 CHANNELS[channel] if channel >= 0 else "", score, probability, value, cost, position, rank, channels, opted_out,
-                closed, recent, dealer, zone, delivery_id(theme.salt, person, occasion) if outcome == PUSH else None, self._now,
+                closed, failing, recent, dealer, zone,
+                delivery_id(theme.salt, person, occasion) if outcome == PUSH else None, self._now,
             )
             for (
                 person, occasion, outcome, reason, due, end, asked_for, offer, channel, score, probability, value, cost,
@@ -139,7 +150,9 @@ class Judge:
         said, people = judged.verdicts, judged.evidence.people
         stated, name, now_us = self._theme.definition, self._theme.name, micros(self._now)
         last_us = now_us + round(self._house.settings.push_lifetime_hours * 3_600_000_000)
-        quiet_from = np.minimum(judged.evidence.quiet_from_us, last_us).tolist()
+        settings = self._house.settings
+        caps = tuple((name if name != ANY else "", most, days) for name, (most, days) in settings.push_caps.items())
+        zones = np.array([*judged.evidence.asked.zones, ""], object)[judged.evidence.asked.zone].tolist()
         open_ = (people.channels & ~people.opted_out & ~_closed(judged, self._now)).tolist()
         masks = {band.channels: mask_of(band.channels) for band in stated.bands}
         alike: dict[tuple[int, int, int], tuple[str, ...]] = {}
@@ -165,8 +178,11 @@ class Judge:
                     alike[key],
                     people.dealer[row] if called else "",
                     now_us,
+                    last_us,
                     # A dealer works off a list in the dealer's hours; what goes to the person must not come in her night.
-                    last_us if called else quiet_from[row],
+                    "" if called else settings.quiet_hours,
+                    _clock(zones[row]) or settings.time_zone,
+                    caps,
                 )
             )
         return found
@@ -196,6 +212,11 @@ def _closed(judged: Judged, now: datetime) -> NDArray[np.uint8]:
     closed = (judged.evidence.people.opens_us > micros(now)) << np.arange(len(CHANNELS))
     bits: NDArray[np.uint8] = closed.sum(axis=1).astype(np.uint8)
     return bits
+
+
+def _clock(zone: str) -> str:
+    """The zone, if it is one."""
+    return zone if zone_of(zone) else ""
 
 
 def _reasons(score: float, call_rank: int) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 COLUMNS: Final = (
     "theme_id", "person_id", "occasion", "theme_version", "outcome", "reason", "due_at", "expires_at", "asked_offer_id",
     "offer_id", "channel", "score", "probability", "value", "cost_fen", "position", "call_rank", "channels", "opted_out",
-    "closed", "recent_pushes", "dealer_code", "time_zone", "delivery_id", "decided_at",
+    "closed", "failing", "recent_pushes", "dealer_code", "time_zone", "delivery_id", "decided_at",
 )  # fmt: skip
 
 # Whom each person went into, and all who went into that one: (asked, root, other member). Who never merged is not in it.
@@ -101,13 +101,15 @@ SETTLE = """
 UPDATE decision d SET theme_version = n.theme_version, outcome = n.outcome, reason = n.reason, due_at = n.due_at,
   offer_id = n.offer_id, channel = n.channel, score = n.score, probability = n.probability, value = n.value,
   cost_fen = n.cost_fen, position = n.position, call_rank = n.call_rank, channels = n.channels, opted_out = n.opted_out,
-  closed = n.closed, recent_pushes = n.recent_pushes, dealer_code = n.dealer_code, time_zone = n.time_zone,
+  closed = n.closed, failing = n.failing, recent_pushes = n.recent_pushes, dealer_code = n.dealer_code,
+  time_zone = n.time_zone,
   delivery_id = n.delivery_id, decided_at = n.decided_at
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::text[], $6::text[], $7::timestamptz[], $8::bigint[],
   $9::text[], $10::float8[], $11::float8[], $12::float8[], $13::bigint[], $14::bigint[], $15::bigint[], $16::smallint[],
-  $17::smallint[], $18::smallint[], $19::int[], $20::text[], $21::text[], $22::text[], $23::timestamptz[])
+  $17::smallint[], $18::smallint[], $19::smallint[], $20::int[], $21::text[], $22::text[], $23::text[], $24::timestamptz[])
   AS n (theme_id, person_id, occasion, theme_version, outcome, reason, due_at, offer_id, channel, score, probability, value,
-  cost_fen, position, call_rank, channels, opted_out, closed, recent_pushes, dealer_code, time_zone, delivery_id, decided_at)
+  cost_fen, position, call_rank, channels, opted_out, closed, failing, recent_pushes, dealer_code, time_zone, delivery_id,
+  decided_at)
 WHERE d.theme_id = n.theme_id AND d.person_id = n.person_id AND d.occasion = n.occasion AND d.outcome = 'deferred'
 """
 # What a proposal brought with it and what no decision changes.
@@ -226,6 +228,13 @@ class ArbiterStore:
         """Decides deferred ones, in the order of COLUMNS."""
         columns = dict(zip(COLUMNS, zip(*records, strict=True), strict=True))
         await self._uow.fetch(SETTLE, *(list(column) for name, column in columns.items() if name not in _KEPT))
+
+    async def failing(self) -> list[str]:
+        """Channels that did not work when touchpoints spoke of them last, if it did of late."""
+        rows = await self._uow.fetch(
+            "SELECT channel FROM channel_health WHERE failing AND at > now() - interval '2 minutes' ORDER BY channel"
+        )
+        return [str(row["channel"]) for row in rows]
 
     async def themes_due(self, now: datetime, state: int) -> list[ThemeId]:
         """Themes in a state with something to decide now, the one of the highest priority first."""

@@ -46,6 +46,8 @@ def add_tables(metadata: MetaData) -> None:
         Column("channels", SmallInteger, nullable=False, server_default=text("0")),
         Column("opted_out", SmallInteger, nullable=False, server_default=text("0")),
         Column("closed", SmallInteger, nullable=False, server_default=text("0")),
+        # Channels that did not work then.
+        Column("failing", SmallInteger, nullable=False, server_default=text("0")),
         Column("recent_pushes", Integer, nullable=False, server_default=text("0")),
         Column("dealer_code", Text, nullable=False, server_default=text("''")),
         Column("time_zone", Text, nullable=False, server_default=text("''")),

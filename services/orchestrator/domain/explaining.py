@@ -36,6 +36,7 @@ class Decision:
     channels: int
     opted_out: int
     closed: int
+    failing: int
     recent_pushes: int
     dealer_code: str
     time_zone: str
@@ -127,6 +128,8 @@ def _channel(decision: Decision, theme: ThemeDefinition) -> str:
     preferred = ", ".join(band.channels) or "none"
     taken = f"{decision.channel}, " if decision.channel else ""
     opened = names_of(usable & may_carry(theme.purpose))
+    if decision.failing:
+        notes.append(f"{names_of(decision.failing)} did not work and came last")
     return "; ".join([f"channel: {taken}open are {opened} of {preferred} from score {band.from_score:g} on", *notes])
 
 

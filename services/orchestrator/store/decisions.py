@@ -8,7 +8,7 @@ from services.orchestrator.domain.themes import PersonId, ThemeId
 
 _SELECT = (
     "SELECT person_id, occasion, theme_version, outcome, reason, due_at, expires_at, offer_id, channel, score, probability,"
-    " value, cost_fen, position, call_rank, channels, opted_out, closed, recent_pushes, dealer_code, time_zone,"
+    " value, cost_fen, position, call_rank, channels, opted_out, closed, failing, recent_pushes, dealer_code, time_zone,"
     " COALESCE(delivery_id, '') AS delivery_id, decided_at FROM decision WHERE theme_id = :id"
 )
 

@@ -172,6 +172,12 @@ class Court:
         async with self.database.transaction() as uow:
             await consumer.handle(uow, [Message("1", consumer.subject, data, {}, 1)])
 
+    async def told(self, subject: str, fact: Any) -> None:
+        """One fact of another room."""
+        [consumer] = [each for each in consumers() if each.subject == subject]
+        async with self.database.transaction() as uow:
+            await consumer.handle(uow, [Message("1", subject, fact.SerializeToString(), {}, 1)])
+
     async def merge(self, survivor: int, other: int, op_id: int = 1, operation: str = "merge") -> None:
         change = identity_pb2.ClusterChange(
             op_id=op_id, entity_kind=1, operation=operation, survivor_id=survivor, other_id=other

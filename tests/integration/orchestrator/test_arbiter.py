@@ -8,10 +8,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.testing import DatabaseFactory
+from services.orchestrator.arbiter.store import ArbiterStore
+from services.orchestrator.domain.explaining import explain
+from services.orchestrator.store.decisions import DecisionStore
 from services.orchestrator.themes.definitions import Band, Exclusion, Goal, Pacing, Schedule
 from services.orchestrator.themes.states import ThemeState
+from services.orchestrator.themes.store import ThemeStore
 from tests.integration.orchestrator.court import EVERYBODY, MORNING, Court, court
 from tests.integration.orchestrator.world import People
 
@@ -91,6 +96,48 @@ async def test_caps_count_over_all_themes_and_open_again(databases: DatabaseFact
         assert {"push"} == {words[row.person_id] for row in put_off if row.due_at == MORNING + 7 * DAY}
 
 
+async def test_a_channel_that_does_not_work_comes_last_and_the_decision_says_so(bench: Court) -> None:
+    now_us = round(datetime.now(UTC).timestamp() * 1e6)
+
+    async def tell(failing: bool, at_us: int) -> None:
+        state = touchpoints_pb2.ChannelState(channel="app", failing=failing, reason="calls_fail" if failing else "")
+        strange = touchpoints_pb2.ChannelState(channel="pigeons", failing=True)
+        await bench.told("troika.channels.health.v1", touchpoints_pb2.ChannelsHealth(channels=[state, strange], at_us=at_us))
+
+    async def channels(**changes: object) -> tuple[Counter[str], str]:
+        theme = await bench.theme(bands=(Band(0.0, ("app", "dealer")),), **changes)
+        await bench.propose(theme, range(1, 101))
+        await bench.work()
+        async with bench.database.read() as uow:
+            [pushed, *_] = [d for d in await DecisionStore(uow).page(theme, (0, 0), 200) if d.channel == "dealer"]
+            definition = (await ThemeStore(uow).deciding(theme)).definition  # type: ignore[union-attr]
+        rows = await bench.rows(f"SELECT channel FROM decision WHERE theme_id = {theme} AND outcome = 'push'")
+        told = next(line for line in explain(pushed, definition) if line.startswith("channel"))
+        return Counter(row.channel for row in rows), told
+
+    before, told = await channels()
+    assert "did not work" not in told
+    await tell(True, now_us)
+    # What was said earlier comes late.
+    await tell(False, now_us - 1)
+    during, told = await channels()
+    assert "app did not work and came last" in told
+    # Only who has no dealer is still tried through the app.
+    assert 0 < during["app"] < before["app"]
+
+    async def failing() -> list[str]:
+        async with bench.database.read() as uow:
+            return await ArbiterStore(uow).failing()
+
+    assert ["app", "pigeons"] == await failing()
+    await tell(False, now_us + 1)
+    assert ["pigeons"] == await failing()
+    # Who says nothing any more says nothing about channels either.
+    async with bench.database.transaction() as uow:
+        await uow.execute("UPDATE channel_health SET failing = true, at = now() - interval '3 minutes'")
+    assert [] == await failing()
+
+
 async def test_quiet_hours_are_the_persons_own_and_everything_is_asked_again_after_them(databases: DatabaseFactory) -> None:
     night = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
     zones = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "nowhere")
@@ -108,8 +155,9 @@ async def test_quiet_hours_are_the_persons_own_and_everything_is_asked_again_aft
             words[p] for p in words if "/" in zone[p] and zone[p] != "Asia/Shanghai" and words[p] != "no_channel"
         }
         for push in await bench.pushes():
-            last = datetime(2026, 3, 2, 20, 0, tzinfo=UTC) if zone[push.person_id] == "Europe/Berlin" else None
-            assert push.expires_at_us == (last or datetime(2026, 3, 3, 2, 0, tzinfo=UTC)).timestamp() * 1_000_000
+            # Her own hours go along: who sends later asks them again.
+            assert ("21:00-09:00", zone[push.person_id]) == (push.quiet_hours, push.time_zone)
+            assert push.expires_at_us == (night + timedelta(hours=72)).timestamp() * 1_000_000
         waiting = [person for person, word in words.items() if word == "quiet_hours"]
         morning = datetime(2026, 3, 3, 1, 0, tzinfo=UTC)
         due = await bench.rows("SELECT DISTINCT due_at FROM decision WHERE outcome = 'deferred'")

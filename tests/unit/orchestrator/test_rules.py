@@ -230,7 +230,8 @@ STATED = ThemeDefinition(
 )
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 PUSHED = Decision(
-    PersonId(7), 0, 1, "push", "", None, NOW, 1, "app", 612.3, 0.1161, 0.1161, 3, 3, 0, ALL_BITS, 0, 0, 1, "D001", "", "ab", NOW
+    PersonId(7), 0, 1, "push", "", None, NOW, 1, "app", 612.3, 0.1161, 0.1161, 3, 3, 0, ALL_BITS, 0, 0, 0, 1, "D001", "", "ab",
+    NOW,
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ STATEMENTS = (
     " probability double precision NOT NULL DEFAULT -1, value double precision NOT NULL DEFAULT 0,"
     " cost_fen bigint NOT NULL DEFAULT 0, position bigint NOT NULL DEFAULT 0, call_rank bigint NOT NULL DEFAULT 0,"
     " channels smallint NOT NULL DEFAULT 0, opted_out smallint NOT NULL DEFAULT 0, closed smallint NOT NULL DEFAULT 0,"
+    " failing smallint NOT NULL DEFAULT 0,"
     " recent_pushes integer NOT NULL DEFAULT 0, dealer_code text NOT NULL DEFAULT '', time_zone text NOT NULL DEFAULT '',"
     " delivery_id text, decided_at timestamptz NOT NULL, CONSTRAINT pk_decision PRIMARY KEY (theme_id, person_id, occasion))",
     "CREATE UNIQUE INDEX ix_decision_delivery_id ON decision (delivery_id) WHERE delivery_id IS NOT NULL",
@@ -200,6 +201,8 @@ STATEMENTS = (
     " value_fen bigint NOT NULL, values_fen jsonb NOT NULL, version integer NOT NULL, author text NOT NULL, stated_at"
     " timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_dealer_target PRIMARY KEY (dealer_code, advisor, month, metric))",
     "CREATE INDEX ix_dealer_target_month ON dealer_target (month)",
+    "CREATE TABLE channel_health (channel text, failing boolean NOT NULL, reason text NOT NULL, at timestamptz NOT NULL,"
+    " CONSTRAINT pk_channel_health PRIMARY KEY (channel))",
     "CREATE TABLE opportunity_day (dealer_code text, day date, worker text, lease_until timestamptz NOT NULL, finished_at"
     " timestamptz, failure text NOT NULL DEFAULT '', CONSTRAINT pk_opportunity_day PRIMARY KEY (dealer_code, day))",
     "CREATE INDEX ix_opportunity_day_unfinished ON opportunity_day (lease_until) WHERE finished_at IS NULL",
