@@ -160,6 +160,9 @@ class Cards:
         if endpoint is None:
             self._end(arrival, CardState.REFUSED, "no_dealer")
             return
+        if not endpoint.wants("arrival.card"):
+            self._end(arrival, CardState.REFUSED, "event_type_off")
+            return
         try:
             met = await self._finder.who(subject)
         except grpc.aio.AioRpcError as error:

@@ -226,6 +226,7 @@ DESCRIBED = Described(
                         "lead.withdrawn",
                         "customer.erased",
                         "consent.changed",
+                        "arrival.card",
                     ]
                 },
                 path=_MINE,

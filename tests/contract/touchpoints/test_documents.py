@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,12 +27,13 @@ from chassis import web
 from chassis.rpc import connect
 from docs import messages
 from services.touchpoints import events, webhooks
-from services.touchpoints.domain.deliveries import State
+from services.touchpoints.arrivals.cards import Facts, card
+from services.touchpoints.domain.deliveries import ASSIGNED, CONSENT, ERASED, REASSIGNED, WITHDRAWN, State
 from services.touchpoints.outgoing import OUTGOING
 from services.touchpoints.selfservice import desk
 from services.touchpoints.web import described
 from services.touchpoints.web.described import JSON, MANAGEMENT_KEY, SIGNATURE, WRITE_KEY, Example
-from tests.house.source import ROOT
+from tests.house.source import ROOT, modules
 from tests.integration.touchpoints.receivers import APP, DEALER
 from tests.integration.touchpoints.receiving import Receiver, receiving
 from tests.integration.touchpoints.room import TOKEN, Room, request
@@ -176,6 +179,13 @@ def test_examples_fit_their_schemas() -> None:
         example = ASYNCAPI["components"]["messages"][f"webhook.{name}"]["examples"][0]["payload"]
         assert sent.example == example["data"]
         conforms(example, "async", "components", "schemas", f"webhook.{name}")
+
+
+def test_every_webhook_that_is_sent_is_documented() -> None:
+    sent = {kind for path in modules("services/touchpoints") for kind in re.findall(r'envelope\("([\w.]+)"', path.read_text())}
+    assert set() == (sent | {ASSIGNED, REASSIGNED, WITHDRAWN, ERASED, CONSENT}) - set(OUTGOING)
+    said = card("a1", "gate", "D001", datetime.now(UTC), "345", Facts())
+    conforms(said, "async", "components", "schemas", "webhook.arrival.card", "properties", "data")
 
 
 @pytest.mark.parametrize("subject", sorted(subject for subject, _, _ in messages.streams()))
