@@ -21,10 +21,10 @@ QUESTIONS: Mapping[str, str] = {
     "tagged_vehicles": "SELECT count(DISTINCT entity_id) FROM tags.anchor WHERE entity_kind = 2",
     "pushes": "SELECT count(*) FROM touchpoints.delivery",
     "pushed_persons": "SELECT count(DISTINCT person_id) FROM touchpoints.delivery",
-    "acknowledged": "SELECT count(*) FROM touchpoints.delivery WHERE state BETWEEN 3 AND 6",
+    "acknowledged": "SELECT count(*) FROM touchpoints.delivery WHERE state BETWEEN 3 AND 8",
     # What came back as failed had arrived before.
     "arrived": (
-        "SELECT count(*) FROM touchpoints.delivery d WHERE state BETWEEN 3 AND 6"
+        "SELECT count(*) FROM touchpoints.delivery d WHERE state BETWEEN 3 AND 8"
         " OR EXISTS (SELECT FROM touchpoints.feedback f WHERE f.delivery_id = d.delivery_id)"
     ),
     "feedback": "SELECT count(*) FROM touchpoints.feedback",
