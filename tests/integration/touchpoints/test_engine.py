@@ -103,7 +103,9 @@ async def test_who_fails_again_and_again_is_left_alone_and_what_was_parked_goes_
         assert calls < 2 * 40
         health = await stub.GetChannelHealth(pb.GetChannelHealthRequest())
         [app] = health.channels
-        assert (pb.HEALTH_CONDITION_FAILING, "calls_fail", calls, 0) == (app.condition, app.reason, app.calls, app.accepted)
+        assert (pb.HEALTH_CONDITION_FAILING, "calls_fail", 0) == (app.condition, app.reason, app.accepted)
+        # The probe may come in between.
+        assert calls <= app.calls == app.failed <= calls + 2
         told = [ChannelsHealth.FromString(data).channels[0] for data in await room.messages("CHANNELS_HEALTH")]
         assert ("app", True, "calls_fail") == (told[-1].channel, told[-1].failing, told[-1].reason)
         receiver.answer = lambda number, body: (200, {})
