@@ -63,8 +63,10 @@ def attack(base_url: str, key: str, method: str, path: str) -> None:
         if known and path in SENSORS:
             case.query = {**(case.query or {}), "token": key}
         response = case.call(session=session, auth=(key, "") if known else None, allow_redirects=False, timeout=20)
-        # A body that cannot be sent as the method says, or a path that is another one, is no finding about this door.
-        if response.status_code in (404, 405) and response.request.url.split("?")[0] != f"{base_url}{path}":
+        # A body that cannot be sent as the method says, or a path that is another one, is no finding about this door; but a
+        # page is what a door for people answers itself.
+        page = response.headers.get("content-type", [""])[0].startswith("text/html")
+        if not page and response.status_code in (404, 405) and response.request.url.split("?")[0] != f"{base_url}{path}":
             assert {"code", "message"} <= set(response.json())
             return
         case.validate_response(response, checks=CHECKS)
