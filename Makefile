@@ -29,13 +29,18 @@ up: install ## start the suite and keep it running until Ctrl-C
 	@$(BIN)/python -m local up
 
 test: check ## every check and every test (what CI runs)
-	$(PYTEST) -n 2 --no-loadscope-reorder tests/unit tests/integration tests/contract
-	$(PYTEST) tests/e2e tests/chaos
+	$(PYTEST) -n 2 --no-loadscope-reorder --ignore tests/house tests
 
 check: install ## lint, format, types, import walls, contracts, house rules
+	@# Types take one core as long as all the rest takes another.
+	@$(MAKE) --no-print-directory -j2 types rules
+
+types:
+	$(BIN)/mypy
+
+rules:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py --check
 	$(PYTEST) tests/house

@@ -8,18 +8,16 @@ from typing import Final
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# What starts five services shares them.
-TOGETHER: Final = {
-    "tests/contract/test_grpc_doors.py": "suite",
-    "tests/contract/test_http_doors.py": "suite",
-}
-# A long file that comes last leaves the other worker without work; these take from a minute down to ten seconds.
+# Who starts five services has half the machine idle, waiting for them: one worker has all of these, one after the other, while
+# the other computes. Two suites at once would starve each other beyond the limit of a test.
+SUITES: Final = ("tests/chaos", "tests/e2e", "tests/contract/test_grpc_doors.py", "tests/contract/test_http_doors.py")
+# A long file that comes last leaves the other worker without work; these take from minutes down to ten seconds.
 FIRST: Final = (
+    *SUITES,
     # A process keeps its first Java machine with the jars that it began with: the last of these needs none.
     "tests/integration/identity/test_linkage_engines.py",
     "tests/unit/identity/test_rebuild.py",
     "tests/integration/tags/test_lake_spark.py",
-    *TOGETHER,
     "tests/integration/identity/test_linkage.py",
     "tests/integration/identity/test_rebuild.py",
     "tests/integration/identity/test_rotation.py",
@@ -33,7 +31,7 @@ class ByFile(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return TOGETHER.get(file, file)
+        return "suites" if file.startswith(SUITES) else file
 
 
 def sort(items: list[pytest.Item], root: Path) -> None:

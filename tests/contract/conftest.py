@@ -9,7 +9,7 @@ import pytest
 from local.supervisor import Suite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     async with Suite(tmp_path_factory.mktemp("suite"), fresh=True) as suite:
         yield suite
