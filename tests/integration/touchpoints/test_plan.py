@@ -228,9 +228,8 @@ async def test_old_held_events_go_and_the_oldest_make_room(room: Room) -> None:
     await send(room, "app", *(track(n, name="Held", text="x" * 1000) for n in range(10)))
     kept = [row["id"] for row, _ in await held(room, 10)]
     async with room.database.transaction() as uow:
-        await uow.execute(
-            "UPDATE quarantined SET received_at = received_at - CAST(:age AS interval) WHERE id = :id", age=timedelta(days=31), id=kept[0]
-        )
+        old = "UPDATE quarantined SET received_at = received_at - CAST(:age AS interval) WHERE id = :id"
+        await uow.execute(old, age=timedelta(days=31), id=kept[0])
         assert (1, 6) == await quarantine_store.expire(uow, 30, 5000)
     assert kept[-3:] == [row["id"] for row in await rows(room)]
 
