@@ -24,6 +24,7 @@ from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.handlers import follow_entities as follow_in_touchpoints
 from services.touchpoints.store.consents import Asked, forbidden
 from tests.integration.identity.world import NOW, World
+from tests.integration.touchpoints.dealers import NOTICES
 
 RECORDS = 30
 STEPS = 70
@@ -113,6 +114,10 @@ async def orchestrator_hears(uow: Any, payloads: Sequence[bytes]) -> None:
     await follow_entities(uow, [Message(str(i), "s", payload, {}, i) for i, payload in enumerate(payloads)])
 
 
+async def touchpoints_hears(uow: Any, payloads: Sequence[bytes]) -> None:
+    await follow_in_touchpoints(uow, payloads, NOTICES)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_sender_and_planner_close_what_the_ledger_closes(world: World, databases: DatabaseFactory, seed: int) -> None:
     life = Life(world, seed)
@@ -123,7 +128,7 @@ async def test_sender_and_planner_close_what_the_ledger_closes(world: World, dat
     expected = {(p, purpose): await closed(world, p, purpose, now_us) for p in persons for purpose in ("marketing", "service")}
     assert len(set(map(frozenset, expected.values()))) > 2
     async with databases.database("touchpoints") as sender, databases.database("orchestrator") as planner:
-        await follow(sender, follow_in_touchpoints, life.batches())
+        await follow(sender, touchpoints_hears, life.batches())
         await follow(planner, orchestrator_hears, life.batches())
         pushes = [Asked(f"{p} {purpose} {c.label}", p, 0, purpose, c) for p, purpose in expected for c in REACHED]
         async with sender.read() as uow:

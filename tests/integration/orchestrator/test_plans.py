@@ -71,7 +71,34 @@ async def test_statements_of_every_batch_read_by_index(house: House) -> None:
 
         theme, some, today = ThemeId(40), list(range(1, 500, 5)), now.date()
         due = [Due(person, 0, None, now, "") for person in some]
-        record = (theme, 1, 0, 1, "push", "", None, now, None, 1, "app", 1.0, 0.1, 0.1, 1, 1, 0, 1, 0, 0, 0, "", "", "x", now)
+        record = (
+            theme,
+            1,
+            0,
+            1,
+            "push",
+            "",
+            None,
+            now,
+            None,
+            1,
+            "app",
+            1.0,
+            0.1,
+            0.1,
+            1,
+            1,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            "",
+            "",
+            "x",
+            now,
+        )
         await plan_of("families", lambda u: ArbiterStore(u).families(some))
         await plan_of("erased", lambda u: ArbiterStore(u).erased(some))
         await plan_of("pushed", lambda u: ArbiterStore(u).pushed(some, now - timedelta(days=7)))
