@@ -1,1 +1,1 @@
-"""The delivery engine: what is due is routed, let through, called and noted; see docs/adr/0037-the-delivery-engine.md."""
+"""The delivery engine: what is due is routed, let through, called and noted; see docs/adr/0034-the-delivery-engine.md."""
