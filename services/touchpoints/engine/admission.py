@@ -82,9 +82,10 @@ class Admission:
         async with self._database.transaction(traced=False) as uow:
             if probes:
                 await self._by_probe(uow, batch, probes)
+            # Caps before turns: whoever waits for days must not have the turn meanwhile.
+            await _by_cap(uow, batch)
             if any(ordered(route.endpoint) for route in batch.going):
                 await _by_turn(uow, batch)
-            await _by_cap(uow, batch)
             pushes = await self._by_memory(uow, routed, batch)
             await self._without_a_call(uow, routed, known, batch)
             attempts = [Attempt(name, push.endpoint.name, push.anchor_id) for name, push in pushes.items()]

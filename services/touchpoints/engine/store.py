@@ -31,7 +31,8 @@ CLAIM = """
         CAST(extract(epoch FROM now() - unsure_since) AS double precision) AS unsure_s
 """
 
-# Pushes that were sent to each person within a cap's window; the seconds until the cap opens again, where it is closed.
+# Pushes that were sent to each person within a cap's window; the seconds until the cap opens again, where it is closed. What
+# dealers are told of a person (`kind`) is no push to her.
 CAPPED = """
     SELECT u.id, CAST(max(w.opens_s) AS double precision) AS opens_s
     FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::int[], $5::double precision[])
@@ -39,7 +40,7 @@ CAPPED = """
     JOIN LATERAL (
         SELECT extract(epoch FROM d.sent_at - now()) + u.secs AS opens_s FROM delivery d
         WHERE d.person_id = u.person AND d.person_id > 0 AND d.sent_at > now() - make_interval(secs => u.secs)
-            AND d.delivery_id <> u.id AND (d.state < 9 OR d.reason = 'outcome_unknown')
+            AND d.delivery_id <> u.id AND d.kind = '' AND (d.state < 9 OR d.reason = 'outcome_unknown')
             AND (u.channel = 0 OR d.channel = u.channel)
         ORDER BY d.sent_at DESC OFFSET u.most - 1 LIMIT 1) AS w ON true
     GROUP BY u.id
@@ -266,7 +267,8 @@ async def hold(uow: UnitOfWork, holds: Sequence[Hold]) -> None:
 
 
 async def fall_back(uow: UnitOfWork, delivery_ids: Sequence[str]) -> None:
-    """Moves pushes that were never sent to their next channel, due at once."""
+    """Moves pushes that were never sent to their next channel, due at once; a turn that they had goes to somebody else."""
+    await uow.fetch("DELETE FROM turn WHERE delivery_id = ANY($1::text[])", list(delivery_ids))
     await uow.fetch(
         "UPDATE delivery SET channel = fallback_channels[1], fallback_channels = fallback_channels[2:], due_at = now(),"
         " endpoint = '', slot_at = NULL, updated_at = now()"
