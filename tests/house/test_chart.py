@@ -155,6 +155,42 @@ def test_networks_are_open_to_whom_the_caller_lists_name(rendered: dict[str, lis
             assert service in {component(peer) for rule in egress for peer in rule["to"]}, (caller, service)
 
 
+def test_whoever_has_a_login_of_its_own_uses_it_and_migrations_theirs(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    found = {}
+    for name, pod in pods(rendered["full-values"]):
+        [container] = pod["containers"]
+        [dsn] = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if each["name"] == "TROIKA_POSTGRES_DSN"]
+        found[name] = (dsn["name"], dsn["key"])
+    assert ("troika-touchpoints-login", "uri") == found["Deployment troika-touchpoints"]
+    assert ("troika-postgres", "dsn") == found["Deployment troika-tags"]
+    assert {("troika-owner", "dsn")} == {secret for name, secret in found.items() if name.startswith("Job ")}
+
+
+def test_the_ingress_leads_to_every_public_door_and_to_no_other(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    doors = {path for _, path in importlib.import_module("services.touchpoints.web.described").operations()} | {"/openapi.json"}
+    [ingress] = [each for each in rendered["full-values"] if each["kind"] == "Ingress"]
+    paths = [(each["path"], each["pathType"]) for each in ingress["spec"]["rules"][0]["http"]["paths"]]
+
+    def leads(path: str, kind: str, door: str) -> bool:
+        return door == path or (kind == "Prefix" and door.startswith(path + "/"))
+
+    assert set() == {door for door in doors if not any(leads(path, kind, door) for path, kind in paths)}
+    assert set() == {path for path, kind in paths if not any(leads(path, kind, door) for door in doors)}
+    inside = ("/metrics", "/livez", "/readyz")
+    assert not any(leads(path, kind, door) for path, kind in paths for door in inside)
+    [route] = [each for each in rendered["full-values"] if each["kind"] == "HTTPRoute"]
+    assert {path for path, _ in paths} == {match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]}
+
+
+def test_no_rule_of_a_policy_is_open_to_everybody_by_mistake(helm: str) -> None:
+    values = ("networkPolicy.ingressNamespaces={}", "networkPolicy.monitoringNamespaces={}", "touchpoints.publicUrl=https://x")
+    done = run(helm, "template", "troika", str(CHART), *(word for value in values for word in ("--set", value)))
+    assert not done.returncode, done.stderr
+    for each in yaml.safe_load_all(done.stdout):
+        if each and each["kind"] == "NetworkPolicy":
+            assert [] == [rule for rule in each["spec"]["ingress"] or [] if not rule.get("from")], each["metadata"]["name"]
+
+
 def defaults(service: str) -> dict[str, Any]:
     fields = settings_of(service).model_fields.items()
     return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}

@@ -60,9 +60,13 @@ touchpoints: []
 {{/* Variables that come from Secrets. */}}
 {{- define "troika.secrets" -}}
 {{- $root := .root -}}
+{{- $login := (index $root.Values .service).login | default dict }}
+{{- $privileged := and .migrating $root.Values.migrations.existingSecret }}
 - name: TROIKA_POSTGRES_DSN
   valueFrom:
-    secretKeyRef: {name: {{ $root.Values.postgres.existingSecret }}, key: {{ $root.Values.postgres.key }}}
+    secretKeyRef:
+      name: {{ $privileged | default $login.existingSecret | default $root.Values.postgres.existingSecret }}
+      key: {{ ternary $root.Values.postgres.key ($login.key | default $root.Values.postgres.key) (not (empty $privileged)) }}
 - name: TROIKA_CALLER_TOKEN
   valueFrom:
     secretKeyRef: {name: {{ $root.Values.callers.existingSecret }}, key: {{ .service }}}
@@ -99,12 +103,12 @@ capabilities: {drop: [ALL]}
 
 {{/* The doors that face the world; probes and metrics do not. */}}
 {{- define "troika.publicPaths" -}}
-{{- range list "/v1" "/webhooks" "/wechat" "/wecom" "/contacts" "/unsubscribe" "/arrivals" "/debug" }}
+{{- range list "/v1" "/webhooks" "/wechat" "/wecom" "/contacts" "/unsubscribe" "/preferences" "/sms" "/arrivals" "/debug" }}
 - path: {{ . }}
   pathType: Prefix
   backend: {service: {name: SERVICE, port: {name: http}}}
 {{- end }}
-{{- range list "/sa" "/sa.gif" }}
+{{- range list "/sa" "/sa.gif" "/openapi.json" }}
 - path: {{ . }}
   pathType: Exact
   backend: {service: {name: SERVICE, port: {name: http}}}

@@ -288,11 +288,13 @@ spec:
         {{- end }}
     {{- end }}
     {{- if .public }}
+    {{- with $root.Values.networkPolicy.ingressNamespaces }}
     - ports: [{protocol: TCP, port: 7100}]
       from:
-        {{- range $root.Values.networkPolicy.ingressNamespaces }}
+        {{- range . }}
         - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
         {{- end }}
+    {{- end }}
     {{- end }}
     {{- if and $root.Values.tls.enabled (has $service $root.Values.tls.tokenPort.services) }}
     # Tokens say who comes in.
@@ -310,8 +312,14 @@ spec:
             matchLabels: {{- include "troika.selector" (dict "root" $root "service" $peer) | nindent 14 }}
     {{- end }}
     {{- end }}
+    {{- if $root.Values.otlpEndpoint }}
+    - ports: [{protocol: TCP, port: {{ regexFind "[0-9]+$" $root.Values.otlpEndpoint | default "4317" }}}]
+    {{- end }}
     {{- with .egress }}
     {{- . | nindent 4 }}
+    {{- end }}
+    {{- with (index $root.Values $service).egressRules }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}
 
@@ -357,7 +365,7 @@ spec:
             - {name: {{ $variable }}, value: {{ $value | quote }}}
             {{- end }}
             {{- end }}
-            {{- include "troika.secrets" . | nindent 12 }}
+            {{- include "troika.secrets" (merge (dict "migrating" true) .) | nindent 12 }}
           resources: {{- toYaml $root.Values.migrations.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
