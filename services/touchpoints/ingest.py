@@ -86,7 +86,7 @@ class Ingest:
         def context(index: int) -> Sequence[Any]:
             return index, implied_type, arrival.sent_at
 
-        await self._take(source, messages, observe, received_us, held.SEGMENT, context)
+        await self._take(source, messages.__getitem__, observe, received_us, held.SEGMENT, context)
 
     async def sensors(self, form: sensors.Form, raw: bytes, source: Source, *, keep: bool = True) -> list[Invalid]:
         """A request of Sensors Analytics' SDKs, kept whatever it holds: what is wrong with it is returned, and set aside.
@@ -107,7 +107,9 @@ class Ingest:
                 await self._publisher.publish([], aside, self._sealer.key(), received_us)
             return [error]
         observe = [partial(_read, sensors.observe, message, arrival) for message in messages]
-        return await self._take(source, messages, observe, received_us, held.SENSORS, lambda _: (form.project,), keep=keep)
+        return await self._take(
+            source, messages.__getitem__, observe, received_us, held.SENSORS, lambda _: (form.project,), keep=keep
+        )
 
     async def cloud_events(self, envelopes: Sequence[Any], source: Source) -> list[Invalid]:
         """CloudEvents; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
@@ -116,7 +118,7 @@ class Ingest:
         received_us = time.time_ns() // 1000
         arrival = cloudevents.Arrival(source, received_us, received_us - self._oldest_us)
         observe = [partial(_read, cloudevents.observe, envelope, arrival) for envelope in envelopes]
-        return await self._take(source, envelopes, observe, received_us, held.CLOUDEVENTS, lambda _: ())
+        return await self._take(source, envelopes.__getitem__, observe, received_us, held.CLOUDEVENTS, lambda _: ())
 
     async def leads(self, leads: Sequence[Element], source: Source) -> list[Invalid]:
         """Leads in ADF; what is wrong with some is returned, and set aside. Raises PayloadTooLarge, Unavailable."""
@@ -125,13 +127,16 @@ class Ingest:
         received_us = time.time_ns() // 1000
         arrival = adf.Arrival(source, received_us, received_us - self._oldest_us)
         observe = [partial(_read, adf.observe, lead, arrival) for lead in leads]
-        written = [adf.written(lead) for lead in leads]
+
+        def written(index: int) -> bytes:
+            return adf.written(leads[index])
+
         return await self._take(source, written, observe, received_us, held.ADF, lambda _: ())
 
     async def _take(
         self,
         source: Source,
-        messages: Sequence[Any],
+        message: Callable[[int], Any],
         observe: Sequence[Callable[[], Observed]],
         received_us: int,
         door: str,
@@ -141,7 +146,7 @@ class Ingest:
     ) -> list[Invalid]:
         """Publishes what can be normalised and fits the plan, and sets the rest aside; returns what was wrong with that."""
         key = self._sealer.key()
-        observed, aside = self._gate.sift(source.name, door, messages, observe, context, count=keep)
+        observed, aside = self._gate.sift(source.name, door, message, observe, context, count=keep)
         if keep and (observed or aside):
             await self._publisher.publish(observed, self._gate.aside(aside, received_us), key, received_us)
         return [one.error for one in aside]

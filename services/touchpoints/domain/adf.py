@@ -5,6 +5,7 @@ Read leniently, for what writes it seldom keeps to it (CONVENTIONS 5.3).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Iterator
@@ -65,12 +66,23 @@ class Arrival:
 
 
 def leads(body: bytes) -> list[Element]:
-    """The prospects of a document; raises Invalid for what is no XML, even leniently, or has none."""
+    """The prospects of a document; raises Invalid for what is no XML, even leniently, has none, or has one within another."""
     root = _parsed(body)
     found = [element for element in root.iter() if _name(element) == "prospect"]
     if not found:
         raise Invalid("prospect", "NO_LEAD", "the document has no prospect")
+    # In the order of the document the outermost comes first: what is nested is walked once.
+    if any(_name(element) == "prospect" for lead in found for element in lead.iter() if element is not lead):
+        raise Invalid("prospect", "NESTED_LEAD", "a prospect stands inside a prospect")
     return found
+
+
+def only_lead(body: bytes) -> Element:
+    """The prospect of a document that has been set aside by itself; raises Invalid."""
+    found = leads(body)
+    if len(found) > 1:
+        raise Invalid("prospect", "MANY_LEADS", "the document has more than one prospect")
+    return found[0]
 
 
 def _parsed(body: bytes) -> Element:
@@ -96,9 +108,11 @@ def _mended(body: bytes) -> Element:
 
 
 def written(lead: Element) -> bytes:
-    """A prospect by itself, to be set aside."""
+    """A prospect by itself, to be set aside: without what follows it in its document."""
+    alone = copy.copy(lead)
+    alone.tail = None
     try:
-        text: bytes = tostring(lead, "utf-8")
+        text: bytes = tostring(alone, "utf-8")
     except RecursionError:
         return b"<prospect/>"
     return text

@@ -32,7 +32,7 @@ class Gate:
         self,
         source: str,
         door: str,
-        messages: Sequence[Any],
+        message: Callable[[int], Any],
         observe: Sequence[Callable[[], Observed]],
         context: Context,
         *,
@@ -40,7 +40,8 @@ class Gate:
     ) -> tuple[list[Observed], list[Held]]:
         """(events that go on, those that must be held); raises Unavailable while there is no plan.
 
-        `context`: what of its request the message at an index needs to be read again.
+        `message`: what came at an index, asked for only where it is held; `context`: what of its request it needs to be read
+        again.
         """
         plan, passed = self._live.now(), self._live.passed if count else None
         observed: list[Observed] = []
@@ -49,10 +50,10 @@ class Gate:
             try:
                 event = read()
             except Invalid as error:
-                held.append(unreadable(source, door, messages[index], context(index), error))
+                held.append(unreadable(source, door, message(index), context(index), error))
                 continue
             if fault := plan.fault(event, passed):
-                held.append(Held(event.event_id, source, event.name, fault, door, messages[index], context(index)))
+                held.append(Held(event.event_id, source, event.name, fault, door, message(index), context(index)))
             else:
                 observed.append(event)
         return observed, held

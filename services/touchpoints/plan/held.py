@@ -94,8 +94,7 @@ class Kept:
             case "cloudevents", _:
                 return cloudevents.observe(self.message, cloudevents.Arrival(source, received_us, oldest_us))
             case "adf", _:
-                [lead] = adf.leads(self.message)
-                return adf.observe(lead, adf.Arrival(source, received_us, oldest_us))
+                return adf.observe(adf.only_lead(self.message), adf.Arrival(source, received_us, oldest_us))
             case _:
                 raise Invalid("", "UNREADABLE", "is no message that could be read again")
 

@@ -57,6 +57,18 @@ class Rereader:
 
     def observe(self, row: Any, plan: Plan, patch: Any = None) -> tuple[Observed, int]:
         """(the event, when it was received, microseconds); raises Invalid when it must still be held."""
+        try:
+            return self._observe(row, plan, patch)
+        except (Invalid, TroikaError):
+            raise
+        except Exception as error:
+            if is_operational(error):
+                raise
+            # One event that a bug of ours cannot read must not stop all replays. Its error may quote it, hence only the kind.
+            log.error("held event not read: %s", type(error).__name__, extra={"event_id": row["event_id"].hex()})
+            raise Invalid("", "INTERNAL", "could not be read by an error of ours; the log names it") from error
+
+    def _observe(self, row: Any, plan: Plan, patch: Any) -> tuple[Observed, int]:
         received_us = to_us(row["received_at"])
         kept = self._holder.open(row["event_id"], row["sealed"])
         if patch is not None:

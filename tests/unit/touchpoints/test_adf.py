@@ -131,6 +131,7 @@ def test_a_time_is_read_however_it_is_written(written: str, seconds: int) -> Non
         (b"\xff\xfe\x00", "prospect", "NO_LEAD"),
         (b"<adf><prospect>", "body", "NOT_XML"),
         (b"<adf/>", "prospect", "NO_LEAD"),
+        (b"<adf>" + b"<prospect>" * 499 + b"x" * 1000 + b"</prospect>" * 499 + b"</adf>", "prospect", "NESTED_LEAD"),
         (b"just words", "prospect", "NO_LEAD"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><adf><prospect>&b;</prospect></adf>', "body", "ENTITIES_FORBIDDEN"),
         (b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>', "body", "ENTITIES_FORBIDDEN"),
@@ -156,3 +157,8 @@ def test_a_deep_lead_that_is_wrong_can_still_be_set_aside() -> None:
     assert b"<prospect" in adf.written(one)
     with pytest.raises(Invalid):
         adf.observe(one, ARRIVAL)
+
+
+def test_a_lead_without_a_number_is_the_same_lead_whatever_follows_it() -> None:
+    ids = {observed(lead().replace("</prospect>", f"</prospect>{tail}")).event_id for tail in ("", "\n", "  \n\t")}
+    assert 1 == len(ids)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from troika.touchpoints.v1.quarantine_pb2 import QuarantinedBatch
 
-from services.touchpoints.domain import adf
+from services.touchpoints.domain import adf, segment
 from services.touchpoints.domain.observed import Invalid, Observed, Source
+from services.touchpoints.ingest import Ingest
+from services.touchpoints.plan.gate import Gate
 from services.touchpoints.plan.held import ADF, CLOUDEVENTS, SEGMENT, Held, Holder, Kept, shown, unreadable
 from services.touchpoints.plan.judging import EventType, Judge, Plan, Unplanned
+from services.touchpoints.plan.replaying import Rereader
 from services.touchpoints.plan.schemas import InvalidSchema, Schema
 from services.touchpoints.plan.shipped import shipped
 
@@ -123,8 +129,6 @@ MESSAGE = {"type": "track", "event": "Car Seen", "userId": "u1", "properties": {
 
 
 def opened(held: Held) -> Kept:
-    from troika.touchpoints.v1.quarantine_pb2 import QuarantinedBatch
-
     [message] = HOLDER.messages([held], 7)
     [fact] = QuarantinedBatch.FromString(message.payload).events
     assert b"13800138000" not in message.payload
@@ -155,6 +159,49 @@ def test_a_held_lead_in_xml_is_read_again_and_cannot_be_patched() -> None:
     assert adf.observe(lead, adf.Arrival(Source("app", "crm_id", ""), 10**15, 0)) == again
     with pytest.raises(Invalid, match="no JSON"):
         kept.patched({})
+    for what in (document.replace(b"<customer>", b"<prospect/><customer>"), document + document):
+        with pytest.raises(Invalid):
+            Kept(ADF, (), what, False).observe(Source("app", "crm_id", ""), 10**15, 0)
+
+
+async def test_only_leads_that_are_set_aside_are_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+
+    def note(lead: Any) -> bytes:
+        written.append(lead)
+        return b"<prospect/>"
+
+    monkeypatch.setattr(adf, "written", note)
+    found = adf.leads(b"<adf><prospect><id>1</id><customer><id>7</id></customer></prospect><prospect/></adf>")
+    live: Any = SimpleNamespace(now=lambda: Plan([], Unplanned.PASS), passed=Counter())
+
+    async def publish(*_: Any) -> None:
+        return None
+
+    sealer, publisher = SimpleNamespace(key=lambda: None), SimpleNamespace(publish=publish)
+    ingest: Any = Ingest
+    wrong = await ingest(sealer, publisher, Gate(live, HOLDER), 3650).leads(found, Source("app", "crm_id", ""))
+    assert (["NO_ID"], [found[1]]) == ([error.reason for error in wrong], written)
+
+
+def test_an_event_that_a_bug_cannot_read_stays_held_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = unreadable("app", SEGMENT, MESSAGE, (0, "", None), Invalid("f", "R", "m"))
+    [message] = HOLDER.messages([held], 7)
+    sealed = QuarantinedBatch.FromString(message.payload).events[0].sealed_message
+    row = {"event_id": held.event_id, "sealed": sealed, "source": "app", "received_at": datetime(2026, 3, 1, tzinfo=UTC)}
+    rereader: Any = Rereader
+    reader = rereader(HOLDER, SimpleNamespace(named=lambda name: Source(name, "crm_id", "")), 3650)
+    errors = [KeyError("a bug"), ConnectionError("the world")]
+
+    def failing(*_: Any) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(segment, "observe", failing)
+    with pytest.raises(Invalid) as internal:
+        reader.observe(row, Plan([], Unplanned.PASS))
+    assert "INTERNAL" == internal.value.reason
+    with pytest.raises(ConnectionError):
+        reader.observe(row, Plan([], Unplanned.PASS))
 
 
 @given(st.dictionaries(st.sampled_from(["model", "price", "day", "colour", "vehicle", "x"]), st.recursive(
