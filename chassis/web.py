@@ -37,6 +37,11 @@ def error_response(error: TroikaError) -> Response:
     return json_response(body, error.http_status, headers)
 
 
+def pattern(scope: Scope) -> str:
+    """The route's pattern, which may be logged and counted; the path may not: paths carry tokens and ids."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))
+
+
 def translate(error: Exception, path: str) -> Response:
     """Any error as a response: known ones as they are, a world that is down as 503, a bug as 500 with a log line."""
     if isinstance(error, TroikaError):
@@ -88,8 +93,7 @@ class TraceMiddleware:
             try:
                 await self._app(scope, receive, watch)
             finally:
-                # The route's pattern, not the path: paths carry tokens and ids.
-                route = getattr(scope.get("route"), "path", "unmatched")
+                route = pattern(scope)
                 current.update_name(f"{scope['method']} {route}")
                 telemetry.REQUESTS.labels("http", route, status).observe(time.perf_counter() - start)
 
@@ -121,7 +125,7 @@ def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]]) -> Fas
     @app.exception_handler(ClientDisconnect)
     @app.exception_handler(Exception)
     async def other(request: Request, error: Exception) -> Response:
-        return translate(error, request.url.path)
+        return translate(error, pattern(request.scope))
 
     @app.exception_handler(TroikaError)
     async def typed(_: Request, error: TroikaError) -> Response:

@@ -36,12 +36,16 @@ class _Skimmer:
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes; raises Unreadable."""
-        self._held += chunk
-        going = True
-        while self._held and going:
-            going = self._string() if self._inside else self._between()
+        data, at = self._held + chunk, 0
+        while at < len(data):
+            end = self._string(data, at) if self._inside else self._between(data, at)
             if self._size > MOST_REST:
                 raise Unreadable("body", f"has more than {MOST_REST} bytes beside its pictures")
+            if end == at:
+                break
+            at = end
+        # A backslash whose other half is yet to come.
+        self._held = data[at:]
 
     def document(self) -> bytes:
         """What is left."""
@@ -50,32 +54,31 @@ class _Skimmer:
     def _keep(self, piece: bytes) -> None:
         self._kept.append(piece)
         self._size += len(piece)
-        self._held = self._held[len(piece) :]
 
-    def _between(self) -> bool:
-        at = self._held.find(b'"')
-        self._keep(self._held if at < 0 else self._held[: at + 1])
-        self._inside, self._length, self._begin = at >= 0, 0, len(self._kept)
-        return True
+    def _between(self, data: bytes, at: int) -> int:
+        """Goes on behind the next string's beginning; returns how far."""
+        quote = data.find(b'"', at)
+        end = len(data) if quote < 0 else quote + 1
+        self._keep(data[at:end])
+        self._inside, self._length, self._begin = quote >= 0, 0, len(self._kept)
+        return end
 
-    def _string(self) -> bool:
-        """Goes on to the string's end; False when more bytes are needed for that."""
-        found = _INSIDE.match(self._held)
-        end = found.end() if found else 0
-        self._length += end
+    def _string(self, data: bytes, at: int) -> int:
+        """Goes on behind the string's end, or as far as the bytes do; returns how far."""
+        found = _INSIDE.match(data, at)
+        end = found.end() if found else at
+        self._length += end - at
         if self._begin >= 0 and self._length > MOST_STRING:
             self._size -= sum(len(part) for part in self._kept[self._begin :])
             del self._kept[self._begin :]
             self._begin = -1
-        if self._begin < 0:
-            self._held = self._held[end:]
-        elif end:
-            self._keep(self._held[:end])
-        if self._held.startswith(b'"'):
+        if self._begin >= 0 and end > at:
+            self._keep(data[at:end])
+        if data[end : end + 1] == b'"':
             self._keep(b'"')
             self._inside = False
-        # What is left is a backslash whose other half is yet to come.
-        return not self._held or not self._inside
+            end += 1
+        return end
 
 
 def parsed(document: bytes) -> Any:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -28,6 +28,7 @@ from services.touchpoints.wechat.hearing import Hearing, hear
 
 # WeChat waits for five seconds; what takes longer it shall tell again.
 MOST_S = 4.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,12 @@ class WechatDoor:
         if not keys:
             # Compatible mode has everything in clear, too.
             self._genuine(endpoint, query)
-            return Call(_fields(body), query.get("signature", ""), "", as_json)
-        outer = _fields(body)
-        encrypted = outer.get("Encrypt", "")
-        if not isinstance(encrypted, str) or not encrypted:
+            return Call(_told(callbacks.fields, body), query.get("signature", ""), "", as_json)
+        if not (encrypted := _told(callbacks.encrypted, body)):
             raise _forged()
         self._genuine(endpoint, query, encrypted)
         opened = _opened(encrypted, keys, endpoint)
-        return Call(_fields(opened.message), query.get("msg_signature", ""), opened.key, as_json)
+        return Call(_told(callbacks.fields, opened.message), query.get("msg_signature", ""), opened.key, as_json)
 
     def _genuine(self, endpoint: Endpoint, query: Any, encrypted: str = "") -> None:
         tokens = values(endpoint.secrets, "callback_token")
@@ -107,9 +106,9 @@ class WechatDoor:
             raise _forged()
 
 
-def _fields(body: bytes) -> dict[str, Any]:
+def _told(read: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return callbacks.fields(body)
+        return read(body)
     except ValueError as error:
         raise InvalidArgument(f"body is {error}", reason="INVALID_REQUEST", field="body") from error
 

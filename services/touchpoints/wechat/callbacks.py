@@ -121,18 +121,33 @@ class Told:
 
 def fields(body: bytes) -> dict[str, Any]:
     """A body as nested dicts of texts and lists; raises ValueError when it is neither WeChat's XML nor its JSON."""
+    given = _given(body)
+    if isinstance(given, dict):
+        return dict(_texts(given, 0))
+    tree = _tree(given, 0)
+    return tree if isinstance(tree, dict) else {}
+
+
+def encrypted(body: bytes) -> str:
+    """The `Encrypt` of a body, whole, and nothing else of it; empty when it has none. Raises ValueError like `fields`."""
+    given = _given(body)
+    if isinstance(given, dict):
+        return _text(given, "Encrypt").strip()
+    return (given.findtext("Encrypt") or "").strip()
+
+
+def _given(body: bytes) -> dict[str, Any] | Element:
     if body.lstrip()[:1] == b"{":
         try:
-            given = orjson.loads(body)
+            given: dict[str, Any] = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ValueError("not valid JSON") from error
-        return dict(_texts(given, 0))
+        return given
     try:
-        root = fromstring(body, forbid_dtd=True)
+        root: Element = fromstring(body, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise ValueError("not valid XML") from error
-    tree = _tree(root, 0)
-    return tree if isinstance(tree, dict) else {}
+    return root
 
 
 def parse(given: Mapping[str, Any]) -> Told:
@@ -234,15 +249,10 @@ def _tree(element: Element, depth: int) -> Any:
         raise ValueError("nested too deeply")
     if len(element) == 0:
         return (element.text or "").strip()[:2000]
-    found: dict[str, Any] = {}
+    found: dict[str, list[Any]] = {}
     for child in element:
-        value = _tree(child, depth + 1)
-        if child.tag in found:
-            before = found[child.tag]
-            found[child.tag] = [*before, value] if isinstance(before, list) else [before, value]
-        else:
-            found[child.tag] = value
-    return found
+        found.setdefault(child.tag, []).append(_tree(child, depth + 1))
+    return {tag: values if len(values) > 1 else values[0] for tag, values in found.items()}
 
 
 def _texts(given: Any, depth: int) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +111,29 @@ def test_long_strings_leave_nothing_behind() -> None:
     left = asyncio.run(run())
     assert {"a": "短", "picture": "", "after": 'quo"ted\\', "b": [1, ""]} == skimming.parsed(left)
     assert len(left) < 200
+
+
+class Counted(bytes):
+    """Bytes that count what is cut out of them."""
+
+    copied = 0
+
+    def __radd__(self, other: bytes) -> Counted:
+        return self if not other else Counted(other + bytes(self))
+
+    def __getitem__(self, place: Any) -> Any:
+        piece = super().__getitem__(place)
+        Counted.copied += len(piece) if isinstance(piece, bytes) else 1
+        return piece
+
+
+@pytest.mark.parametrize("body", [b'"' * 200_000, b'"\\"a' * 50_000], ids=["quotes", "escapes"])
+def test_many_short_strings_are_copied_a_few_times_and_not_the_rest_with_each(body: bytes) -> None:
+    Counted.copied = 0
+    skimmer = skimming._Skimmer()
+    skimmer.feed(Counted(body))
+    assert body == skimmer.document()
+    assert 0 < Counted.copied < 4 * len(body)
 
 
 def test_occupants_and_faces_are_left_where_they_are() -> None:

@@ -21,6 +21,7 @@ from services.touchpoints.wechat.callbacks import (
     OptedOut,
     Permissions,
     Unfollowed,
+    encrypted,
     fields,
     parse,
 )
@@ -179,3 +180,18 @@ def test_retries_bear_one_name_and_different_events_different_ones() -> None:
 def test_what_wechat_would_not_send_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse(fields(body))
+
+
+def test_a_long_encrypted_body_opens_in_xml_and_in_json() -> None:
+    message = f"<xml><CreateTime>1</CreateTime><Content>{'x' * 3000}</Content></xml>".encode()
+    sealed = crypto.sealed(message, KEY, CORP)
+    for body in (f"<xml><a><Encrypt>no</Encrypt></a><Encrypt>{sealed}</Encrypt></xml>", json.dumps({"Encrypt": sealed})):
+        assert message == crypto.opened(encrypted(body.encode()), [KEY], CORP).message
+    for body in ("<xml/>", "<xml><a><Encrypt>no</Encrypt></a></xml>", '{"Encrypt": 5}'):
+        assert "" == encrypted(body.encode())
+
+
+def test_however_often_a_child_is_repeated_all_are_listed_in_their_order() -> None:
+    many = 20_000
+    tree = fields(b"<xml>" + b"".join(b"<a>%d</a>" % n for n in range(many)) + b"<b>1</b></xml>")
+    assert {"a": [str(n) for n in range(many)], "b": "1"} == tree
