@@ -84,7 +84,7 @@ class Endpoints:
     async def register(self, uow: UnitOfWork, given: Endpoint, signed: bool) -> str:
         """Makes or changes an endpoint; returns the webhook secret of a new one that is `signed`, else empty.
 
-        `given.secret` is not read: an endpoint keeps the one it was made with.
+        `given.secret` is not read: an endpoint keeps the one it was made with, until it is given another scope.
         """
         secret = webhooks.new_secret() if signed else ""
         row = EndpointRow(

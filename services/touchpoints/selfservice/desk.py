@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from chassis.db import Database
+from chassis.db import Database, UnitOfWork
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unauthenticated
 from services.touchpoints import webhooks
 from services.touchpoints.channels.http import Answer, Caller, forbidden
@@ -29,6 +30,10 @@ _PREFIX: Final = "mk_"
 def hashed(key: str) -> bytes:
     """What is kept of a management key."""
     return hashlib.sha256(key.encode()).digest()
+
+
+def _not_the_key() -> Unauthenticated:
+    return Unauthenticated("not the management key of this endpoint", reason="UNAUTHORIZED", field="authorization")
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,16 @@ class Desk:
         async with self._database.read() as uow:
             found = await store.managed(uow, name, hashed(key)) if key.startswith(_PREFIX) else None
         if found is None:
-            raise Unauthenticated("not the management key of this endpoint", reason="UNAUTHORIZED", field="authorization")
+            raise _not_the_key()
         return found
+
+    @asynccontextmanager
+    async def _change(self, mine: Managed) -> AsyncIterator[UnitOfWork]:
+        """A transaction of the owner's; raises Unauthenticated when the key was revoked since it opened the endpoint."""
+        async with self._database.transaction() as uow:
+            if not await store.lock(uow, mine):
+                raise _not_the_key()
+            yield uow
 
     async def move(self, mine: Managed, url: str) -> Tested:
         """Sends to another address once it has answered a signed test with 2xx; raises when it does not."""
@@ -84,7 +97,7 @@ class Desk:
                 field="url",
                 metadata=told,
             )
-        async with self._database.transaction() as uow:
+        async with self._change(mine) as uow:
             await store.set_address(uow, mine.name, url)
         self._endpoints.forget()
         return tested
@@ -96,7 +109,7 @@ class Desk:
         return await self._test(mine, mine.url)
 
     async def _test(self, mine: Managed, url: str) -> Tested:
-        async with self._database.transaction() as uow:
+        async with self._change(mine) as uow:
             if not await store.may_test(uow, mine.name, TEST_EVERY_S):
                 raise ResourceExhausted(f"one test every {TEST_EVERY_S:g} s", reason="TESTED_JUST_NOW")
         endpoint = await self._endpoint(mine)
@@ -121,7 +134,7 @@ class Desk:
     async def rotate(self, mine: Managed, hours: float) -> tuple[str, datetime]:
         """(new secret, until when the old one is good too); we sign with both and take either."""
         secret = webhooks.new_secret()
-        async with self._database.transaction() as uow:
+        async with self._change(mine) as uow:
             until = await store.rotate(uow, mine.name, self._vault.hide(secret, f"{mine.name}/secret"), hours)
         if until is None:
             raise FailedPrecondition(
@@ -142,7 +155,7 @@ class Desk:
         for name in off:
             if not known[name].optional:
                 raise FailedPrecondition(f"{name} cannot be done without", reason="EVENT_TYPE_REQUIRED", field="event_types")
-        async with self._database.transaction() as uow:
+        async with self._change(mine) as uow:
             await store.set_event_types_off(uow, mine.name, off)
         self._endpoints.forget()
 
@@ -155,5 +168,5 @@ class Desk:
         """Sends again what failed at this endpoint."""
         if mine.disabled_at is not None:
             raise FailedPrecondition("register a working address first", reason="ENDPOINT_DISABLED", field="url")
-        async with self._database.transaction() as uow:
+        async with self._change(mine) as uow:
             return await store.replay(uow, mine.name, delivery_ids, since, MOST_REPLAYED)

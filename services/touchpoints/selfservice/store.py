@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from chassis.db import UnitOfWork
@@ -26,12 +26,15 @@ class Managed:
     previous_until: datetime | None
     verified_at: datetime | None
     disabled_at: datetime | None
+    # Of the key that opened it.
+    management_key_sha256: bytes = field(repr=False)
 
 
 async def managed(uow: UnitOfWork, name: str, key_sha256: bytes) -> Managed | None:
     """The endpoint of a name whose management key has this hash."""
     rows = await uow.rows(
         "SELECT name, channel, scope, url, secret <> '' AS signed, event_types_off, verified_at, disabled_at,"
+        " management_key_sha256,"
         " CASE WHEN previous_until > now() THEN previous_until END AS previous_until"
         " FROM endpoint WHERE name = :name AND management_key_sha256 = :key AND management_key_sha256 <> ''",
         name=name,
@@ -41,6 +44,16 @@ async def managed(uow: UnitOfWork, name: str, key_sha256: bytes) -> Managed | No
         return None
     found = dict(rows[0]._mapping)
     return Managed(**found | {"channel": Channel(found["channel"]), "event_types_off": tuple(found["event_types_off"])})
+
+
+async def lock(uow: UnitOfWork, mine: Managed) -> bool:
+    """Keeps the endpoint as it is until the transaction's end; False when the key that opened it is not its key any more."""
+    rows = await uow.rows(
+        "SELECT name FROM endpoint WHERE name = :name AND management_key_sha256 = :key FOR UPDATE",
+        name=mine.name,
+        key=mine.management_key_sha256,
+    )
+    return bool(rows)
 
 
 async def set_key(uow: UnitOfWork, name: str, key_sha256: bytes) -> bool:

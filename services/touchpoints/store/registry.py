@@ -65,12 +65,21 @@ async def hold_endpoints(uow: UnitOfWork) -> None:
 
 
 async def save_endpoint(uow: UnitOfWork, row: EndpointRow) -> bool:
-    """Makes an endpoint, or changes an existing one but for its secret and turns it on again; True when it is new."""
+    """Makes an endpoint, or changes an existing one and turns it on again; True when it has the secret that is given.
+
+    It keeps the one that it has, unless it comes under another scope.
+    """
     made = await uow.rows(
         "INSERT INTO endpoint (name, channel, scope, url, secret, settings, secrets)"
         " VALUES (:name, :channel, :scope, :url, :secret, CAST(:settings AS jsonb), :secrets)"
+        # Under another scope it is somebody else's: neither key nor secret of who had it opens anything any more.
         " ON CONFLICT (name) DO UPDATE SET url = excluded.url, scope = excluded.scope, settings = excluded.settings,"
-        " secrets = excluded.secrets, disabled_at = NULL RETURNING (xmax = 0) AS made",
+        " secrets = excluded.secrets, disabled_at = NULL,"
+        " secret = CASE WHEN endpoint.scope = excluded.scope THEN endpoint.secret ELSE excluded.secret END,"
+        " management_key_sha256 = CASE WHEN endpoint.scope = excluded.scope THEN endpoint.management_key_sha256 ELSE '' END,"
+        " previous_secret = CASE WHEN endpoint.scope = excluded.scope THEN endpoint.previous_secret ELSE '' END,"
+        " previous_until = CASE WHEN endpoint.scope = excluded.scope THEN endpoint.previous_until END"
+        " RETURNING secret = :secret AS made",
         name=row.name,
         channel=int(row.channel),
         scope=row.scope,

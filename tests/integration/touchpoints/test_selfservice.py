@@ -74,6 +74,33 @@ async def test_a_key_opens_its_own_endpoint_only_until_it_is_replaced_or_ended(
     assert grpc.StatusCode.NOT_FOUND is unknown.value.code()
 
 
+async def test_a_key_that_is_revoked_while_its_owner_moves_the_address_changes_nothing(
+    room: Room, owners: Any, receiver: Receiver
+) -> None:
+    await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
+    async with receiving() as other:
+        mine = await owner_of(room, owners)
+        other.hold = asyncio.Event()
+        moving = asyncio.create_task(mine.ask("PUT", "/address", {"url": other.url}))
+        await eventually(lambda: asyncio.sleep(0, len(other.calls)), lambda n: n == 1)
+        await owners.RevokeManagementKey(pb.RevokeManagementKeyRequest(name="dealer-d001"))
+        other.hold.set()
+        assert 401 == (await moving).status_code
+    again = await owner_of(room, owners)
+    assert receiver.url == (await again.ask("GET")).json()["url"]
+
+
+async def test_an_endpoint_under_another_scope_has_another_secret_and_no_key(
+    room: Room, owners: Any, receiver: Receiver
+) -> None:
+    first = await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
+    mine = await owner_of(room, owners)
+    assert "" == await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
+    assert 200 == (await mine.ask("GET")).status_code
+    assert (await room.endpoint("dealer-d001", DEALER, receiver.url, "D002")) not in ("", first)
+    assert 401 == (await mine.ask("GET")).status_code
+
+
 async def test_an_address_is_used_once_it_has_answered_a_signed_test(
     room: Room, owners: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,8 @@ class TouchpointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateEndpoint(self, request, context):
-        """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret.
+        """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
+        under another scope it is somebody else's, with a new secret and without the management key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

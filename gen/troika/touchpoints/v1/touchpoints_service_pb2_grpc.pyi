@@ -37,7 +37,9 @@ class TouchpointsServiceStub:
     CreateSource: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateSourceRequest, _touchpoints_service_pb2.CreateSourceResponse]
     """Registers a source; asking again with the same name rotates its write key."""
     CreateEndpoint: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateEndpointRequest, _touchpoints_service_pb2.CreateEndpointResponse]
-    """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret."""
+    """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
+    under another scope it is somebody else's, with a new secret and without the management key.
+    """
     GetDelivery: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.GetDeliveryRequest, _touchpoints_service_pb2.GetDeliveryResponse]
     """One push with its attempts."""
     GetDeliveryStatistics: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.GetDeliveryStatisticsRequest, _touchpoints_service_pb2.GetDeliveryStatisticsResponse]
@@ -51,7 +53,9 @@ class TouchpointsServiceAsyncStub(TouchpointsServiceStub):
     CreateSource: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateSourceRequest, _touchpoints_service_pb2.CreateSourceResponse]  # type: ignore[assignment]
     """Registers a source; asking again with the same name rotates its write key."""
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateEndpointRequest, _touchpoints_service_pb2.CreateEndpointResponse]  # type: ignore[assignment]
-    """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret."""
+    """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
+    under another scope it is somebody else's, with a new secret and without the management key.
+    """
     GetDelivery: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.GetDeliveryRequest, _touchpoints_service_pb2.GetDeliveryResponse]  # type: ignore[assignment]
     """One push with its attempts."""
     GetDeliveryStatistics: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.GetDeliveryStatisticsRequest, _touchpoints_service_pb2.GetDeliveryStatisticsResponse]  # type: ignore[assignment]
@@ -74,7 +78,9 @@ class TouchpointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _touchpoints_service_pb2.CreateEndpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_touchpoints_service_pb2.CreateEndpointResponse, _abc.Awaitable[_touchpoints_service_pb2.CreateEndpointResponse]]:
-        """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret."""
+        """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
+        under another scope it is somebody else's, with a new secret and without the management key.
+        """
 
     @_abc_1.abstractmethod
     def GetDelivery(
