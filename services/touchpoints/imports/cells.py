@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 # What is longer is something else than a value.
 MAX_CELL: Final = 10_000
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+# As most people write large numbers. In a comma that stands elsewhere another country sees a decimal point.
+_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
 _YES: Final = frozenset({"true", "yes", "y", "1", "是", "有"})
 _NO: Final = frozenset({"false", "no", "n", "0", "否", "无"})
 
@@ -70,7 +72,9 @@ def number(cell: Any) -> Any:
     value = as_it_is(cell)
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return value
-    plain = value.replace(",", "") if isinstance(value, str) else ""
+    plain = value if isinstance(value, str) else ""
+    if _THOUSANDS.fullmatch(plain):
+        plain = plain.replace(",", "")
     if not _NUMBER.fullmatch(plain):
         raise BadCell("NOT_A_NUMBER")
     found = float(plain)

@@ -60,7 +60,7 @@ class Schema:
         self._fits = self._validator.is_valid
 
     def fault(self, properties: bytes, vehicle: bytes) -> Fault | None:
-        """The first thing that is wrong with serialised properties; what is null counts as absent."""
+        """The first thing that is wrong with serialised properties; null at the top or in the vehicle counts as absent."""
         given: dict[str, Any] = orjson.loads(properties) if properties else {}
         if vehicle:
             given["vehicle"] = _stated(orjson.loads(vehicle))

@@ -86,6 +86,8 @@ def test_what_parquet_and_json_bring_along_keeps_its_type() -> None:
         ({"role": "nobody"}, "vehicle.relation", "UNKNOWN_WORD"),
         ({"km": "far"}, "vehicle.attributes.mileage_km", "NOT_A_NUMBER"),
         ({"km": "1e999"}, "vehicle.attributes.mileage_km", "NOT_A_NUMBER"),
+        ({"km": "12,5"}, "vehicle.attributes.mileage_km", "NOT_A_NUMBER"),
+        ({"km": "61,00,000"}, "vehicle.attributes.mileage_km", "NOT_A_NUMBER"),
         ({"loan": "maybe"}, "attributes.has_loan", "NOT_YES_OR_NO"),
         ({"phone": True}, "identifiers.mobile", "NOT_A_WORD"),
         ({"phone": "x" * 10_001}, "identifiers.mobile", "CELL_TOO_LONG"),
@@ -98,6 +100,11 @@ def test_a_cell_that_is_refused_names_its_part_and_is_not_quoted(changes: dict[s
         record(**changes)
     assert (field, reason) == (refused.value.field, refused.value.reason)
     assert all(len(str(value)) < 2 or str(value) not in str(refused.value) for value in changes.values())
+
+
+def test_commas_between_thousands_are_no_part_of_a_number() -> None:
+    for written, number in (("61,000", 61000), ("-1,234,567.5", -1234567.5), ("1,000.", 1000), ("12.5", 12.5)):
+        assert number == record(km=written)["vehicle"]["attributes"]["mileage_km"]
 
 
 MINIMAL = "record_id: a\nupdated_at: {value: 2026-03-01}\n"
