@@ -64,8 +64,9 @@ class Rereader:
         except Exception as error:
             if is_operational(error):
                 raise
+            number = row["event_id"].hex()
             # One event that a bug of ours cannot read must not stop all replays. Its error may quote it, hence only the kind.
-            log.error("held event not read: %s", type(error).__name__, extra={"event_id": row["event_id"].hex()})
+            log.error("held event not read: %s", type(error).__name__, extra={"event_id": number})
             raise Invalid("", "INTERNAL", "could not be read by an error of ours; the log names it") from error
 
     def _observe(self, row: Any, plan: Plan, patch: Any) -> tuple[Observed, int]:
