@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from prometheus_client import Counter
@@ -159,18 +159,17 @@ class Importer:
 
     async def _write_errors(self, job: Job) -> str:
         """Writes what was refused beside the file, where anything was; returns what to say when that cannot be done."""
-        after = -1
-        stream: Any = None
         try:
-            while faults := await self._faults(job.id, after):
-                if stream is None:
-                    stream = await asyncio.to_thread(self._files.beside, job.place)
+            if faults := await self._faults(job.id, -1):
+                stream = await asyncio.to_thread(self._files.beside, job.place)
+                try:
                     await asyncio.to_thread(stream.write, HEAD)
-                told = "".join(f"{fault.line},{fault.field},{fault.reason}\n" for fault in faults)
-                await asyncio.to_thread(stream.write, told.encode())
-                after = faults[-1].line
-            if stream is not None:
-                await asyncio.to_thread(stream.close)
+                    while faults:
+                        told = "".join(f"{fault.line},{fault.field},{fault.reason}\n" for fault in faults)
+                        await asyncio.to_thread(stream.write, told.encode())
+                        faults = await self._faults(job.id, faults[-1].line)
+                finally:
+                    await asyncio.to_thread(stream.close)
         except OSError:
             # A store that may only be read is no reason to fail: ListImportErrors has it all.
             log.warning("errors of an import not written beside its file", extra={"import_id": job.id})
