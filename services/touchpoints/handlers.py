@@ -56,6 +56,7 @@ async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes], notices: D
     """Keeps who forbade what, and whose anchor is whose; forgets who was erased. Relations decide nothing here."""
     facts = [events.entity_facts(payload) for payload in payloads]
     if erased := [pair for each in facts for pair in each.erased]:
+        await erasures.alone(uow)
         await notices.before_erasure(uow, erased)
         _stop(uow, await erasures.erase(uow, erased))
     stated, moves = [s for each in facts for s in each.consents], [m for each in facts for m in each.moves]

@@ -64,3 +64,5 @@ def test_lock_files_carry_hashes_and_no_addresses() -> None:
         text = path.read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
+    [npm] = files("tests/contract/touchpoints/clients/package-lock.json")
+    assert '"integrity": "sha512-' in npm.read_text() and "://" not in npm.read_text()

@@ -179,8 +179,8 @@ class Judge:
                     people.dealer[row] if called else "",
                     now_us,
                     last_us,
-                    # A dealer works off a list in the dealer's hours; what goes to the person must not come in her night.
-                    "" if called else settings.quiet_hours,
+                    # For calls, too: where the dealer cannot be told it goes to the person, and not in her night.
+                    settings.quiet_hours,
                     _clock(zones[row]) or settings.time_zone,
                     caps,
                 )

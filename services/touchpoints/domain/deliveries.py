@@ -168,8 +168,13 @@ def retry_delay_s(attempts: int, after_s: float, luck: float) -> float:
     return max(step, after_s) * (1 + JITTER * luck)
 
 
-def after_attempt(delivery_id: str, attempts: int, outcome: Outcome, most_attempts: int, luck: float) -> Change:
-    """The change that an attempt's outcome makes; `attempts` counts this one."""
+def after_attempt(
+    delivery_id: str, attempts: int, outcome: Outcome, most_attempts: int, luck: float, *, unsure: bool = False
+) -> Change:
+    """The change that an attempt's outcome makes; `attempts` counts this one. `unsure`: an earlier call's outcome is not known.
+
+    That this call was not sent says nothing of an earlier one: beyond the provider's memory that one must not be repeated.
+    """
     if isinstance(outcome, Accepted):
         return Change(delivery_id, State.ACCEPTED, provider_id=outcome.provider_id)
     if isinstance(outcome, Refused):
@@ -177,4 +182,4 @@ def after_attempt(delivery_id: str, attempts: int, outcome: Outcome, most_attemp
     if attempts >= most_attempts:
         return Change(delivery_id, State.FAILED, "retries_exhausted")
     delay = retry_delay_s(attempts, outcome.after_s, luck)
-    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=delay, sure=not outcome.sent_perhaps)
+    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=delay, sure=not outcome.sent_perhaps and not unsure)

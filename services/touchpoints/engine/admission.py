@@ -206,9 +206,11 @@ def rate_of(endpoint: Endpoint) -> Rate | None:
 
 
 def _quiet(routes: Sequence[Route]) -> dict[str, float]:
-    """Seconds until quiet hours end, of pushes that would come within them."""
+    """Seconds until quiet hours end, of pushes that would come within them; a dealer works off a list in the dealer's hours."""
     found: dict[str, float] = {}
     for route in routes:
+        if route.delivery.channel is domain.Channel.DEALER:
+            continue
         if route.delivery.quiet_hours and (hours := _hours(route.delivery.quiet_hours, route.delivery.time_zone)):
             at = route.claimed.at
             if (end := hours.earliest(at)) > at:

@@ -102,7 +102,8 @@ class Calls:
         PUSHES.labels(label, type(outcome).__name__.lower()).inc()
         if isinstance(outcome, Refused) and outcome.disables_endpoint:
             log.error("endpoint disabled: its receiver is gone", extra={"endpoint": push.endpoint.name})
-        change = domain.after_attempt(delivery.delivery_id, attempts, outcome, self._attempts, random.random())
+        unsure = delivery.unsure_s is not None
+        change = domain.after_attempt(delivery.delivery_id, attempts, outcome, self._attempts, random.random(), unsure=unsure)
         self.ended.append(Called(push, change, outcome, seconds))
         self.changed.set()
 

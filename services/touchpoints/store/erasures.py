@@ -35,6 +35,11 @@ async def hold_off(uow: UnitOfWork) -> None:
     await uow.rows("SELECT pg_advisory_xact_lock_shared(hashtext('touchpoints erasure'))")
 
 
+async def alone(uow: UnitOfWork) -> None:
+    """Waits for all of them, and keeps them waiting; taken before any push is locked, as they take theirs."""
+    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('touchpoints erasure'))")
+
+
 async def erased_persons(uow: UnitOfWork, persons: Iterable[int]) -> set[int]:
     """Those of some persons that were erased."""
     rows = await uow.rows(
@@ -55,7 +60,7 @@ async def buried(uow: UnitOfWork, anchors: Iterable[int]) -> set[tuple[int, int]
 
 async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, int]]) -> list[Stopped]:
     """Forgets (anchor, person); returns the pushes that were under way. Repeats change nothing."""
-    await uow.rows("SELECT pg_advisory_xact_lock(hashtext('touchpoints erasure'))")
+    await alone(uow)
     pairs = sorted(set(erased))
     anchors, persons = [anchor for anchor, _ in pairs], [person for _, person in pairs]
     await uow.execute(

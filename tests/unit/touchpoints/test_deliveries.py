@@ -60,6 +60,16 @@ def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state
     assert (change.due_in_s is not None) == (state is State.SENDING)
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+def test_calls_are_sure_only_while_none_was_perhaps_sent(perhaps: list[bool]) -> None:
+    """Folded as the table folds it: unsure since the first call that was perhaps sent, until every call is known."""
+    unsure = False
+    for number, sent_perhaps in enumerate(perhaps, 1):
+        change = after_attempt("d", number, Retry("r", sent_perhaps=sent_perhaps), most_attempts=99, luck=0, unsure=unsure)
+        unsure = not change.sure
+    assert any(perhaps) == unsure
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
