@@ -172,6 +172,20 @@ async def test_hours_and_caps_are_asked_again_at_the_moment_of_sending(room: Roo
     assert None is await room.delivery("wrong")
 
 
+async def test_a_call_goes_at_night_and_what_it_falls_back_to_does_not(room: Room, receiver: Receiver) -> None:
+    room.identity.book[1, "mobile", ""] = (101, "+8613800000001")
+    room.identity.book[2, "crm_id", "app"] = (202, "u2")
+    await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
+    await room.endpoint("app", APP, receiver.url)
+    now = datetime.now(UTC)
+    night = {"quiet_hours": f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=2):%H:%M}", "time_zone": "UTC"}
+    # The second one cannot be called: nobody knows her number.
+    await room.request(request("call", 1, "dealer", **night), request("fall", 2, "dealer", fallback_channels=["app"], **night))
+    await room.in_state("call", ACCEPTED)
+    assert "quiet_hours" == await eventually(lambda: why(room, "fall"), bool)
+    assert ["msg_call"] == receiver.ids()
+
+
 async def test_caps_count_pushes_alone_and_keep_no_turn(room: Room, receiver: Receiver) -> None:
     """What a dealer was told of somebody is no push to her; who waits for a cap holds up nobody at an ordered endpoint."""
     for person in (2, 3):
