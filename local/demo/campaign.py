@@ -173,8 +173,9 @@ async def settle(screen: Screen, operator: Operator, receivers: Receivers, theme
             sent, pending = seen
             return sent.total >= pushes and not sent.in_state("queued", "sending") and not pending
 
-        sent, _ = await until(look, over, STUCK_S, every=1.0)
-    return sent
+        await until(look, over, STUCK_S, every=1.0)
+        # Counted anew: what was still pending when `look` counted may have come in before it asked the receivers.
+        return await deliveries(operator, theme)
 
 
 async def report_of(operator: Operator, theme: str) -> pb.GetThemeReportResponse:
