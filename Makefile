@@ -29,7 +29,8 @@ up: install ## start the suite and keep it running until Ctrl-C
 	@$(BIN)/python -m local up
 
 test: check ## every check and every test (what CI runs)
-	$(PYTEST) -n 2 --no-loadscope-reorder --ignore tests/house tests
+	@# Three for two cores: tests of whole suites wait more than they compute.
+	$(PYTEST) -n 3 --no-loadscope-reorder --ignore tests/house tests
 
 check: install ## lint, format, types, import walls, contracts, house rules
 	@# Types take one core as long as all the rest takes another.

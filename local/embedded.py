@@ -78,7 +78,8 @@ class Postgres:
             "logging_collector": "off",
         }
         if self._loose:
-            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            # Its vacuum comes when it likes, and would be a session that a test did not open.
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         return Command([str(self._bin / "postgres"), "-D", str(self.folder), *flags], self._uid)
 

@@ -1,4 +1,4 @@
-"""Which test files go to one worker together, and which go first, so that two workers end at the same time."""
+"""Which test files go to one worker together, and which go first, so that all workers end at the same time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 # Who starts five services has half the machine idle, waiting for them: one worker has all of these, one after the other, while
-# the other computes. Two suites at once would starve each other beyond the limit of a test.
+# the others compute. Two suites at once would starve each other beyond the limit of a test.
 SUITES: Final = ("tests/chaos", "tests/e2e", "tests/contract/test_grpc_doors.py", "tests/contract/test_http_doors.py")
-# A long file that comes last leaves the other worker without work; these take from minutes down to ten seconds.
+# A long file that comes last leaves the other workers without work; these take from minutes down to ten seconds.
 FIRST: Final = (
     *SUITES,
     # A process keeps its first Java machine with the jars that it began with: the last of these needs none.
