@@ -99,16 +99,18 @@ def _reason(name: str, properties: Mapping[str, Any]) -> str:
     return given if given in LOST_REASONS else OTHER
 
 
-# Webhooks by which touchpoints tells a dealer of "leads/12" have ids of this shape.
-_HANDOVER = re.compile("lead-([1-9][0-9]{0,17})-[1-9][0-9]{0,8}")
+# Webhooks by which touchpoints tells a dealer of "leads/12" have ids of this shape; odd revisions tell of the assignment that
+# is the lead's (revision + 1) / 2-th, even ones that it is over (announcing.py).
+_HANDOVER = re.compile("lead-([1-9][0-9]{0,17})-([1-9][0-9]{0,5})")
 
 
 async def follow_handovers(uow: UnitOfWork, updates: Mapping[str, tuple[int, str]]) -> None:
     """Whose dealer tried to reach them, well or in vain: nobody is late with these leads. `updates`: id → (state, reason)."""
     tried = {
-        int(found[1])
+        (int(found[1]), (int(found[2]) + 1) // 2)
         for name, (state, reason) in updates.items()
         if (found := _HANDOVER.fullmatch(name)) and (REACHED <= state <= GOAL or (state, reason) == (FAILED, "unreachable"))
+        if int(found[2]) % 2
     }
     if tried:
         leads = LeadStore(uow)

@@ -85,6 +85,19 @@ UPDATE lead_assignment a SET ended_at = now(), end_reason = CASE WHEN l.stage = 
 FROM lead l WHERE l.lead_id = ANY(CAST(:leads AS bigint[])) AND l.stage >= 7 AND a.lead_id = l.lead_id AND a.ended_at IS NULL
 """
 
+# Assignments of some leads by number and place, where their dealers have the leads now and had them ever since.
+_REACHED = """
+UPDATE lead l SET attempted_at = COALESCE(l.attempted_at, now()), sla_due_at = NULL
+FROM unnest(CAST(:leads AS bigint[]), CAST(:places AS int[])) AS t (lead_id, nth) JOIN lead asked USING (lead_id)
+JOIN LATERAL (
+  SELECT a.assignment_id, a.dealer_code FROM lead_assignment a WHERE a.lead_id = t.lead_id
+  ORDER BY a.assignment_id OFFSET t.nth - 1 LIMIT 1
+) told ON true
+WHERE l.lead_id = COALESCE(asked.merged_into, asked.lead_id) AND l.dealer_code = told.dealer_code AND NOT EXISTS (
+  SELECT FROM lead_assignment o WHERE o.lead_id IN (asked.lead_id, l.lead_id) AND o.assignment_id > told.assignment_id
+    AND o.dealer_code <> told.dealer_code)
+"""
+
 _STEP_COLUMNS = (
     "keys", "anchors", "persons", "versions", "stages", "moments", "interests", "brands", "areas", "sources", "dealers",
     "advisors", "reasons", "authors", "notes",
@@ -151,21 +164,25 @@ class LeadStore:
         return len(rows)
 
     async def attempted(self, keys: Iterable[bytes]) -> None:
-        """Somebody tried to reach the people of the leads that these steps belong to: nobody is late with them any more."""
+        """The dealers of these steps tried to reach the people of their leads: they are late with them no more.
+
+        Not where the lead was given to somebody else since: what a former dealer did says nothing of the one who has it.
+        """
         if asked := list(keys):
             await self._uow.execute(
                 "UPDATE lead l SET attempted_at = COALESCE(l.attempted_at, now()), sla_due_at = NULL FROM lead_step s"
-                " WHERE s.step_key = ANY(CAST(:keys AS bytea[])) AND l.lead_id = s.lead_id",
+                " WHERE s.step_key = ANY(CAST(:keys AS bytea[])) AND l.lead_id = s.lead_id AND NOT EXISTS (SELECT"
+                " FROM lead_assignment o WHERE o.lead_id = l.lead_id AND o.dealer_code <> s.dealer_code)",
                 keys=asked,
             )
 
-    async def reached(self, leads: Iterable[int]) -> None:
-        """The same of leads by number; a duplicate's means the lead that stands for it."""
-        await self._uow.execute(
-            "UPDATE lead l SET attempted_at = COALESCE(l.attempted_at, now()), sla_due_at = NULL FROM lead asked"
-            " WHERE asked.lead_id = ANY(CAST(:leads AS bigint[])) AND l.lead_id = COALESCE(asked.merged_into, asked.lead_id)",
-            leads=sorted(leads),
-        )
+    async def reached(self, tried: Iterable[tuple[int, int]]) -> None:
+        """The same of (lead, nth): its nth assignment; a duplicate's means the lead that stands for it.
+
+        It counts while the dealer still has the lead, without anybody else in between.
+        """
+        asked = sorted(tried)
+        await self._uow.execute(_REACHED, leads=[lead for lead, _ in asked], places=[nth for _, nth in asked])
 
     async def follow(self, anchors: Iterable[int], persons: Iterable[int]) -> None:
         """Folds anew whose anchors moved, and who merged or came apart."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 from troika.orchestrator.v1 import lead_service_pb2 as pb
 from troika.orchestrator.v1.events_pb2 import LeadHandover, LeadsAssigned
-from troika.touchpoints.v1.events_pb2 import DELIVERY_STATE_FAILED, DeliveriesUpdated, DeliveryUpdate
+from troika.touchpoints.v1.events_pb2 import (
+    DELIVERY_STATE_DELIVERED,
+    DELIVERY_STATE_FAILED,
+    DeliveriesUpdated,
+    DeliveryUpdate,
+)
 
 from chassis.testing import DatabaseFactory
 from tests.integration.orchestrator.lead_house import LeadHouse, event, open_lead_house, withdrawn
@@ -86,6 +92,52 @@ async def test_who_was_tried_in_vain_by_a_dealers_own_word_is_late_with_nobody(h
     await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[update, strange]))
     assert not (await house.lead(1)).HasField("sla_due_time")
     assert 0 == (await house.later(16)).lapsed
+
+
+async def test_a_late_word_of_a_former_dealer_excuses_nobody(house: LeadHouse) -> None:
+    """Random hands of leads, and reports of any revision: only those of who has had the lead ever since count."""
+    draw = random.Random(5)
+    desks = [("D1", "A1"), ("D1", "A2"), ("D2", "B1"), ("D3", "C1")]
+    for code in ("D1", "D2", "D3"):
+        await house.dealer(code, *(advisor for dealer, advisor in desks if dealer == code))
+    counted = 0
+    for person in range(1, 16):
+        lead = await house.create(person)
+        hands = [draw.choice(desks) for _ in range(draw.randint(1, 4))]
+        for dealer, advisor in hands:
+            await house.call.AssignLeads(pb.AssignLeadsRequest(name=lead.name, dealer_code=dealer, advisor=advisor))
+        dealers = [dealer for dealer, _ in hands]
+        reported = draw.sample(range(1, 2 * len(hands) + 1), draw.randint(1, 2))
+        updates = [
+            DeliveryUpdate(delivery_id=f"lead-{lead.name.removeprefix('leads/')}-{revision}", state=state, reason=reason)
+            for revision in reported
+            for state, reason in [draw.choice([(DELIVERY_STATE_FAILED, "unreachable"), (DELIVERY_STATE_DELIVERED, "")])]
+        ]
+        await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=updates))
+        tried = any(revision % 2 and set(dealers[revision // 2 :]) == {dealers[-1]} for revision in reported)
+        assert tried is not (await house.lead(person)).HasField("sla_due_time"), (hands, reported)
+        counted += tried
+    assert 3 < counted < 12
+
+
+async def test_a_push_to_a_former_dealer_excuses_nobody(house: LeadHouse) -> None:
+    await house.dealer("D1", "A1")
+    await house.dealer("D2", "B1")
+    at = datetime.now(UTC)
+    async with house.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO decision (theme_id, person_id, occasion, outcome, reason, expires_at, channel, dealer_code,"
+            " delivery_id, decided_at) VALUES (7, 1, 0, 'push', '', :at, 'dealer', 'D1', 'd1', :at)",
+            at=at,
+        )
+    taken = DeliveryUpdate(delivery_id="d1", state=3)
+    await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[taken]))
+    await house.later(0)
+    lead = await house.lead(1)
+    await house.call.AssignLeads(pb.AssignLeadsRequest(name=lead.name, dealer_code="D2", advisor="B1"))
+    failed = DeliveryUpdate(delivery_id="d1", state=DELIVERY_STATE_FAILED, reason="unreachable")
+    await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[failed]))
+    assert (await house.lead(1)).HasField("sla_due_time")
 
 
 async def test_a_dealer_whom_a_push_told_is_named_the_push(house: LeadHouse) -> None:
