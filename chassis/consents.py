@@ -24,6 +24,7 @@ DEFAULT_REGIMES: Mapping[str, str] = {
     "marketing/wechat": OPT_OUT,
     "marketing/dealer": OPT_OUT,
     "marketing/car": SEPARATE,
+    "marketing/ads": SEPARATE,
     "service": OPT_OUT,
     # The law wants separate consent before a dealer learns of anybody; records that carry none would leave dealers without
     # leads, so that whoever has asked for it says so here.

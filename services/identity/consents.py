@@ -96,7 +96,7 @@ async def add(uow: UnitOfWork, statements: Iterable[Statement], persons: Mapping
 
 async def by_id(uow: UnitOfWork, statement_ids: Sequence[bytes]) -> dict[bytes, Statement]:
     """Statements that the ledger holds, by id."""
-    lines = [_line(row) for row in await uow.fetch(BY_ID, list(statement_ids))]
+    lines = [line(row) for row in await uow.fetch(BY_ID, list(statement_ids))]
     return {line.statement.statement_id: line.statement for line in lines}
 
 
@@ -112,14 +112,15 @@ async def anchors_of(uow: UnitOfWork, person_id: int) -> list[int]:
 
 async def counting(uow: UnitOfWork, anchors: Sequence[int]) -> dict[bytes, Line]:
     """All that counts of what was said through anchors, by id."""
-    lines = [_line(row) for row in await uow.fetch(OF_ANCHORS, list(anchors))]
+    lines = [line(row) for row in await uow.fetch(OF_ANCHORS, list(anchors))]
     return {line.statement.statement_id: line for line in lines}
 
 
 async def page(uow: UnitOfWork, anchors: Sequence[int], before: int, size: int) -> list[Line]:
     """Lines of anchors with numbers below `before`, the last recorded first."""
-    return [_line(row) for row in await uow.fetch(PAGE, list(anchors), before, size)]
+    return [line(row) for row in await uow.fetch(PAGE, list(anchors), before, size)]
 
 
-def _line(row: Any) -> Line:
+def line(row: Any) -> Line:
+    """A row of the ledger."""
     return Line(Statement(**{name: row[name] for name in _COLUMNS}), row["number"], row["recorded_us"])

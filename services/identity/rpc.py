@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+from itertools import groupby
 from typing import Any
 
 import grpc
@@ -15,7 +17,8 @@ from chassis import paging
 from chassis.db import Database
 from chassis.errors import InvalidArgument, NotFound, PermissionDenied
 from chassis.rpc import caller_of
-from services.identity import commands, entities, events, queries, sharing
+from services.identity import advertising, commands, entities, events, queries, sharing
+from services.identity.advertising import Form
 from services.identity.domain.identifiers import Known
 from services.identity.domain.kinds import KINDS, SCOPED, Kind, Reason, Space
 from services.identity.messages import entity_message, timestamp
@@ -124,9 +127,7 @@ class IdentityRpc(IdentityServiceServicer):
 
     async def RevealAddresses(self, request: pb.RevealAddressesRequest, context: Context) -> pb.RevealAddressesResponse:
         """Only for callers on the reveal list; every call leaves a line in the audit."""
-        caller = caller_of(context)
-        if caller not in self._reveal_callers:
-            raise PermissionDenied(f"{caller} may not see addresses", reason="REVEAL_NOT_ALLOWED", field="authorization")
+        caller = self._revealed_to(context)
         kind = KINDS[request.kind]
         if (kind in SCOPED) != bool(request.scope):
             raise InvalidArgument("openid and crm_id need a scope, mobile has none", reason="INVALID_SCOPE", field="scope")
@@ -156,10 +157,42 @@ class IdentityRpc(IdentityServiceServicer):
             ]
         )
 
+    async def HashAddresses(self, request: pb.HashAddressesRequest, context: Context) -> pb.HashAddressesResponse:
+        """Only for callers on the reveal list; every call leaves a line in the audit, with those whose hashes it gave."""
+        caller = self._revealed_to(context)
+        if "mobile" in request.kinds and not request.mobile_form:
+            raise InvalidArgument("say how mobile numbers are written", reason="MOBILE_FORM_MISSING", field="mobile_form")
+        if any(person <= 0 for person in request.person_ids):
+            raise InvalidArgument("person ids are positive", field="person_ids")
+        form = Form(request.digest, request.mobile_form, request.device_capitals)
+        async with self._database.transaction() as uow:
+            allowed = await advertising.allowed(uow, request.person_ids, time.time_ns() // 1000)
+            found = await advertising.identifiers(uow, allowed, [KINDS[kind] for kind in request.kinds])
+            await queries.audit_reveal(
+                uow,
+                caller=caller,
+                purpose="ads",
+                kind=",".join(sorted(request.kinds)),
+                scope="",
+                persons=sorted({row.person_id for row in found}),
+            )
+        answer = pb.HashAddressesResponse()
+        for person_id, rows in groupby(found, lambda row: row.person_id):
+            digests = {(row.kind.name.lower(), form.digest(row.kind, self._vault.open(*row.address))) for row in rows}
+            hashes = [pb.HashedAddress(kind=kind, digest=digest) for kind, digest in sorted(digests)]
+            answer.persons.add(person_id=person_id, hashes=hashes)
+        return answer
+
     async def GetStatistics(self, request: pb.GetStatisticsRequest, context: Context) -> pb.GetStatisticsResponse:
         """Counted, not estimated."""
         async with self._database.read() as uow:
             return pb.GetStatisticsResponse(**await queries.statistics(uow))
+
+    def _revealed_to(self, context: Context) -> str:
+        caller = caller_of(context)
+        if caller not in self._reveal_callers:
+            raise PermissionDenied(f"{caller} may not see addresses", reason="REVEAL_NOT_ALLOWED", field="authorization")
+        return caller
 
     def _valid(self, ref: pb.IdentifierRef, field: str) -> Known:
         known = self._vault.known(ref.kind, ref.scope, ref.value)

@@ -57,7 +57,7 @@ class Settings(ChassisSettings):
         frozenset({"operator"}), description="Who may merge, take apart and set values aside by hand."
     )
     reveal_callers: frozenset[str] = Field(
-        frozenset({"touchpoints"}), description="Who may call RevealAddresses; nobody else ever sees a value."
+        frozenset({"touchpoints"}), description="Who may call RevealAddresses and HashAddresses; nobody else ever sees a value."
     )
     consent_callers: frozenset[str] = Field(
         frozenset({"operator", "touchpoints"}), description="Who may record consents and ask what holds."

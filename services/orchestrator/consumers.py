@@ -36,7 +36,7 @@ ENTITIES = "orchestrator-entities"
 HEALTH = "orchestrator-channels"
 # Events may be as late as the bus keeps them; older themes need not be looked at.
 LATE = timedelta(days=7)
-CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", ALL_CHANNELS})
+CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email", "car", "web", "ads", ALL_CHANNELS})
 
 
 def consumers(

@@ -25,7 +25,7 @@ from hashlib import blake2b
 from typing import Any
 
 ALL = "all"
-CHANNELS = ("app", "wechat", "dealer", "sms", "phone", "email", "car")
+CHANNELS = ("app", "wechat", "dealer", "sms", "phone", "email", "car", "web", "ads")
 GENERAL, SEPARATE = "general", "separate"
 KINDS = (GENERAL, SEPARATE)
 # Where `expires_us` is this, consent does not run out.
@@ -47,8 +47,9 @@ class Purpose:
 
 
 PURPOSES: Mapping[str, Purpose] = {
-    # A car's screen shows no advertising without prior consent (Internet Advertising Measures 2023).
-    "marketing": Purpose(message=True, separate_on=frozenset({"car"})),
+    # A car's screen shows no advertising without prior consent (Internet Advertising Measures 2023); a platform that gets
+    # hashes of somebody's identifiers is a recipient of personal data (PIPL 23).
+    "marketing": Purpose(message=True, separate_on=frozenset({"car", "ads"})),
     "service": Purpose(message=True),
     "personalisation": Purpose(separate=True),
     "dealer_sharing": Purpose(separate=True),

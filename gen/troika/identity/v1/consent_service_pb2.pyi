@@ -81,7 +81,7 @@ class ConsentStatement(_message.Message):
     purpose: _builtins.str
     """marketing, service, personalisation, dealer_sharing, sharing, location, biometric or export."""
     channel: _builtins.str
-    """app, wechat, dealer, sms, phone, email, car, or all."""
+    """app, wechat, dealer, sms, phone, email, car, web, ads, or all."""
     kind: _events_pb2.ConsentKind.ValueType
     """How it was asked for; unspecified counts as general."""
     given: _builtins.bool

@@ -421,7 +421,7 @@ class ConsentChange(_message.Message):
     person_id: _builtins.int
     """The person it belonged to then."""
     channel: _builtins.str
-    """app, wechat, dealer, sms, phone, email, car, or all."""
+    """app, wechat, dealer, sms, phone, email, car, web, ads, or all."""
     opted_out: _builtins.bool
     """True when it is forbidden, false when it is allowed."""
     stated_at_us: _builtins.int

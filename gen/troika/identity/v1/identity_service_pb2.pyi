@@ -767,6 +767,128 @@ class Address(_message.Message):
 Global___Address: _TypeAlias = Address  # noqa: Y015
 
 @_typing.final
+class HashAddressesRequest(_message.Message):
+    """Asks for HashAddresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_IDS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MOBILE_FORM_FIELD_NUMBER: _builtins.int
+    DEVICE_CAPITALS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The hash: sha256 or md5, over the UTF-8 bytes of the value."""
+    mobile_form: _builtins.str
+    """How a mobile number is written before it is hashed: e164 (+8613800000000), digits (8613800000000) or national
+    (13800000000; numbers of other countries as digits). Needed when mobile is among the kinds.
+    """
+    device_capitals: _builtins.bool
+    """Whether device ids are hashed in capitals, as some platforms want IDFA; otherwise in small letters."""
+    @_builtins.property
+    def person_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 1,000 persons."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which identifiers: mobile, email, device."""
+
+    def __init__(
+        self,
+        *,
+        person_ids: _abc.Iterable[_builtins.int] | None = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        digest: _builtins.str = ...,
+        mobile_form: _builtins.str = ...,
+        device_capitals: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_capitals", b"device_capitals", "digest", b"digest", "kinds", b"kinds", "mobile_form", b"mobile_form", "person_ids", b"person_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HashAddressesRequest: _TypeAlias = HashAddressesRequest  # noqa: Y015
+
+@_typing.final
+class HashAddressesResponse(_message.Message):
+    """Answers HashAddresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def persons(self) -> _containers.RepeatedCompositeFieldContainer[Global___HashedPerson]:
+        """By person, only those whose consent allows it and who have such identifiers."""
+
+    def __init__(
+        self,
+        *,
+        persons: _abc.Iterable[Global___HashedPerson] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["persons", b"persons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HashAddressesResponse: _TypeAlias = HashAddressesResponse  # noqa: Y015
+
+@_typing.final
+class HashedPerson(_message.Message):
+    """The hashes of one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    person_id: _builtins.int
+    """The person."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___HashedAddress]:
+        """Each once, at most ten of a kind, the most recently seen."""
+
+    def __init__(
+        self,
+        *,
+        person_id: _builtins.int = ...,
+        hashes: _abc.Iterable[Global___HashedAddress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "person_id", b"person_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HashedPerson: _TypeAlias = HashedPerson  # noqa: Y015
+
+@_typing.final
+class HashedAddress(_message.Message):
+    """One identifier, hashed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """mobile, email or device."""
+    digest: _builtins.bytes
+    """32 bytes for sha256, 16 for md5."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HashedAddress: _TypeAlias = HashedAddress  # noqa: Y015
+
+@_typing.final
 class GetStatisticsRequest(_message.Message):
     """Asks for GetStatistics."""
 

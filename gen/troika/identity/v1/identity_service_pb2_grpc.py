@@ -76,6 +76,11 @@ class IdentityServiceStub:
                 request_serializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesRequest.SerializeToString,
                 response_deserializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesResponse.FromString,
                 _registered_method=True)
+        self.HashAddresses = channel.unary_unary(
+                '/troika.identity.v1.IdentityService/HashAddresses',
+                request_serializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesRequest.SerializeToString,
+                response_deserializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesResponse.FromString,
+                _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/troika.identity.v1.IdentityService/GetStatistics',
                 request_serializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.GetStatisticsRequest.SerializeToString,
@@ -143,6 +148,14 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HashAddresses(self, request, context):
+        """Hashes of identifiers as advertising platforms want them, of persons who separately allowed advertising on channel `ads`
+        only. No value leaves; each call is audited. For the callers of RevealAddresses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatistics(self, request, context):
         """How much there is.
         """
@@ -192,6 +205,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.RevealAddresses,
                     request_deserializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesRequest.FromString,
                     response_serializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesResponse.SerializeToString,
+            ),
+            'HashAddresses': grpc.unary_unary_rpc_method_handler(
+                    servicer.HashAddresses,
+                    request_deserializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesRequest.FromString,
+                    response_serializer=troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
@@ -416,6 +434,33 @@ class IdentityService:
             '/troika.identity.v1.IdentityService/RevealAddresses',
             troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesRequest.SerializeToString,
             troika_dot_identity_dot_v1_dot_identity__service__pb2.RevealAddressesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HashAddresses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.identity.v1.IdentityService/HashAddresses',
+            troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesRequest.SerializeToString,
+            troika_dot_identity_dot_v1_dot_identity__service__pb2.HashAddressesResponse.FromString,
             options,
             channel_credentials,
             insecure,

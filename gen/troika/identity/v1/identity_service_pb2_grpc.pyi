@@ -50,6 +50,10 @@ class IdentityServiceStub:
     """Values that stopped linking, with reason and degree; values themselves are not shown."""
     RevealAddresses: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RevealAddressesRequest, _identity_service_pb2.RevealAddressesResponse]
     """Privileged and audited: the addresses of persons on one channel, for one stated purpose."""
+    HashAddresses: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.HashAddressesRequest, _identity_service_pb2.HashAddressesResponse]
+    """Hashes of identifiers as advertising platforms want them, of persons who separately allowed advertising on channel `ads`
+    only. No value leaves; each call is audited. For the callers of RevealAddresses.
+    """
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetStatisticsRequest, _identity_service_pb2.GetStatisticsResponse]
     """How much there is."""
 
@@ -74,6 +78,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Values that stopped linking, with reason and degree; values themselves are not shown."""
     RevealAddresses: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RevealAddressesRequest, _identity_service_pb2.RevealAddressesResponse]  # type: ignore[assignment]
     """Privileged and audited: the addresses of persons on one channel, for one stated purpose."""
+    HashAddresses: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.HashAddressesRequest, _identity_service_pb2.HashAddressesResponse]  # type: ignore[assignment]
+    """Hashes of identifiers as advertising platforms want them, of persons who separately allowed advertising on channel `ads`
+    only. No value leaves; each call is audited. For the callers of RevealAddresses.
+    """
     GetStatistics: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetStatisticsRequest, _identity_service_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     """How much there is."""
 
@@ -143,6 +151,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.RevealAddressesResponse, _abc.Awaitable[_identity_service_pb2.RevealAddressesResponse]]:
         """Privileged and audited: the addresses of persons on one channel, for one stated purpose."""
+
+    @_abc_1.abstractmethod
+    def HashAddresses(
+        self,
+        request: _identity_service_pb2.HashAddressesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.HashAddressesResponse, _abc.Awaitable[_identity_service_pb2.HashAddressesResponse]]:
+        """Hashes of identifiers as advertising platforms want them, of persons who separately allowed advertising on channel `ads`
+        only. No value leaves; each call is audited. For the callers of RevealAddresses.
+        """
 
     @_abc_1.abstractmethod
     def GetStatistics(
