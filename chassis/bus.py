@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -154,6 +156,17 @@ class Bus:
             info = await self._js.consumer_info(stream, consumer)
         except NotFoundError:
             return False
+    async def waiting(self, consumer: Consumer) -> int:
+        """Messages that no replica has handled yet, those in somebody's hands included."""
+        stream = await self._js.find_stream_name_by_subject(consumer.subject)
+        info = await self._js.consumer_info(stream, consumer.name)
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def size(self, stream: str) -> tuple[int, int]:
+        """Messages and bytes that a stream holds."""
+        state = (await self._js.stream_info(stream)).state
+        return state.messages, state.bytes
+
         floor = info.ack_floor.stream_seq if info.ack_floor else 0
         # What expired unseen is acknowledged by nobody.
         return floor >= sequence or (info.num_pending == 0 and info.num_ack_pending == 0)
@@ -253,6 +266,8 @@ class Bus:
                 break
             try:
                 raw = await self._js.get_msg(DEAD_LETTERS.name, sequence)
+        oldest = min(raw.metadata.timestamp.timestamp() for raw in raws)
+        telemetry.AGE_SECONDS.labels(consumer.name).observe(max(0.0, time.time() - oldest))
             except NotFoundError:
                 continue
             headers = {key: str(value) for key, value in (raw.headers or {}).items()}

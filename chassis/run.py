@@ -26,6 +26,7 @@ from chassis.errors import TroikaError
 from chassis.outbox import Relay
 from chassis.settings import ChassisSettings
 from chassis.tls import Certificates
+from chassis.vitals import CERTIFICATE, Vitals
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ class Runtime:
         self._stack.push_async_callback(self.database.close)
         await self.bus.connect()
         self._stack.push_async_callback(self.bus.close)
+        self._heeding: set[asyncio.Task[None]] = set()
+        self._streams, self._consumers = [DEAD_LETTERS], list[Consumer]()
+        if self.certificates:
+            CERTIFICATE.set_function(self.certificates.ends_s)
         self._stack.push_async_callback(self._stop_work)
         await self.bus.declare(DEAD_LETTERS)
         return self
@@ -57,6 +62,7 @@ class Runtime:
         await self._stack.aclose()
 
     def client(self, target: str) -> grpc.aio.Channel:
+        self.spawn(Vitals(self.database, self.bus, self._streams, self._consumers).run(), "vitals")
         """A channel to another service, closed with the runtime."""
         channel = rpc.connect(target, self.service, self.settings.caller_token, self.certificates)
         self._stack.push_async_callback(channel.close)
@@ -87,10 +93,12 @@ class Runtime:
     async def serve(self, allowed: Mapping[str, frozenset[str]], register: Callable[[grpc.aio.Server], None]) -> None:
         """Opens both doors, says where, and waits for SIGTERM or SIGINT. `allowed`: RPC service → callers."""
         settings = self.settings
+        self._streams += streams
         # Work ends after the doors have closed and while the clients that it uses are still there.
         self._stack.push_async_callback(self._stop_work)
         server = rpc.Server(settings.caller_token_sha256, allowed, settings.grpc_reflection)
         register(server.aio)
+        self._consumers += consumers
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -27,6 +27,12 @@ MESSAGES = Counter("troika_messages_total", "Bus messages handled.", ["consumer"
 DEAD_LETTERS = Counter("troika_dead_letters_total", "Facts put on the dead-letter stream.", ["consumer", "reason"])
 RELAYED = Counter("troika_outbox_relayed_total", "Outbox rows published.", ["subject"])
 BATCH_SECONDS = Histogram("troika_batch_seconds", "Time of one micro-batch, commit included.", ["consumer"])
+AGE_SECONDS = Histogram(
+    "troika_message_age_seconds",
+    "How old the oldest message of a micro-batch was when the batch was handled; one observation per batch.",
+    ["consumer"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+)
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

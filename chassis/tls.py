@@ -7,10 +7,12 @@ the URI spiffe://troika/<caller>. Connections that stand are left alone when cer
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,9 @@ LOOK_S: Final = 10.0
 # Calls under way on an old channel may end, streams too.
 GRACE_S: Final = 300.0
 FILES: Final = ("tls.key", "tls.crt", "ca.crt")
+_END: Final = b"-----END CERTIFICATE-----"
+# The two times of a certificate stand side by side, short ones up to 2049. Not every image has a library that reads them.
+_VALIDITY: Final = re.compile(rb"(?:\x17\x0d|\x18\x0f)[0-9]{12,14}Z(?:\x17\x0d|\x18\x0f)([0-9]{12,14})Z")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ class Certificates:
             return False
         self.pems = pems
         return True
+
+    def ends_s(self) -> float:
+        """When the certificate ends, seconds since the epoch."""
+        self.renewed()
+        own = self.pems.chain[: self.pems.chain.index(_END) + len(_END)].decode()
+        found = _VALIDITY.search(ssl.PEM_cert_to_DER_cert(own))
+        if found is None:
+            return 0.0
+        years = "%y" if len(found[1]) == len("yymmddhhmmss") else "%Y"
+        return datetime.strptime(found[1].decode(), f"{years}%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
 
     def client_context(self) -> ssl.SSLContext:
         """For clients other than gRPC; one and the same, its certificate follows the files."""

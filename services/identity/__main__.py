@@ -18,7 +18,7 @@ from chassis import run
 from chassis.bus import Consumer
 from chassis.keyrings import key_bytes
 from chassis.run import Runtime, Verb
-from services.identity import consumers, events, inference, linking, partner_hashes, quality, rotation, token_keys
+from services.identity import census, consumers, events, inference, linking, partner_hashes, quality, rotation, token_keys
 from services.identity.handlers import Resolver
 from services.identity.matching import Limits
 from services.identity.partners import Partners
@@ -68,6 +68,7 @@ async def serve(settings: Settings) -> None:
         limits = Limits(settings.matching_hashes_per_hour, settings.matching_calls_per_hour)
         matching_rpc = MatchingRpc(runtime.database, partners, limits, settings.match_callers)
         runtime.spawn(inference.follow(runtime.database, settings.inference_pause_s), "inference")
+        runtime.spawn(census.run(runtime.database), "census")
         hashing = partner_hashes.follow(runtime.database, vault, partners, settings.matching_pause_s)
         runtime.spawn(hashing, "partners' hashes")
 

@@ -10,7 +10,7 @@ from troika.scoring.v1.scoring_service_pb2_grpc import add_ScoringServiceService
 
 from chassis import run
 from chassis.run import PlainVerb, Runtime, Verb
-from services.scoring import command, consumers, events, text_command
+from services.scoring import command, consumers, events, retraining, text_command
 from services.scoring.evaluating import Evaluation
 from services.scoring.everybody import Everybody
 from services.scoring.handlers import Scorer
@@ -66,6 +66,7 @@ async def serve(settings: Settings) -> None:
 
 VERBS: tuple[Verb[Settings] | PlainVerb, ...] = (
     Verb("train-text", "train the text model on labelled texts", text_command.run, text_command.arguments),
+    Verb("retrain", "train again what does not fit any more, as it was trained last", retraining.run, retraining.arguments),
     *command.VERBS,
 )
 

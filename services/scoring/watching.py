@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LOOK_AT_MOST_EVERY_S = 60.0
 
 RETRAIN = Gauge("troika_scoring_retrain_proposed", "1 while the model in use should be trained again, else 0.", ["model"])
+SCORED = Gauge("troika_scoring_scored_timestamp_seconds", "When everybody was last scored with the model in use.", ["model"])
 DRIFT = Gauge("troika_scoring_score_psi", "Population stability index of the scores of the model in use.", ["model"])
 
 
@@ -71,6 +72,8 @@ class Watch:
     def _tell(self, model: str, found: health.Health) -> None:
         reasons = found.reasons
         RETRAIN.labels(model).set(bool(reasons))
+        if found.looked_at:
+            SCORED.labels(model).set(found.looked_at.timestamp())
         DRIFT.labels(model).set(next((drift.psi for drift in found.drifts if drift.of == health.SCORE_NAME), 0.0))
         if reasons and (model, found.version) not in self._proposed:
             log.warning("model should be trained again", extra={"model": model, "version": found.version, "why": reasons})

@@ -35,6 +35,17 @@ LATENCY = Gauge("touchpoints_channel_latency_seconds", "Bound of 95 of 100 calls
 FAILING = Gauge("touchpoints_channel_failing", "1 while a channel does not work.", ["channel"])
 QUOTA = Gauge("touchpoints_channel_quota_left", "Pushes that a channel's providers still take today.", ["channel"])
 CREDITS = Gauge("touchpoints_channel_credits", "Permissions for single pushes that a channel still has.", ["channel"])
+ENDPOINTS = Gauge("touchpoints_endpoints_failing", "Endpoints that do not work: circuit open, paused or disabled.", ["channel"])
+PARKED = Gauge("touchpoints_deliveries_parked", "Pushes that wait for somebody to replay them.", ["channel"])
+OVERDUE = Gauge("touchpoints_delivery_overdue_seconds", "For how long the push that is due longest waits for a sender.")
+
+BACKLOG = """
+    SELECT channel, count(*) AS parked FROM delivery WHERE held NOT IN ('', 'turn') AND state <= 2 GROUP BY 1
+"""
+OLDEST = """
+    SELECT coalesce(extract(epoch FROM now() - min(due_at)), 0)::double precision AS seconds FROM delivery
+    WHERE state <= 2 AND due_at < now() AND held = ''
+"""
 
 # One replica speaks for all: whoever comes first when it is time.
 SPEAK = """
@@ -52,6 +63,7 @@ class Sweeper:
     def __init__(self, database: Database, endpoints: Endpoints, channels: Mapping[domain.Channel, Channel]) -> None:
         self._database, self._endpoints, self._channels = database, endpoints, channels
         self._reported = self._purged = time.monotonic()
+        self._counted = -REPEAT_S
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
@@ -73,6 +85,9 @@ class Sweeper:
         if now - self._reported >= REPORT_S:
             self._reported = now
             await self.report()
+        if now - self._counted >= REPEAT_S:
+            self._counted = now
+            await self._count()
         if now - self._purged >= PURGE_S:
             self._purged = now
             async with self._database.transaction(traced=False) as uow:
@@ -84,13 +99,22 @@ class Sweeper:
 
     async def report(self) -> None:
         """Shows how channels do, and tells the others."""
-        _, channels = await self.health()
+        endpoints, channels = await self.health()
         for each in channels:
             _show(each)
+            failing = sum(endpoint.fails for endpoint in endpoints if endpoint.channel is each.channel)
+            ENDPOINTS.labels(each.channel.label).set(failing)
         said = ",".join(f"{each.channel.label} {each.condition if each.fails else 0} {each.reason}" for each in channels)
         async with self._database.transaction(traced=False) as uow:
             if await uow.fetch(SPEAK, said, REPORT_S, REPEAT_S):
                 uow.publish(events.HEALTH, events.channels_health(channels))
+
+    async def _count(self) -> None:
+        parked = {row["channel"]: row["parked"] for row in await self._database.fetch(BACKLOG)}
+        for channel in self._channels:
+            PARKED.labels(channel.label).set(parked.get(int(channel), 0))
+        [oldest] = await self._database.fetch(OLDEST)
+        OVERDUE.set(oldest["seconds"])
 
     async def health(self, window_s: float = WINDOW_S) -> tuple[Sequence[Health], Sequence[Health]]:
         """(of every endpoint, of every channel that has one)."""

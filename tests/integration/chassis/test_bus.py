@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis.bus import DEAD_LETTERS, Bus, Consumer, Message, Stream, replayed
 from chassis.db import Database, UnitOfWork
 from chassis.outbox import Outgoing, Relay, dead_letter
 from chassis.testing import DatabaseFactory
+from chassis.vitals import Vitals
 from tests.conftest import Servers
 
 STREAM = Stream("NUMBERS", ("troika.numbers.v1",))
@@ -65,6 +67,31 @@ async def test_what_a_transaction_publishes_reaches_the_consumer_once(database: 
 
 async def _equal(database: Database, expected: list[int]) -> bool:
     return await numbers(database) == expected
+
+
+async def test_a_process_tells_what_waits_on_the_servers_it_stands_on(database: Database, bus: Bus) -> None:
+    consumer = Consumer("toy-numbers", SUBJECT, store_numbers)
+    vitals = Vitals(database, bus, [STREAM], [consumer, Consumer("toy-nothing", "troika.nothing.v1", store_numbers)])
+    await bus.declare(STREAM)
+    task = asyncio.create_task(bus.consume(consumer, database))
+    await bus.publish_all([Outgoing("first", SUBJECT, b"0", {})])
+    await eventually(lambda: _equal(database, [0]))
+    task.cancel()
+    await asyncio.wait([task])
+    async with database.transaction() as uow:
+        uow.publish(SUBJECT, b"1")
+    await bus.publish_all([Outgoing(str(number), SUBJECT, b"2", {}) for number in range(3)])
+    await vitals.look()
+
+    def told(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, labels)
+
+    assert 1 == told("troika_outbox_waiting")
+    # The first one's acknowledgement may have gone with its consumer.
+    assert told("troika_consumer_waiting", consumer="toy-numbers") in (3, 4)
+    assert 4 == told("troika_stream_messages", stream="NUMBERS")
+    assert (told("troika_postgres_connections_most") or 0) > (told("troika_postgres_connections") or 0) > 0
+    assert (told("troika_message_age_seconds_count", consumer="toy-numbers") or 0) >= 1
 
 
 async def test_a_rolled_back_transaction_publishes_nothing(database: Database, bus: Bus) -> None:

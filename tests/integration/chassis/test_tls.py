@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from troika.tags.v1 import tags_service_pb2 as pb
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer, TagsServiceStub, add_TagsServiceServicer_to_server
 
@@ -139,3 +140,9 @@ def test_half_of_a_renewal_is_no_renewal(house: House) -> None:
 def test_a_folder_without_certificates_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tls\.key"):
         Certificates(str(tmp_path))
+
+
+def test_a_certificate_tells_when_it_ends(house: House) -> None:
+    folder = Path(house.issue("scoring"))
+    ends = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()).not_valid_after_utc
+    assert ends.timestamp() == Certificates(str(folder)).ends_s()

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from prometheus_client import REGISTRY
 from troika.identity.v1 import events_pb2
 
 from chassis.bus import Bus, Message, Stream
+from chassis.db import Database
 from chassis.outbox import Outgoing
+from services.identity import census
 from services.identity.consumers import SUBJECT
 from services.identity.events import RESOLVED
 from tests.conftest import ROOT
@@ -49,6 +52,11 @@ async def test_the_process_tells_every_event_once_and_stops_when_asked(
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
         assert sorted(expected) == sorted(told)
+        database = Database(unmigrated["TROIKA_POSTGRES_DSN"], "identity", 1)
+        await census.count(database)
+        await database.close()
+        sizes = {name: REGISTRY.get_sample_value(f"troika_identity_{name}") for name in ("entities", "largest_cluster")}
+        assert {"entities": 50.0, "largest_cluster": 2.0} == sizes
         service.send_signal(signal.SIGTERM)
         assert 0 == service.wait(20)
     finally:

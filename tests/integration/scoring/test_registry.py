@@ -14,7 +14,7 @@ import pytest
 from troika.scoring.v1 import model_service_pb2 as pb
 from troika.scoring.v1.scoring_service_pb2 import ScorePersonsRequest
 
-from services.scoring import consents, operations, store
+from services.scoring import consents, operations, retraining, store
 from services.scoring.artefact import Calibration
 from services.scoring.command import VERBS
 from services.scoring.consents import Said
@@ -222,6 +222,14 @@ async def test_a_model_in_use_is_looked_after_without_being_asked(world: World, 
         )
     await watch.look()
     assert (2, 1) == (await begun(operations.Kind.SCORE), await begun(operations.Kind.EVALUATE))
+    # And trained again only where there is a reason, or somebody insists, on moments as far back as then.
+    now = datetime.now(UTC)
+    assert {MODEL: "still fits"} == await retraining.ask(world.database, None, False, now)
+    assert {} == await retraining.ask(world.database, ["another"], True, now)
+    assert ["operation"] == [said.split()[0] for said in (await retraining.ask(world.database, [MODEL], True, now)).values()]
+    async with world.database.read() as uow:
+        [row] = await uow.rows("SELECT request FROM operation WHERE kind = 'TRAIN'")
+    assert [pytest.approx(now.timestamp() - 60.0)] == row.request["as_of_s"]
 
 
 async def test_a_trial_foretells_first_judges_later_and_touches_no_score_unless_the_challenger_won(

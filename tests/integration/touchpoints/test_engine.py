@@ -23,6 +23,7 @@ from services.touchpoints.addresses import Addresses
 from services.touchpoints.channels.contract import Lookup, Plan, Push
 from services.touchpoints.domain.deliveries import Accepted, Channel, Delivery, Outcome, Refused, Retry
 from services.touchpoints.endpoints import Endpoint, Endpoints
+from services.touchpoints.engine import sweeping
 from services.touchpoints.engine.sender import Sender
 from services.touchpoints.store import deliveries
 from services.touchpoints.vault import Vault
@@ -98,6 +99,10 @@ async def test_who_fails_again_and_again_is_left_alone_and_what_was_parked_goes_
             return int(rows[0]["n"])
 
         await eventually(parked, lambda n: n >= 39)
+        [backlog] = await room.database.fetch(sweeping.BACKLOG)
+        assert (int(Channel.APP), True) == (backlog["channel"], backlog["parked"] >= 39)
+        [oldest] = await room.database.fetch(sweeping.OLDEST)
+        assert oldest["seconds"] >= 0
 
         async def noted() -> pb.Health:
             """Of the app, once the last call is written down, too."""
