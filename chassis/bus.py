@@ -150,12 +150,6 @@ class Bus:
         info = await self._js.stream_info(stream)
         return Extent(str(info.created), info.state.first_seq, info.state.last_seq)
 
-    async def has_handled(self, stream: str, consumer: str, sequence: int) -> bool:
-        """Whether a durable consumer, over all its replicas, has acknowledged everything up to a sequence."""
-        try:
-            info = await self._js.consumer_info(stream, consumer)
-        except NotFoundError:
-            return False
     async def waiting(self, consumer: Consumer) -> int:
         """Messages that no replica has handled yet, those in somebody's hands included."""
         stream = await self._js.find_stream_name_by_subject(consumer.subject)
@@ -167,6 +161,12 @@ class Bus:
         state = (await self._js.stream_info(stream)).state
         return state.messages, state.bytes
 
+    async def has_handled(self, stream: str, consumer: str, sequence: int) -> bool:
+        """Whether a durable consumer, over all its replicas, has acknowledged everything up to a sequence."""
+        try:
+            info = await self._js.consumer_info(stream, consumer)
+        except NotFoundError:
+            return False
         floor = info.ack_floor.stream_seq if info.ack_floor else 0
         # What expired unseen is acknowledged by nobody.
         return floor >= sequence or (info.num_pending == 0 and info.num_ack_pending == 0)
@@ -256,6 +256,8 @@ class Bus:
                 if wanted := [m for m in messages if m.id in fresh and m.headers.get(ONLY, consumer.name) == consumer.name]:
                     await consumer.handle(uow, wanted)
         telemetry.MESSAGES.labels(consumer.name, "handled").inc(len(messages))
+        oldest = min(raw.metadata.timestamp.timestamp() for raw in raws)
+        telemetry.AGE_SECONDS.labels(consumer.name).observe(max(0.0, time.time() - oldest))
 
     async def dead_letters(self, limit: int, wanted: Callable[[Message], bool] = lambda _: True) -> list[Message]:
         """The oldest wanted messages on the dead-letter stream, at most `limit`."""
@@ -266,8 +268,6 @@ class Bus:
                 break
             try:
                 raw = await self._js.get_msg(DEAD_LETTERS.name, sequence)
-        oldest = min(raw.metadata.timestamp.timestamp() for raw in raws)
-        telemetry.AGE_SECONDS.labels(consumer.name).observe(max(0.0, time.time() - oldest))
             except NotFoundError:
                 continue
             headers = {key: str(value) for key, value in (raw.headers or {}).items()}

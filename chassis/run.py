@@ -44,25 +44,25 @@ class Runtime:
         self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
         self._stack = AsyncExitStack()
         self._work: set[asyncio.Task[None]] = set()
+        self._heeding: set[asyncio.Task[None]] = set()
+        self._streams, self._consumers = [DEAD_LETTERS], list[Consumer]()
+        if self.certificates:
+            CERTIFICATE.set_function(self.certificates.ends_s)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Runtime:
         self._stack.push_async_callback(self.database.close)
         await self.bus.connect()
         self._stack.push_async_callback(self.bus.close)
-        self._heeding: set[asyncio.Task[None]] = set()
-        self._streams, self._consumers = [DEAD_LETTERS], list[Consumer]()
-        if self.certificates:
-            CERTIFICATE.set_function(self.certificates.ends_s)
         self._stack.push_async_callback(self._stop_work)
         await self.bus.declare(DEAD_LETTERS)
+        self.spawn(Vitals(self.database, self.bus, self._streams, self._consumers).run(), "vitals")
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
         await self._stack.aclose()
 
     def client(self, target: str) -> grpc.aio.Channel:
-        self.spawn(Vitals(self.database, self.bus, self._streams, self._consumers).run(), "vitals")
         """A channel to another service, closed with the runtime."""
         channel = rpc.connect(target, self.service, self.settings.caller_token, self.certificates)
         self._stack.push_async_callback(channel.close)
@@ -82,10 +82,12 @@ class Runtime:
     async def publishes(self, *streams: Stream) -> None:
         """Declares the streams this service owns and starts the relay of its outbox."""
         await self.bus.declare(*streams)
+        self._streams += streams
         self.spawn(Relay(self.database, self.bus).run(), "relay")
 
     def consumes(self, *consumers: Consumer) -> None:
         """Starts consumers, each on all its lanes."""
+        self._consumers += consumers
         for consumer in consumers:
             for _ in range(consumer.lanes):
                 self.spawn(self.bus.consume(consumer, self.database), consumer.name)
@@ -93,12 +95,10 @@ class Runtime:
     async def serve(self, allowed: Mapping[str, frozenset[str]], register: Callable[[grpc.aio.Server], None]) -> None:
         """Opens both doors, says where, and waits for SIGTERM or SIGINT. `allowed`: RPC service → callers."""
         settings = self.settings
-        self._streams += streams
         # Work ends after the doors have closed and while the clients that it uses are still there.
         self._stack.push_async_callback(self._stop_work)
         server = rpc.Server(settings.caller_token_sha256, allowed, settings.grpc_reflection)
         register(server.aio)
-        self._consumers += consumers
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
