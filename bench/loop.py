@@ -108,7 +108,8 @@ class Loop:
             body = b"\n".join(rows[start : start + 500])
             answer = await self.client.post(f"{self.door}/v1/records", content=body, auth=self.auth)
             answer.raise_for_status()
-        await self.settled(PERSONS)
+        # Identity says of each that a mobile is known.
+        await self.settled(2 * PERSONS)
 
     async def settled(self, events: float) -> None:
         """Waits until this many events have been tagged since the suite started."""

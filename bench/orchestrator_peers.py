@@ -25,13 +25,15 @@ ZONES = ("Asia/Shanghai", "Asia/Urumqi", "Europe/Berlin")
 
 
 class Base:
-    """Persons 1 to n: three of five have the app, two of five WeChat, two of three a dealer, 49 of 50 a score."""
+    """Persons 1 to n: three of five have the app, two of five WeChat, two of three a dealer, 49 of 50 a score, most mobiles."""
 
     def __init__(self, persons: int) -> None:
         rng = np.random.default_rng(5)
         self.persons = persons
-        self.app = (rng.random(persons + 1) < 0.6).astype(np.float64)
-        self.wechat = (rng.random(persons + 1) < 0.4).astype(np.float64)
+        self.flags = {
+            "has_app": (rng.random(persons + 1) < 0.6).astype(np.float64),
+            "has_wechat": (rng.random(persons + 1) < 0.4).astype(np.float64),
+        }
         self.dealer = np.where(rng.random(persons + 1) < 0.66, rng.integers(0, DEALERS, persons + 1), -1)
         self.zone = np.where(rng.random(persons + 1) < 0.5, rng.integers(0, len(ZONES), persons + 1), -1)
         chance = rng.beta(1.2, 9, persons + 1)
@@ -41,6 +43,8 @@ class Base:
         order = np.lexsort((np.arange(persons + 1), -chance))
         self.ranked = order[: int((chance >= 0).sum())]
         self.score = np.where(chance >= 0, 1000 * chance / (chance + (1 - chance) / 12), -1.0)
+        self.flags["has_mobile"] = (rng.random(persons + 1) < 0.9).astype(np.float64)
+        self.flags["has_push"] = self.flags["has_app"] * (rng.random(persons + 1) < 0.7)
         self.words = [f"D{code:03}" for code in range(DEALERS)]
 
 
@@ -52,7 +56,7 @@ class Tags(TagsServiceServicer):
 
     async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:  # noqa: N802
         """The tags that the arbiter reads."""
-        names = ("has_app", "has_wechat", "dealer_code", "time_zone")
+        names = ("dealer_code", "time_zone", *self._base.flags)
         return tags_pb2.ListTagsResponse(tags=[tags_pb2.Tag(name=name, entity_kind=ENTITY_KIND_PERSON) for name in names])
 
     async def GetProfile(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -80,9 +84,8 @@ class Tags(TagsServiceServicer):
             ids = asked[start : start + CHUNK]
             columns = []
             for tag in request.tags:
-                if tag in ("has_app", "has_wechat"):
-                    values = base.app if tag == "has_app" else base.wechat
-                    columns.append(tags_pb2.TagColumn(numbers=values[ids].tolist()))
+                if tag in base.flags:
+                    columns.append(tags_pb2.TagColumn(numbers=base.flags[tag][ids].tolist()))
                     continue
                 codes, words = (base.dealer, base.words) if tag == "dealer_code" else (base.zone, list(ZONES))
                 columns.append(tags_pb2.TagColumn(word_indexes=codes[ids].tolist(), words=words))

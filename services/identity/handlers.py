@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from chassis.bus import Message
 from chassis.db import UnitOfWork
 from services.identity import consents, erasure, erasure_store, events, graph, graph_store, intake, relations
+from services.identity.domain.kinds import Kind
 from services.identity.domain.observations import Observation
 from services.identity.intake import NOTED_EVERY_US, Batch
 from services.identity.profiles import write_profiles
-from services.identity.store import NOBODY, Claim, Store
+from services.identity.store import NOBODY, Claim, Owner, Store
 from services.identity.vault import Vault
 
+# Of the tracking plan; tags makes has_mobile of it.
+MOBILE_KNOWN: Final = "Mobile Known"
 Observed = Callable[[UnitOfWork, Sequence[Message]], Coroutine[Any, Any, None]]
 
 
@@ -38,6 +42,7 @@ class Resolver:
         if unknown:
             observations = [o for o in observations if not o.anchor_id or o.anchor_id in anchors]
             unknown = await self._not_erased(uow, unknown)
+        before = set(claims)
         news = [o for o in observations if o.signature and _is_news(o, claims.get(o.signature))]
         if news and (screened := await erasure.screen(uow, self._vault, news)):
             observations = [left for o in observations if (left := screened.get(o.event_id, o)) is not None]
@@ -52,7 +57,7 @@ class Resolver:
         ]
         new_ids = await store.add_observations(uow, [(o, p.anchor_id, v.anchor_id) for o, p, v in resolved])
         fresh = [entry for entry in resolved if entry[0].event_id in new_ids]
-        events.publish_resolved(uow, fresh)
+        events.publish_resolved(uow, [*fresh, *_mobiles([(o, p) for o, p, _ in fresh if o.signature not in before])])
         await relations.record(
             uow,
             [(o, p.anchor_id, v.anchor_id) for o, p, v in fresh if not o.anchor_id],
@@ -98,6 +103,24 @@ class Resolver:
             signature: Claim(owner(person) if person else NOBODY, owner(vehicle) if vehicle else NOBODY, last_seen)
             for signature, person, vehicle, last_seen in claims.values()
         }
+
+
+def _mobiles(claimed: Sequence[tuple[Observation, Owner]]) -> list[tuple[Observation, Owner, Owner]]:
+    """Who can be reached by telephone, once for each anchor however often it is told: others plan by it and see no number."""
+    found = {
+        person.anchor_id: (
+            o._replace(event_id=_mobile_id(person.anchor_id), event=MOBILE_KNOWN, properties=b"", vehicle_properties=b""),
+            person,
+            NOBODY,
+        )
+        for o, person in reversed(claimed)
+        if person.anchor_id and any(known.kind == Kind.MOBILE for known in o.persons)
+    }
+    return list(found.values())
+
+
+def _mobile_id(anchor_id: int) -> bytes:
+    return hashlib.sha256(f"{MOBILE_KNOWN}\0{anchor_id}".encode()).digest()[:16]
 
 
 def _is_news(observation: Observation, claim: Claim | None) -> bool:

@@ -20,8 +20,18 @@ from chassis.errors import FailedPrecondition, InvalidArgument
 from chassis.rpc import reason_of
 from services.orchestrator.domain.suggesting import Term
 
-# What the choice of a channel needs to know of a person.
-REACH_TAGS = ("has_app", "has_wechat", "dealer_code")
+# Who serves a person, which reports ask, too.
+DEALER_TAG = "dealer_code"
+# What says that a channel leads to a person; a dealer does where she has one. An address itself only identity knows.
+REACHED_BY: Mapping[str, str] = {
+    "app": "has_app",
+    "wechat": "has_wechat",
+    "wechat_mini": "has_mini_program",
+    "wecom": "has_wecom",
+    "sms": "has_mobile",
+    "push": "has_push",
+    "call_list": "has_mobile",
+}
 PAGE = 1000
 MAX_TERMS = 500
 # Of one question by ids.
@@ -42,10 +52,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reach:
-    """Through which channels some persons can be reached, aligned with them; the last two are places in words, -1 for none."""
+    """What some persons' tags say of how to reach them, aligned with them.
 
-    has_app: NDArray[np.bool_]
-    has_wechat: NDArray[np.bool_]
+    `has`: whether each tag that was asked for holds. `dealer` and `zone`: places in words, -1 for none.
+    """
+
+    has: Mapping[str, NDArray[np.bool_]]
     dealer: Ints
     dealers: Sequence[str]
     zone: Ints
@@ -135,26 +147,26 @@ class Tags:
             packed = np.frombuffer(chunk.packed_ids, "<u4").astype(np.int64)
             yield packed if len(packed) else np.array(chunk.entity_ids, np.int64)
 
-    async def reach(self, persons: Ints, *, zones: bool) -> Reach:
-        """How persons can be reached; with `zones` also where their clocks are. Who is unknown cannot be reached."""
+    async def reach(self, persons: Ints, flags: Sequence[str], *, zones: bool) -> Reach:
+        """Which flags hold of persons and who serves them; with `zones` also where their clocks are. Strangers have nothing."""
         size = len(persons)
-        app, wechat = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        has = {flag: np.zeros(size, np.bool_) for flag in flags}
         columns = [np.full(size, -1, np.int64) for _ in range(2)]
         words: list[list[str]] = [[], []]
         order = np.argsort(persons)
         for start in range(0, size, MOST_IDS):
             asked = persons[start : start + MOST_IDS]
-            tags = [*REACH_TAGS, ZONE_TAG] if zones else REACH_TAGS
+            tags = [*flags, DEALER_TAG, ZONE_TAG] if zones else [*flags, DEALER_TAG]
             request = tags_pb2.StreamTagValuesRequest(entity_kind=ENTITY_KIND_PERSON, entity_ids=asked.tolist(), tags=tags)
             async for chunk in _blamed(self._stub.StreamTagValues(request, timeout=STREAM_TIMEOUT_S), "theme.audience"):
                 rows = order[np.searchsorted(persons, np.array(chunk.entity_ids, np.int64), sorter=order)]
-                app[rows] = np.array(chunk.columns[0].numbers, np.float64) == 1
-                wechat[rows] = np.array(chunk.columns[1].numbers, np.float64) == 1
-                for column, known, told in zip(columns, words, chunk.columns[2:], strict=False):
+                for flag, holds in zip(flags, chunk.columns, strict=False):
+                    has[flag][rows] = np.array(holds.numbers, np.float64) == 1
+                for column, known, told in zip(columns, words, chunk.columns[len(flags) :], strict=False):
                     indexes = np.array(told.word_indexes, np.int64)
                     column[rows] = np.where(indexes >= 0, indexes + len(known), -1)
                     known.extend(told.words)
-        return Reach(app, wechat, columns[0], words[0], columns[1], words[1])
+        return Reach(has, columns[0], words[0], columns[1], words[1])
 
 
 class Scoring:

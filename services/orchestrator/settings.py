@@ -64,13 +64,20 @@ class Settings(ChassisSettings):
     offer_log_days: float = Field(400, gt=0, description="How long decisions about offers are kept.")
     push_caps: CapTable = Field(
         {"any": (3, 7.0)},
-        description="Most pushes one person gets in so many days, over all themes and journeys: any, app, wechat or dealer to"
+        description="Most pushes one person gets in so many days, over all themes and journeys: any, or a channel's name, to"
         ' [pushes, days], as JSON, for example {"any": [3, 7], "dealer": [1, 14]}.',
     )
     dealer_calls_per_day: int = Field(
         50,
         ge=0,
-        description="Calls a day that a dealer takes of all themes together, where table dealer_capacity says nothing.",
+        description="Calls and WeCom tasks a day that a dealer takes of all themes together, where table dealer_capacity says"
+        " nothing.",
+    )
+    call_center_calls_per_day: int = Field(
+        500,
+        ge=0,
+        description="Calls a day that the call centre takes of all themes together (channel call_list), where table"
+        " dealer_capacity says nothing of @call_center.",
     )
     launch_lifetime_days: float = Field(
         14, gt=0, le=366, description="For how long a launch goes on with whom it put off, where its theme has no end."

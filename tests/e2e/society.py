@@ -29,7 +29,7 @@ from local.demo.doors import Doors
 from local.demo.operator import Operator
 from local.plan import SERVICES
 from local.supervisor import Suite
-from services.orchestrator.domain.channels import CHANNEL_BITS
+from services.orchestrator.domain.channels import CONSENT_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.store.consents import Asked, forbidden
@@ -140,7 +140,7 @@ class World:
             seen.members[predicate] = [name for name, person in one.items() if person in members]
         async with self.databases["orchestrator"].read() as uow:
             for purpose in PURPOSES:
-                closed = await ConsentStore(uow).forbidden(purpose, CHANNEL_BITS, REGIMES, datetime.now(UTC))
+                closed = await ConsentStore(uow).forbidden(purpose, CONSENT_BITS, REGIMES, datetime.now(UTC))
                 masks = dict(zip(closed.persons.tolist(), closed.masks.tolist(), strict=True))
                 seen.planned |= {(name, purpose): masks.get(person, closed.others) for name, person in one.items()}
         async with self.databases["touchpoints"].read() as uow:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.orchestrator.arbiter.bits import Persons
-from services.orchestrator.domain.channels import APP_BIT, DEALER_BIT, WECHAT_BIT
+from services.orchestrator.domain.channels import CHANNEL_BITS, DEALER_BIT
 from services.orchestrator.offers.definitions import Offer
-from services.orchestrator.peers import ZONE_TAG, Scoring, Tags
+from services.orchestrator.peers import REACHED_BY, ZONE_TAG, Reach, Scoring, Tags
 from services.orchestrator.themes.definitions import ThemeDefinition
 
 Ints = NDArray[np.int64]
@@ -22,9 +22,11 @@ Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
-# Whether the catalogue has zones is asked anew after this time.
+# What the catalogue has is asked anew after this time.
 CATALOGUE_S: Final = 30.0
 MOST_AUDIENCES: Final = 200
+# Decisions tell of these even where a theme does not name them.
+_ALWAYS: Final = frozenset({"app", "wechat"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Asking:
     def __init__(self, tags: Tags, scoring: Scoring, keep_s: float) -> None:
         """`keep_s`: for how long an audience read whole is remembered; tags answers a predicate for everybody only."""
         self._tags, self._scoring, self._keep_s = tags, scoring, keep_s
-        self._zones, self._zones_at = False, float("-inf")
+        self._known, self._known_at = frozenset[str](), float("-inf")
         self._audiences: dict[str, tuple[float, Persons]] = {}
         self._reading = asyncio.Lock()
 
@@ -79,7 +81,9 @@ class Asking:
         recheck: bool = False,
     ) -> Asked:
         """All that is asked; `scored` where scores are known already. `recheck`: whether launches' persons are still meant."""
-        reach = await self._tags.reach(persons, zones=await self._has_zones())
+        known = await self._known_tags()
+        flags = sorted({REACHED_BY[name] for name in _ALWAYS.union(stated.channels) & REACHED_BY.keys()} & known)
+        reach = await self._tags.reach(persons, flags, zones=ZONE_TAG in known)
         score = probability = np.full(len(persons), -1.0)
         if scored is not None:
             score, probability = scored
@@ -93,7 +97,6 @@ class Asking:
             predicate = offer.definition.audience
             meant = (await self.audience(predicate, "offer.audience")).has(persons) if predicate else True
             mask |= np.where(meant, 1 << place, 0)
-        bits = reach.has_app * APP_BIT | reach.has_wechat * WECHAT_BIT | (reach.dealer >= 0) * DEALER_BIT
         return Asked(
             persons,
             occasion,
@@ -101,7 +104,7 @@ class Asking:
             ends_us,
             score,
             probability,
-            bits.astype(np.uint8),
+            _ways(reach),
             reach.dealer,
             reach.dealers,
             reach.zone,
@@ -126,8 +129,17 @@ class Asking:
                     known = self._audiences[predicate] = began, members
         return known[1]
 
-    async def _has_zones(self) -> bool:
-        if time.monotonic() - self._zones_at > CATALOGUE_S:
-            self._zones = ZONE_TAG in await self._tags.catalogue()
-            self._zones_at = time.monotonic()
-        return self._zones
+    async def _known_tags(self) -> frozenset[str]:
+        if time.monotonic() - self._known_at > CATALOGUE_S:
+            self._known = frozenset(await self._tags.catalogue())
+            self._known_at = time.monotonic()
+        return self._known
+
+
+def _ways(reach: Reach) -> Bits:
+    """The channels that lead to each person, of those that were asked about."""
+    bits: Bits = (reach.dealer >= 0).astype(np.uint8) * np.uint8(DEALER_BIT)
+    for channel, flag in REACHED_BY.items():
+        if flag in reach.has:
+            bits |= reach.has[flag] * np.uint8(CHANNEL_BITS[channel])
+    return bits

@@ -1,7 +1,8 @@
 """Every rule of the arbiter as one pure function: what becomes of proposals, given what is known of the persons.
 
 Rules in the order they are asked: merged, left the audience, global holdout, consent, score, channel, offer, exclusion, caps,
-quiet hours, priority; then, the most valuable person first, value, budget, dealer's capacity and stock; last the holdout. What
+quiet hours, priority; then, the most valuable person first, value, budget, the capacity of whoever speaks to people, stock and
+the channel's quota; last the holdout. What
 may be otherwise later puts off (DEFERRED, with the moment); what would be put off beyond the proposal's end is final.
 `max_contacts` bounds everybody chosen, holdout included; a person kept out spends no call, no money and no stock.
 
@@ -18,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.orchestrator.domain.channels import ALL_BITS, CHANNEL_BITS, DEALER, NO_CHANNEL_CODE, may_carry
+from services.orchestrator.domain.channels import ALL_BITS, CHANNELS, NO_CHANNEL_CODE, PERSONAL, desk, may_carry
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.domain.themes import MARKETING
 from services.orchestrator.experiments.assigning import in_global_holdout
@@ -35,12 +36,13 @@ MERGED, LEFT_AUDIENCE, OPTED_OUT, NO_SCORE, NO_CHANNEL, NO_OFFER, NO_VALUE = (
 )  # fmt: skip
 BUDGET, ERASED, EXPIRED, THEME_FINISHED = "budget", "erased", "expired", "theme_finished"
 # Why nobody is pushed yet; for good once a proposal ends with it.
-EXCLUSION, FREQUENCY_CAP, QUIET_HOURS, PRIORITY, PACING, CAPACITY, STOCK, PROPOSED = (
-    "exclusion", "frequency_cap", "quiet_hours", "priority", "pacing", "capacity", "stock", "proposed",
+EXCLUSION, FREQUENCY_CAP, QUIET_HOURS, PRIORITY, PACING, CAPACITY, STOCK, QUOTA, PROPOSED = (
+    "exclusion", "frequency_cap", "quiet_hours", "priority", "pacing", "capacity", "stock", "quota", "proposed",
 )  # fmt: skip
 OUTCOMES: Final = (
     PUSH, HOLDOUT, DEFERRED, GLOBAL_HOLDOUT, MERGED, LEFT_AUDIENCE, OPTED_OUT, NO_SCORE, NO_CHANNEL, NO_OFFER, NO_VALUE, BUDGET,
     ERASED, EXPIRED, THEME_FINISHED, EXCLUSION, FREQUENCY_CAP, QUIET_HOURS, PRIORITY, PACING, CAPACITY, STOCK,
+    QUOTA,
 )  # fmt: skip
 
 ANY_SIDE, PUSHED_SIDE, KEPT_OUT_SIDE = -1, 0, 1
@@ -104,8 +106,8 @@ class Rules:
 class Purse:
     """What is left to spend, in all and for today; `decide` spends from it. `position`: contacts of the theme so far.
 
-    `dealers`: calls that each dealer still takes today; `ranks`: calls of the theme so far. `stock`: pieces by offer.
-    `tomorrow_us`: when the next share begins.
+    `dealers`: how often each desk (channels.desk) still speaks to somebody today; `ranks`: of the theme so far. `stock`: pieces
+    by offer. `quotas`: pushes that providers still take, by channel. `tomorrow_us`: when the next share begins.
     """
 
     contacts: int
@@ -119,6 +121,7 @@ class Purse:
     dealers: dict[str, int] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     stock: list[int] = field(default_factory=list)
+    quotas: list[int] = field(default_factory=lambda: [UNLIMITED] * len(CHANNELS))
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Verdicts:
     """One per candidate, aligned: outcome, and why it was put off; channel and offer are -1 unless somebody is pushed.
 
     `value`: expected, in fen where the goal has a worth, else the probability. `position` counts contacts of the theme from 1,
-    `call_rank` within the dealer's list; 0 for others. `due_us`: when to decide again, 0 when that is over.
+    `call_rank` within the desk's list; 0 for others. `due_us`: when to decide again, 0 when that is over.
     """
 
     outcome: list[str]
@@ -148,7 +151,8 @@ def decide(people: Candidates, rules: Rules, purse: Purse, now_us: int) -> Verdi
     reached = people.channels & offered
     allowed = reached & ~people.opted_out
     told = _told(people, rules) & allowed
-    held_back = np.where(told[:, None] >> np.arange(len(CHANNEL_BITS)) & 1, people.opens_us, np.iinfo(np.int64).max)
+    closable = np.unpackbits(told[:, None], axis=1, bitorder="little", count=len(CHANNELS)).view(np.bool_)
+    held_back = np.where(closable, people.opens_us, np.iinfo(np.int64).max)
     opens_us = held_back.min(axis=1, initial=np.iinfo(np.int64).max)
     marketing = rules.purpose == MARKETING
     in_global = in_global_holdout(people.human_id, rules.global_holdout_salt, rules.global_holdout_share) & marketing
@@ -191,8 +195,13 @@ def _told(people: Candidates, rules: Rules) -> Bits:
 
 def _closed(people: Candidates, now_us: int) -> Bits:
     """Channels that caps close now."""
-    closed: Bits = ((people.opens_us > now_us) << np.arange(len(CHANNEL_BITS))).sum(axis=1).astype(np.uint8)
-    return closed
+    return packed(people.opens_us > now_us)
+
+
+def packed(flags: Flags) -> Bits:
+    """Flags (n, channels) as one mask for each row."""
+    bits: Bits = np.packbits(flags, axis=1, bitorder="little")[:, 0]
+    return bits
 
 
 def _spend(
@@ -252,13 +261,14 @@ def _spend(
         purse.cost -= cost
         purse.cost_today -= cost
         purse.stock[offer] -= 1
-        if channel == DEALER:
-            dealer = dealers[row]
+        purse.quotas[channel] -= 1
+        if channel in PERSONAL:
+            whose = desk(channel, dealers[row])
             purse.calls -= 1
             purse.calls_today -= 1
-            purse.dealers[dealer] -= 1
-            purse.ranks[dealer] += 1
-            given.call_rank[row] = purse.ranks[dealer]
+            purse.dealers[whose] -= 1
+            purse.ranks[whose] += 1
+            given.call_rank[row] = purse.ranks[whose]
     return given
 
 
@@ -291,16 +301,17 @@ def _afford(
         cost = rules.unit_cost_fen[channel]
         if value is not None and value < cost:
             continue
-        if purse.stock[offer] <= 0:
-            reason, until = STOCK, purse.tomorrow_us
+        if purse.stock[offer] <= 0 or purse.quotas[channel] <= 0:
+            reason, until = STOCK if purse.stock[offer] <= 0 else QUOTA, purse.tomorrow_us
             continue
-        if cost > purse.cost or (channel == DEALER and purse.calls <= 0):
+        personal = channel in PERSONAL
+        if cost > purse.cost or (personal and purse.calls <= 0):
             if not until:
                 reason = BUDGET
             continue
-        if cost > purse.cost_today or (channel == DEALER and purse.calls_today <= 0):
+        if cost > purse.cost_today or (personal and purse.calls_today <= 0):
             return PACING, purse.tomorrow_us, -1, -1
-        if channel == DEALER and purse.dealers[dealer] <= 0:
+        if personal and purse.dealers[desk(channel, dealer)] <= 0:
             return CAPACITY, purse.tomorrow_us, -1, -1
         return "", 0, channel, offer
     return reason, until, -1, -1
@@ -321,10 +332,11 @@ def delivery_id(salt: bytes, person_id: int, occasion: int) -> str:
 def fallbacks(channel: int, open_: int, words: Mapping[int, object]) -> list[int]:
     """Further channels to try when the person has no address on the first one.
 
-    Never a call, calls are budgeted; and only where the offer is told in the same words, for a push carries one text.
+    Nobody speaks to a person unasked, calls are budgeted; and only where the offer is told in the same words, for a push
+    carries one text.
     """
     return [
         other
         for other in sorted(words)
-        if other not in (channel, DEALER) and open_ >> other & 1 and words[other] == words[channel]
+        if other != channel and other not in PERSONAL and open_ >> other & 1 and words[other] == words[channel]
     ]

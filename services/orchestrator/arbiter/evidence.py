@@ -18,7 +18,7 @@ from services.orchestrator.arbiter.deciding import ANY_SIDE, KEPT_OUT_SIDE, PUSH
 from services.orchestrator.arbiter.house import House
 from services.orchestrator.arbiter.humans import Members, humans, lookup
 from services.orchestrator.arbiter.store import ArbiterStore, micros
-from services.orchestrator.domain.channels import CHANNEL_BITS, CHANNELS
+from services.orchestrator.domain.channels import CHANNELS, CONSENT_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.themes.definitions import Exclusion
 from services.orchestrator.themes.states import Theme, ThemeState
@@ -52,7 +52,7 @@ async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: d
     members = Members.of(asked.person_id, families, twice)
     names: list[int] = members.person_id.tolist()
     forbidden = await ConsentStore(uow).forbidden(
-        stated.purpose, CHANNEL_BITS, house.settings.consent_regimes, now, among=names
+        stated.purpose, CONSENT_BITS, house.settings.consent_regimes, now, among=names
     )
     opted_out = np.zeros(len(asked.person_id), np.int64)
     np.bitwise_or.at(opted_out, members.row, lookup(members.person_id, forbidden.persons, forbidden.masks, forbidden.others))

@@ -15,11 +15,21 @@ from chassis.quiet_hours import zone_of
 from services.orchestrator.arbiter import evidence, pacing
 from services.orchestrator.arbiter.asking import Asked
 from services.orchestrator.arbiter.caps import ANY
-from services.orchestrator.arbiter.deciding import PUSH, UNLIMITED, Purse, Rules, Verdicts, decide, delivery_id, fallbacks
+from services.orchestrator.arbiter.deciding import (
+    PUSH,
+    UNLIMITED,
+    Purse,
+    Rules,
+    Verdicts,
+    decide,
+    delivery_id,
+    fallbacks,
+    packed,
+)
 from services.orchestrator.arbiter.evidence import Evidence
 from services.orchestrator.arbiter.house import Deciding, House
 from services.orchestrator.arbiter.store import ArbiterStore, Record, micros, moment_of
-from services.orchestrator.domain.channels import CHANNELS, DEALER, mask_of
+from services.orchestrator.domain.channels import ADVISORS, CALL_CENTER, CALL_LIST, CHANNELS, PERSONAL, WECOM, desk, mask_of
 from services.orchestrator.events import Push
 from services.orchestrator.offers.stock import StockStore
 from services.orchestrator.themes.definitions import Pacing
@@ -56,9 +66,14 @@ class Judge:
             purse = await self._purse()
         else:
             purse = self._foreseen
-        dealers = sorted(set(known.people.dealer) - {"", *purse.dealers})
+        theirs, settings = {CHANNELS.index(name) for name in self._theme.definition.channels}, self._house.settings
+        desks = {CALL_CENTER} if CALL_LIST in theirs else set()
+        if WECOM in theirs:
+            desks.add(ADVISORS)
+        dealers = sorted((set(known.people.dealer) | desks) - {"", *purse.dealers})
         for code, (ranks, today, most) in (await self._store.dealers(dealers, self._theme.theme_id, self._today)).items():
-            free = (self._house.settings.dealer_calls_per_day if most is None else most) - today
+            usual = settings.call_center_calls_per_day if code == CALL_CENTER else settings.dealer_calls_per_day
+            free = (usual if most is None else most) - today
             purse.ranks[code], purse.dealers[code] = ranks, free if self._foreseen is None else UNLIMITED
         return known, purse
 
@@ -164,7 +179,7 @@ class Judge:
             key = channel, offer, open_[row] & masks[stated.band(score).channels]
             if key not in alike:
                 alike[key] = tuple(CHANNELS[other] for other in fallbacks(channel, key[2], words))
-            called = channel == DEALER
+            called = channel in PERSONAL
             found.append(
                 Push(
                     records[row][-2],
@@ -194,7 +209,7 @@ class Judge:
         said, theme = judged.verdicts, self._theme
         await (self._store.add(records) if anew else self._store.settle(records))
         dealers = zip(judged.evidence.people.dealer, said.channel, strict=True)
-        calls = Counter(dealer for dealer, channel in dealers if channel == DEALER)
+        calls = Counter(desk(channel, dealer) for dealer, channel in dealers if channel in PERSONAL)
         contacts = sum(position > 0 for position in said.position)
         await self._store.spend(theme.theme_id, self._today, contacts, calls.total(), sum(said.cost_fen))
         await self._store.call(theme.theme_id, self._today, calls)
@@ -209,9 +224,7 @@ class Judge:
 
 def _closed(judged: Judged, now: datetime) -> NDArray[np.uint8]:
     """Channels that caps close."""
-    closed = (judged.evidence.people.opens_us > micros(now)) << np.arange(len(CHANNELS))
-    bits: NDArray[np.uint8] = closed.sum(axis=1).astype(np.uint8)
-    return bits
+    return packed(judged.evidence.people.opens_us > micros(now))
 
 
 def _clock(zone: str) -> str:
@@ -220,6 +233,6 @@ def _clock(zone: str) -> str:
 
 
 def _reasons(score: float, call_rank: int) -> tuple[str, ...]:
-    """What a salesperson may be told; the app and WeChat have nobody to tell."""
-    place = f"place {call_rank} of this dealer's calls"
+    """What whoever speaks to the person may be told; other channels have nobody to tell."""
+    place = f"place {call_rank} of these calls"
     return (f"score {score:.0f} of 1000", place) if score >= 0 else (place,)

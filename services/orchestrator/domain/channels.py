@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -10,19 +10,41 @@ from numpy.typing import NDArray
 
 from services.orchestrator.domain.themes import MARKETING
 
+# Eight bits: one byte for each person.
 Bits = NDArray[np.uint8]
 
-CHANNELS: Final = ("app", "wechat", "dealer")
-APP, WECHAT, DEALER = 0, 1, 2
+CHANNELS: Final = ("app", "wechat", "dealer", "wechat_mini", "wecom", "sms", "push", "call_list")
+APP, WECHAT, DEALER, WECHAT_MINI, WECOM, SMS, NOTIFICATION, CALL_LIST = range(8)
 NO_CHANNEL_CODE = -1
-APP_BIT, WECHAT_BIT, DEALER_BIT = 1, 2, 4
-CHANNEL_BITS: Final = {"app": APP_BIT, "wechat": WECHAT_BIT, "dealer": DEALER_BIT}
-ALL_BITS = APP_BIT | WECHAT_BIT | DEALER_BIT
+CHANNEL_BITS: Final = {name: 1 << code for code, name in enumerate(CHANNELS)}
+APP_BIT, WECHAT_BIT, DEALER_BIT = 1 << APP, 1 << WECHAT, 1 << DEALER
+ALL_BITS = (1 << len(CHANNELS)) - 1
+
+# Channels by what people allow or forbid, in identity's words: nobody thinks of a mini-program apart from WeChat, or of a
+# notification apart from the app that shows it.
+CONSENT_BITS: Final[Mapping[str, int]] = {
+    "app": APP_BIT | 1 << NOTIFICATION,
+    "wechat": WECHAT_BIT | 1 << WECHAT_MINI | 1 << WECOM,
+    "dealer": DEALER_BIT,
+    "sms": 1 << SMS,
+    "phone": 1 << CALL_LIST,
+}
+# Templates must not carry marketing (CONVENTIONS 3.2 and trap 11): an account that advertises by them is closed.
+SERVICE_ONLY: Final = frozenset({"wechat", "wechat_mini"})
+# Each takes the time of somebody who speaks to the person: an advisor of her dealer, or the call centre.
+PERSONAL: Final = frozenset({DEALER, WECOM, CALL_LIST})
+# Whose time it is where no dealer serves the person. No dealer's code begins like this.
+CALL_CENTER, ADVISORS = "@call_center", "@advisors"
 
 
 def may_carry(purpose: str) -> int:
-    """Channels for a purpose: WeChat template messages must not carry marketing (CONVENTIONS trap 11)."""
-    return ALL_BITS & ~WECHAT_BIT if purpose == MARKETING else ALL_BITS
+    """Channels for a purpose."""
+    return ALL_BITS & ~mask_of(SERVICE_ONLY) if purpose == MARKETING else ALL_BITS
+
+
+def desk(channel: int, dealer: str) -> str:
+    """Whose time a personal channel takes for somebody whom a dealer (empty: none) serves."""
+    return CALL_CENTER if channel == CALL_LIST else dealer or ADVISORS
 
 
 def mask_of(names: Iterable[str]) -> int:

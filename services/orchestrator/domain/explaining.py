@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.orchestrator.arbiter import deciding as d
-from services.orchestrator.domain.channels import ALL_BITS, DEALER_BIT, WECHAT_BIT, mask_of, may_carry, names_of
+from services.orchestrator.domain.channels import ALL_BITS, CHANNELS, PERSONAL, SERVICE_ONLY, mask_of, may_carry, names_of
 from services.orchestrator.domain.themes import MARKETING, PersonId
 from services.orchestrator.themes.definitions import Pacing, ThemeDefinition
 
@@ -47,7 +47,7 @@ class Decision:
 # What was asked, in that order; each decision ends at one of them.
 _ORDER = (
     d.MERGED, d.LEFT_AUDIENCE, d.GLOBAL_HOLDOUT, d.OPTED_OUT, d.NO_SCORE, d.NO_CHANNEL, d.NO_OFFER, d.EXCLUSION,
-    d.FREQUENCY_CAP, d.QUIET_HOURS, d.PRIORITY, d.NO_VALUE, d.STOCK, d.CAPACITY, d.PACING, d.BUDGET, d.HOLDOUT,
+    d.FREQUENCY_CAP, d.QUIET_HOURS, d.PRIORITY, d.NO_VALUE, d.STOCK, d.QUOTA, d.CAPACITY, d.PACING, d.BUDGET, d.HOLDOUT,
 )  # fmt: skip
 _ENDS = {
     d.ERASED: "erased: the person was erased, and what was known with it",
@@ -103,10 +103,15 @@ def _sentence(rule: str, decides: bool, decision: Decision, theme: ThemeDefiniti
         d.PRIORITY: f"priority: a theme above {theme.priority} has something for the person",
         d.NO_VALUE: "value: none is expected",
         d.STOCK: "stock: nothing is left of the offer",
-        d.CAPACITY: f"capacity: dealer {decision.dealer_code} takes no more calls today",
+        d.CAPACITY: f"capacity: {_desk(decision)} speaks to nobody else today",
+        d.QUOTA: "quota: providers take no more of the open channels today",
         d.PACING: f"pacing: today's share is spent, {'evenly' if budget.pacing is Pacing.EVEN else 'as soon as possible'}",
     }
     return only[rule] if decides else ""
+
+
+def _desk(decision: Decision) -> str:
+    return f"dealer {decision.dealer_code}" if decision.dealer_code else "whoever would speak to the person"
 
 
 def _score(decision: Decision, theme: ThemeDefinition) -> str:
@@ -121,9 +126,9 @@ def _channel(decision: Decision, theme: ThemeDefinition) -> str:
     band = theme.band(decision.score)
     usable = decision.channels & ~decision.opted_out & mask_of(band.channels)
     notes = []
-    if theme.purpose == MARKETING and decision.channels & ~decision.opted_out & WECHAT_BIT:
+    if theme.purpose == MARKETING and decision.channels & ~decision.opted_out & mask_of(SERVICE_ONLY):
         notes.append("WeChat carries no marketing")
-    if usable & DEALER_BIT:
+    if usable & mask_of(CHANNELS[code] for code in PERSONAL):
         notes.append(f"at most {theme.budget.max_calls} calls")
     preferred = ", ".join(band.channels) or "none"
     taken = f"{decision.channel}, " if decision.channel else ""

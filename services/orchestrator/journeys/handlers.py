@@ -112,7 +112,7 @@ async def approve(room: Room, journey_id: JourneyId, version: int, caller: str) 
         require_version(journey, version)
         if not journey.submitted_by:
             raise FailedPrecondition("nobody has asked for it", reason="VERSION_NOT_SUBMITTED", field="version")
-        check_second_person(caller, (journey.author, journey.submitted_by), room.approvers)
+        check_second_person(caller, (*journey.authors, journey.submitted_by), room.approvers)
         if journey.approved_by:
             return journey, 0
         require(journey, State.IN_REVIEW, *LIVE)

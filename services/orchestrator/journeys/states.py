@@ -30,7 +30,7 @@ LIVE = (State.RUNNING, State.PAUSED)
 class Journey:
     """A stored journey with its latest version. `running_version`: the one that people enter, 0 for none.
 
-    `salt` (16 random bytes) makes its splits its own.
+    `salt` (16 random bytes) makes its splits its own. `authors`: whoever edited since the version before it that was approved.
     """
 
     journey_id: JourneyId
@@ -47,6 +47,7 @@ class Journey:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    authors: tuple[str, ...]
 
     @property
     def name(self) -> str:

@@ -13,7 +13,10 @@ from services.orchestrator.journeys.states import Journey, JourneyId, State
 _SELECT = (
     "SELECT j.journey_id, j.state, j.version, COALESCE(j.running_version, 0) AS running_version, j.salt, v.document, v.author,"
     " COALESCE(v.submitted_by, '') AS submitted_by, COALESCE(v.approved_by, '') AS approved_by, v.stated_at, v.approved_at,"
-    " j.created_at, j.started_at, j.finished_at FROM journey j JOIN journey_version v USING (journey_id, version)"
+    " j.created_at, j.started_at, j.finished_at, ARRAY(SELECT DISTINCT w.author FROM journey_version w"
+    " WHERE w.journey_id = j.journey_id AND w.version > COALESCE((SELECT max(a.version) FROM journey_version a"
+    " WHERE a.journey_id = j.journey_id AND a.version < j.version AND a.approved_by IS NOT NULL), 0) ORDER BY 1) AS authors"
+    " FROM journey j JOIN journey_version v USING (journey_id, version)"
 )
 
 _CROSS = """
@@ -224,4 +227,5 @@ def _journey(row: Any) -> Journey:
         row.created_at,
         row.started_at,
         row.finished_at,
+        tuple(row.authors),
     )

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, NewType
 
 from chassis.errors import InvalidArgument, NotFound
+from services.orchestrator.domain.channels import SERVICE_ONLY
 from services.orchestrator.domain.themes import MARKETING
 from services.orchestrator.offers.templates import Parts, Type, Value, check, fill, parse, variables
 
@@ -26,8 +27,6 @@ LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
     # vivo's, the tightest among makers of phones.
     "push": (20, 50),
 }
-# Channels that carry no advertising: whoever advertises there loses the account (CONVENTIONS 3.2 and trap 11).
-SERVICE_ONLY: Final = frozenset({"wechat", "wechat_mini"})
 # CONVENTIONS 6: providers accept no other ending, and no variables in marketing by short message.
 SMS_PREFIX, SMS_ENDING = "【", "拒收请回复R"
 

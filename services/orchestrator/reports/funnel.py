@@ -19,7 +19,7 @@ DONE: Final = STAGES.index("opened")
 # At which stage each outcome is lost; what is named nowhere was never looked at to the end.
 _LOST_AT: Final = {
     d.HOLDOUT: PUSHED,
-    **dict.fromkeys((d.BUDGET, d.NO_VALUE, d.PACING, d.CAPACITY, d.STOCK), CHOSEN),
+    **dict.fromkeys((d.BUDGET, d.NO_VALUE, d.PACING, d.CAPACITY, d.STOCK, d.QUOTA), CHOSEN),
     **dict.fromkeys(
         (
             d.GLOBAL_HOLDOUT, d.OPTED_OUT, d.NO_SCORE, d.NO_CHANNEL, d.NO_OFFER, d.EXCLUSION, d.FREQUENCY_CAP, d.QUIET_HOURS,

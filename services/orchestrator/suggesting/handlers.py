@@ -15,15 +15,18 @@ from chassis.errors import FailedPrecondition, InvalidArgument
 from services.orchestrator.domain import suggesting
 from services.orchestrator.domain.suggesting import Term
 from services.orchestrator.domain.themes import ThemeId, name_of
-from services.orchestrator.peers import Scoring, Tags
+from services.orchestrator.peers import DEALER_TAG, REACHED_BY, Scoring, Tags
 from services.orchestrator.settings import Settings
 from services.orchestrator.suggesting import alternatives, goals
 from services.orchestrator.suggesting.alternatives import Candidate, Flags, Floats
 from services.orchestrator.suggesting.goals import SoughtGoal
 from services.orchestrator.suggesting.words import Finder, Match
 
-# In the order in which a push looks for a way, the cheapest first.
-REACHED_BY: Final = {"app": "has_app", "wechat": "has_wechat", "dealer": "dealer_code IS NOT NULL"}
+# In the order in which a push looks for a way, the cheapest first; (tag, predicate).
+_WAYS: Final = {
+    channel: (REACHED_BY[channel], REACHED_BY[channel]) if channel != "dealer" else (DEALER_TAG, f"{DEALER_TAG} IS NOT NULL")
+    for channel in ("app", "push", "wechat", "wechat_mini", "sms", "wecom", "dealer", "call_list")
+}
 # As many as tags intersects in one question.
 MOST_THEMES: Final = 100
 
@@ -108,13 +111,14 @@ class Suggester:
         _, probability = await self.scoring.scores(wanted.model, persons, "model")
         found, converters = await self._candidates(wanted, catalogue, responders, asked)
         membership = await self._membership(persons, wanted.eligible, [each.term.predicate for each in found])
-        reached = await self._membership(persons, wanted.eligible, list(REACHED_BY.values()))
+        ways = {channel: predicate for channel, (tag, predicate) in _WAYS.items() if tag in catalogue}
+        reached = await self._membership(persons, wanted.eligible, list(ways.values()))
         expected: Floats = np.maximum(probability, 0)
         shares = {"proposed": self.settings.suggest_keep_share, **alternatives.SHARES}
         chosen = {
             name: await asyncio.to_thread(suggesting.cover, membership, expected, share) for name, share in shares.items()
         }
-        people = People(wanted, found, membership, probability, reached, converters)
+        people = People(wanted, found, membership, probability, list(ways), reached, converters)
         made = {name: people.alternative(name, rows) for name, rows in chosen.items()}
         distinct: dict[str, Alternative] = {}
         for name in alternatives.SHARES:
@@ -201,6 +205,7 @@ class People:
     candidates: Sequence[Candidate]
     membership: Flags
     probability: Floats
+    channels: Sequence[str]
     reached: Flags
     converters: int
 
@@ -215,7 +220,7 @@ class People:
             for row, each in zip(rows, chosen, strict=True)
         )
         cost, open_ = 0, inside.copy()
-        for channel, having in zip(REACHED_BY, self.reached, strict=True):
+        for channel, having in zip(self.channels, self.reached, strict=True):
             cost += int((open_ & having).sum()) * self.wanted.unit_cost_fen.get(channel, 0)
             open_ &= ~having
         return Alternative(
@@ -226,7 +231,7 @@ class People:
             mean_of_scored(self.probability[inside]),
             float(expected[inside].sum()),
             float(expected[inside].sum()) / whole,
-            {channel: int((inside & having).sum()) for channel, having in zip(REACHED_BY, self.reached, strict=True)},
+            {channel: int((inside & having).sum()) for channel, having in zip(self.channels, self.reached, strict=True)},
             cost,
             (),
         )

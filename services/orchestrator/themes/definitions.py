@@ -9,6 +9,7 @@ from enum import IntEnum
 from itertools import pairwise
 
 from chassis.errors import InvalidArgument
+from services.orchestrator.domain.channels import SERVICE_ONLY
 from services.orchestrator.domain.themes import MARKETING
 from services.orchestrator.offers.definitions import OfferId
 
@@ -43,7 +44,10 @@ class Pacing(IntEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """Most people contacted (holdout included) and most of them called; most spent (None: no limit), cost by channel in fen."""
+    """Most people contacted (holdout included) and most of them spoken to (calls, tasks of advisors).
+
+    Most spent (None: no limit), cost by channel in fen.
+    """
 
     max_contacts: int
     max_calls: int
@@ -169,13 +173,11 @@ def _check_bands(stated: ThemeDefinition) -> None:
         if band.from_score <= before:
             raise InvalidArgument("bands ascend", reason="INVALID_BANDS", field=f"{field}.from_score")
         before = band.from_score
-        if stated.purpose == MARKETING and "wechat" in band.channels:
-            # CONVENTIONS 3.2 and trap 11: an account that advertises by template is closed.
-            raise InvalidArgument(
-                "WeChat carries no marketing",
-                reason="CHANNEL_FORBIDS_MARKETING",
-                field=f"{field}.channels[{band.channels.index('wechat')}]",
-            )
+        for place, channel in enumerate(band.channels):
+            if stated.purpose == MARKETING and channel in SERVICE_ONLY:
+                raise InvalidArgument(
+                    "WeChat carries no marketing", reason="CHANNEL_FORBIDS_MARKETING", field=f"{field}.channels[{place}]"
+                )
     if not stated.channels:
         raise InvalidArgument("no band has a channel", reason="INVALID_BANDS", field="theme.bands")
 

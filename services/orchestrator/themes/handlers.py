@@ -50,6 +50,7 @@ def unmade(stated: ThemeDefinition, author: str) -> Theme:
         created_at=now,
         launched_at=None,
         finished_at=None,
+        authors=(author,),
     )
 
 

@@ -56,7 +56,8 @@ class Theme:
     """A stored theme in one of its versions. `salt` (16 random bytes) makes holdout and delivery ids its own.
 
     `offer_versions` aligned with the definition's offers: those whose words are reviewed, empty before. `latest_version` is
-    that of the last edit, `approved_version` that which decides (0: none); `launching`: its launch is being decided.
+    that of the last edit, `approved_version` that which decides (0: none); `launching`: its launch is being decided. `authors`:
+    whoever edited since the version before it that was approved.
     """
 
     theme_id: ThemeId
@@ -76,6 +77,7 @@ class Theme:
     created_at: datetime
     launched_at: datetime | None
     finished_at: datetime | None
+    authors: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -100,6 +102,7 @@ def edited(theme: Theme, version: int, stated: ThemeDefinition, author: str, now
         definition=stated,
         offer_versions=(),
         author=author,
+        authors=(author,) if theme.review.state is VersionState.APPROVED else tuple(sorted({*theme.authors, author})),
         stated_at=now,
         review=Review(),
         state=theme.state if theme.approved_version else ThemeState.DRAFT,
@@ -126,7 +129,7 @@ def submitted(theme: Theme, version: int, offer_versions: tuple[int, ...], submi
 def approved(theme: Theme, version: int, reviewer: str, approvers: Collection[str], now: datetime) -> Theme:
     """Decides from now on; raises PermissionDenied unless a second person, one of the approvers, says so."""
     _check(theme, version, "version")
-    check_second_person(reviewer, (theme.author, theme.review.submitter), approvers)
+    check_second_person(reviewer, (*theme.authors, theme.review.submitter), approvers)
     if theme.review.state is VersionState.APPROVED:
         return theme
     return replace(
@@ -141,7 +144,7 @@ def approved(theme: Theme, version: int, reviewer: str, approvers: Collection[st
 def rejected(theme: Theme, version: int, reviewer: str, approvers: Collection[str], reason: str, now: datetime) -> Theme:
     """Refused for good: what shall be reviewed again is a new version."""
     _check(theme, version, "version")
-    check_second_person(reviewer, (theme.author, theme.review.submitter), approvers)
+    check_second_person(reviewer, (*theme.authors, theme.review.submitter), approvers)
     if theme.review.state is VersionState.REJECTED:
         return theme
     return replace(

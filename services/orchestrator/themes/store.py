@@ -28,11 +28,15 @@ from services.orchestrator.themes.states import Review, Theme, ThemeState, Versi
 # The contract's longest goal window.
 LONGEST_WINDOW = timedelta(days=365)
 
+# `authors`: whoever edited since the version before it that was approved (3).
 _SELECT = (
     "SELECT t.theme_id, v.version, v.definition, v.offer_versions, v.author, v.stated_at, v.state AS version_state,"
     " v.submitter, v.submitted_at, v.reviewer, v.reviewed_at, v.reason, t.owner, t.state, t.version AS latest_version,"
     " COALESCE(t.approved_version, 0) AS approved_version, t.salt, t.launch_failure, t.created_at, t.launched_at,"
-    " t.finished_at, EXISTS (SELECT FROM launch l WHERE l.theme_id = t.theme_id AND l.finished_at IS NULL) AS launching"
+    " t.finished_at, EXISTS (SELECT FROM launch l WHERE l.theme_id = t.theme_id AND l.finished_at IS NULL) AS launching,"
+    " ARRAY(SELECT DISTINCT w.author FROM theme_version w WHERE w.theme_id = t.theme_id AND w.version <= v.version"
+    " AND w.version > COALESCE((SELECT max(a.version) FROM theme_version a WHERE a.theme_id = t.theme_id"
+    " AND a.version < v.version AND a.state = 3), 0) ORDER BY 1) AS authors"
     " FROM theme t JOIN theme_version v ON v.theme_id = t.theme_id"
 )
 _LATEST = _SELECT + " AND v.version = t.version"
@@ -200,6 +204,7 @@ def _theme(row: Any) -> Theme:
         row.created_at,
         row.launched_at,
         row.finished_at,
+        tuple(row.authors),
     )
 
 

@@ -155,8 +155,10 @@ def _events(tree: exp.Expression) -> frozenset[str]:
 def _source(tree: exp.Expression) -> str:
     if isinstance(tree, exp.Like) and isinstance(tree.expression, exp.Literal):
         pattern = str(tree.expression.this)
-        if pattern.endswith("%") and not set("%_") & set(pattern[:-1]):
-            return f"{pattern[:-1]}*"
+        # An underscore is any character unless it is escaped.
+        parts = pattern[:-1].split("\\_")
+        if pattern.endswith("%") and not set("%_\\") & set("".join(parts)):
+            return f"{'_'.join(parts)}*"
     elif isinstance(tree, exp.EQ):
         return _words(tree, "source")[0]
     raise fault("UNSUPPORTED", "write source = 'name' or source LIKE 'prefix:%'", tree)

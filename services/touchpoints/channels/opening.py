@@ -40,7 +40,7 @@ def open_channels(given: Opening) -> None:
     runtime, settings = given.runtime, given.settings
     app, database = runtime.app, runtime.database
     add_reply_door(app, database, given.endpoints, given.sealer, given.identity)
-    add_token_door(app, database, given.sources, Tokens(given.vault))
+    add_token_door(app, database, given.sources, Tokens(given.vault), given.sealer)
     lists = CallLists(
         database,
         given.endpoints,

@@ -18,7 +18,7 @@ from services.identity import consents, stewardship
 from services.identity.domain.consents import State, of_person
 from services.identity.stewardship import MergeOrder
 from services.orchestrator.consumers import follow_entities
-from services.orchestrator.domain.channels import CHANNEL_BITS
+from services.orchestrator.domain.channels import CHANNEL_BITS, CONSENT_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.handlers import follow_entities as follow_in_touchpoints
@@ -30,7 +30,7 @@ RECORDS = 30
 STEPS = 70
 REGIMES = dict(DEFAULT_REGIMES) | {"service": "opt_in", "dealer_sharing": "separate"}
 ENDS = ("2026-03-02T00:00:00Z", "2999-01-01T00:00:00Z", None)
-REACHED = (Channel.APP, Channel.WECHAT, Channel.DEALER)
+REACHED = tuple(Channel[name.upper()] for name in CHANNEL_BITS)
 
 
 class Life:
@@ -54,7 +54,7 @@ class Life:
         who = ("app", ("crm_id", "app", f"U{number}"), ("mobile", f"139123456{10 + number % 25}"))
         name = draw.choice(["Unsubscribed", *["Consent Given"] * 4, "Consent Withdrawn"])
         said = {
-            "channel": draw.choice(["app", "wechat", "dealer", "all"]),
+            "channel": draw.choice(["app", "wechat", "dealer", "sms", "phone", "all"]),
             "purpose": draw.choice(["marketing", "service", "dealer_sharing"]),
             "kind": draw.choice(["general", "separate"]),
             "expires_at": draw.choice(ENDS),
@@ -97,9 +97,10 @@ async def closed(world: World, person: int, purpose: str, now_us: int) -> set[st
     said = [line.statement for line in lines.values()]
     found = set()
     for channel in REACHED:
-        for use in uses(purpose, channel.label):
-            state = of_person(said, use, channel.label, now_us).state
-            if state is State.WITHDRAWN or (regime(REGIMES, use, channel.label) != OPT_OUT and state is not State.GIVEN):
+        asked = channel.consent_channel
+        for use in uses(purpose, asked):
+            state = of_person(said, use, asked, now_us).state
+            if state is State.WITHDRAWN or (regime(REGIMES, use, asked) != OPT_OUT and state is not State.GIVEN):
                 found.add(channel.label)
     return found
 
@@ -139,7 +140,7 @@ async def test_sender_and_planner_close_what_the_ledger_closes(world: World, dat
         by_planner = {}
         async with planner.read() as uow:
             for purpose in ("marketing", "service"):
-                found = await ConsentStore(uow).forbidden(purpose, CHANNEL_BITS, REGIMES, datetime.now(UTC))
+                found = await ConsentStore(uow).forbidden(purpose, CONSENT_BITS, REGIMES, datetime.now(UTC))
                 masks = dict(zip(found.persons.tolist(), found.masks.tolist(), strict=True))
                 for p in persons:
                     mask = masks.get(p, found.others)

@@ -53,6 +53,18 @@ async def test_two_persons_that_turn_out_to_be_one_are_merged_and_their_anchors_
     assert survivor.entity_id == resolved[0].person.entity_id
 
 
+async def test_that_a_mobile_is_known_is_told_once_for_each_anchor_and_without_the_number(world: World) -> None:
+    known = ("app", ("crm_id", "app", "U1"), ("mobile", MOBILE))
+    [first, _, _] = await world.see(known, known, ("app", ("crm_id", "app", "U2")))
+    await world.see(known, ("call_center", ("crm_id", "call_center", "C1"), ("mobile", MOBILE)))
+    await world.see(("app", ("crm_id", "app", "U1"), ("mobile", MOBILE), ("device", "d-1234567")))
+    told = {(event.event_id, event.person.anchor_id, event.source) for event in world.mobiles}
+    # Another claim of the same anchor tells it again, as the same event.
+    assert (2, 3) == (len(told), len(world.mobiles))
+    assert first.person.anchor_id in {anchor for _, anchor, _ in told}
+    assert {(b"", b"")} == {(event.properties_json, event.vehicle_properties_json) for event in world.mobiles}
+
+
 async def test_a_staff_phone_stops_linking_and_what_it_held_comes_apart(world: World) -> None:
     nameless = [("app", ("crm_id", "app", f"U{i}"), ("mobile", MOBILE)) for i in range(2)]
     seen = await world.see(*nameless)

@@ -16,7 +16,7 @@ from chassis.bus import Message
 from chassis.db import Database
 from chassis.sealing import DataKey, seal
 from services.identity.consumers import Opener, observed
-from services.identity.handlers import Resolver
+from services.identity.handlers import MOBILE_KNOWN, Resolver
 from services.identity.keks import EnvironmentKeks
 from services.identity.store import Store
 from services.identity.tokens import Tokens
@@ -43,6 +43,8 @@ class World:
         self.handle = observed(self.opener, self.store, Resolver(self.store, self.vault))
         self._numbers = itertools.count(1)
         self._read = 0
+        # What identity stated by itself, until a test takes it.
+        self.mobiles: list[out.ResolvedEvent] = []
 
     def event(self, key: DataKey, source: str, *identifiers: tuple[str, ...], **extra: Any) -> seen.ObservedEvent:
         """An event; identifiers are (kind, value) or (kind, scope, value).
@@ -98,7 +100,9 @@ class World:
         resolved, changed, dead = [], [], []
         for row in rows:
             if row.subject == "troika.events.resolved.v1":
-                resolved += out.ResolvedBatch.FromString(row.payload).events
+                told = out.ResolvedBatch.FromString(row.payload).events
+                resolved += [event for event in told if event.name != MOBILE_KNOWN]
+                self.mobiles += [event for event in told if event.name == MOBILE_KNOWN]
             elif row.subject == "troika.entities.changed.v1":
                 changed.append(out.EntitiesChanged.FromString(row.payload))
             else:

@@ -13,6 +13,7 @@ from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 from chassis.testing import DatabaseFactory
 from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.domain.explaining import explain
+from services.orchestrator.offers.definitions import Variant
 from services.orchestrator.store.decisions import DecisionStore
 from services.orchestrator.themes.definitions import Band, Exclusion, Goal, Pacing, Schedule
 from services.orchestrator.themes.states import ThemeState
@@ -371,3 +372,27 @@ async def test_a_theme_edited_while_it_runs_decides_by_the_new_version_from_then
     await bench.work()
     rows = await bench.rows("SELECT DISTINCT theme_version, channel FROM decision WHERE outcome = 'push' ORDER BY 1")
     assert [(1, "app"), (2, "wechat")] == [tuple(row) for row in rows]
+
+
+async def test_every_way_to_people_is_used_by_those_it_leads_to(databases: DatabaseFactory) -> None:
+    channels = ("push", "wechat_mini", "sms", "wecom", "call_list")
+    variants = tuple(Variant(channel, "en", f"By {channel}", "Come by") for channel in channels)
+    async with court(databases, People(210, ways=True), MORNING, push_caps={"any": [9, 7], "sms": [1, 7]}) as bench:
+        for person, channel in ((2, "sms"), (3, "app"), (7, "wechat"), (5, "wechat"), (4, "phone")):
+            await bench.forbid(person, channel)
+        offer = await bench.offer(variants=variants)
+        by_list = await bench.launch(model="", offers=(offer,), bands=(Band(0.0, ("call_list",)),))
+        spoken = {push.person_id: push for push in await bench.pushes()}
+        # The numbers of those who were told by telephone, whom no rule keeps; the call centre's list is ranked.
+        assert {person for person in range(1, 211) if person % 2 == 0 and person != 4} == set(spoken)
+        assert set(range(1, 105)) == {push.rank for push in spoken.values()}
+        assert (4, "opted_out") in (await bench.words(by_list)).items()
+        theme = await bench.launch(model="", offers=(offer,), bands=(Band(0.0, channels),))
+        taken = {push.person_id: push.channel for push in await bench.pushes() if push.theme == f"themes/{theme}"}
+        leads = {"push": 3, "wechat_mini": 7, "sms": 2, "wecom": 5, "call_list": 2}
+        shut = {(2, "sms"), (3, "push"), (7, "wechat_mini"), (7, "wecom"), (5, "wecom"), (4, "call_list")}
+        ways = {p: [c for c in channels if p % leads[c] == 0 and (p, c) not in shut] for p in range(1, 211)}
+        assert {person: open_[0] for person, open_ in ways.items() if open_} == taken
+        assert {"push", "wechat_mini", "sms", "wecom", "call_list"} == set(taken.values())
+        words = await bench.words(theme)
+        assert ["opted_out", "opted_out", "opted_out", "no_channel"] == [words[person] for person in (3, 5, 7, 11)]

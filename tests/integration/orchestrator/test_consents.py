@@ -13,7 +13,7 @@ from chassis.consents import DEFAULT_REGIMES, OPT_OUT, regime, uses
 from chassis.testing import DatabaseFactory
 from services.identity.domain import consents as ledger
 from services.identity.domain.consents import State
-from services.orchestrator.domain.channels import CHANNEL_BITS
+from services.orchestrator.domain.channels import CONSENT_BITS
 from services.orchestrator.store.consents import NO_END, ConsentStore, Statement
 from services.orchestrator.store.projections import ProjectionStore
 from tests.integration.orchestrator.conftest import open_house
@@ -52,7 +52,7 @@ def ledger_of(draw: random.Random, person: int) -> list[ledger.Statement]:
 def expected(statements: list[ledger.Statement], purpose: str) -> int:
     """The channels that the ledger's own algebra closes."""
     mask = 0
-    for channel, bit in CHANNEL_BITS.items():
+    for channel, bit in CONSENT_BITS.items():
         for use in uses(purpose, channel):
             state = ledger.of_person(statements, use, channel, NOW_US).state
             if state is State.WITHDRAWN or (regime(REGIMES, use, channel) != OPT_OUT and state is not State.GIVEN):
@@ -90,7 +90,7 @@ async def test_the_projection_answers_as_the_ledger_does(databases: DatabaseFact
                 await ProjectionStore(uow).move_anchors(moves)
         async with database.read() as uow:
             for purpose in ("marketing", "service", "location"):
-                found = await ConsentStore(uow).forbidden(purpose, CHANNEL_BITS, REGIMES, NOW)
+                found = await ConsentStore(uow).forbidden(purpose, CONSENT_BITS, REGIMES, NOW)
                 masks = dict(zip(found.persons.tolist(), found.masks.tolist(), strict=True))
                 wanted = {person: expected(said, purpose) for person, said in told.items()}
                 assert len(set(wanted.values())) > 1

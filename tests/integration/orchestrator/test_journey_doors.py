@@ -214,6 +214,11 @@ async def test_nobody_approves_what_she_wrote_or_what_nobody_asked_for(doors: Do
     changed = await doors.approver.UpdateJourney(pb.UpdateJourneyRequest(name=journey.name, version=1, document=PLAIN))
     assert (1, 2, "") == (changed.journey.state, changed.journey.version, changed.journey.submitted_by)
     assert "JOURNEY_CHANGED" == (await refused(doors.approver.ApproveJourney(approve)))[1]
+    # Who submits now has edited nothing of it; both others have, whoever was last.
+    await doors.author.SubmitJourney(pb.SubmitJourneyRequest(name=journey.name, version=2))
+    for either in (doors.author, doors.approver):
+        second = either.ApproveJourney(pb.ApproveJourneyRequest(name=journey.name, version=2))
+        assert "SAME_PERSON" == (await refused(second))[1]
 
 
 UNKNOWN = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from chassis.db import UnitOfWork
 from services.orchestrator.arbiter.store import ArbiterStore, Due
-from services.orchestrator.domain.channels import CHANNEL_BITS
+from services.orchestrator.domain.channels import CONSENT_BITS
 from services.orchestrator.domain.themes import PersonId, ThemeId
 from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.store.decisions import DecisionStore
@@ -115,7 +115,7 @@ async def test_statements_of_every_batch_read_by_index(house: House) -> None:
         await plan_of("page", lambda u: DecisionStore(u).page(theme, (10, 0), 100))
         await plan_of("one", lambda u: DecisionStore(u).get(theme, PersonId(3), 0))
         regimes = {"service": "opt_out"}
-        await plan_of("consents", lambda u: ConsentStore(u).forbidden("service", CHANNEL_BITS, regimes, now, among=some))
+        await plan_of("consents", lambda u: ConsentStore(u).forbidden("service", CONSENT_BITS, regimes, now, among=some))
     assert "ix_decision_pushed" in plans["pushed"]
     assert "ix_decision_" in plans["outranked"]
     assert "ix_decision_due" in plans["due"]

@@ -97,6 +97,13 @@ async def test_who_is_no_approver_approves_nothing(databases: DatabaseFactory) -
         await house.second.SubmitTheme(pb.SubmitThemeRequest(name=made.name, version=1))
         approved = (await house.call.ApproveTheme(pb.ApproveThemeRequest(name=made.name, version=1))).theme
         assert ("approver", "operator") == (approved.owner, approved.review.reviewer)
+        # Of two who take turns in editing neither approves the other's last touch; an approved version begins anew.
+        for caller, version, expected in ((house.second, 1, []), (house.call, 2, []), (house.second, 3, ["SAME_PERSON"])):
+            theme = (await house.call.GetTheme(pb.GetThemeRequest(name=made.name))).theme
+            edited = (await caller.UpdateTheme(pb.UpdateThemeRequest(theme=theme))).theme
+            await caller.SubmitTheme(pb.SubmitThemeRequest(name=made.name, version=edited.version))
+            again = pb.ApproveThemeRequest(name=made.name, version=version + 1)
+            assert expected == ([(await refusal(house.call.ApproveTheme(again)))[1]] if expected else [])
 
 
 async def test_a_rejected_version_says_why_and_the_next_one_starts_anew(house: House) -> None:

@@ -24,6 +24,8 @@ from chassis.errors import InvalidArgument, NotFound
 SECRET = "a secret that is long enough"
 HASHES = {name: hashlib.sha256(SECRET.encode()).hexdigest() for name in ("orchestrator", "operator", "approver", "scoring")}
 MODEL = "purchase_intent"
+# Told by the catalogue only of people with `ways`: every second has a mobile number, every third a device, and so on.
+WAYS = {"has_mobile": 2, "has_push": 3, "has_wecom": 5, "has_mini_program": 7}
 WORDS = ("job", "dealer_code", "offer_answer", "previous_outcome", "answer_class", "time_zone")
 EXPRESSIONS = {
     "answer_class": "CASE WHEN offer_answer = 'yes' THEN 'A' ELSE 'B' END",
@@ -45,6 +47,7 @@ class People:
     poison: str = ""
     secret: frozenset[str] = frozenset()
     zones: tuple[str, ...] = ()
+    ways: bool = False
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,8 @@ class People:
         self.table = sqlite3.connect(":memory:")
         self.table.execute(
             "CREATE TABLE person (id INTEGER PRIMARY KEY, job TEXT, previous_outcome TEXT, has_app REAL, has_wechat REAL,"
-            " dealer_code TEXT, offer_answer TEXT, answer_class TEXT, probability REAL, time_zone TEXT)"
+            " dealer_code TEXT, offer_answer TEXT, answer_class TEXT, probability REAL, time_zone TEXT, has_mobile REAL,"
+            " has_push REAL, has_wecom REAL, has_mini_program REAL)"
         )
         for number in range(1, self.count + 1):
             job = draw.choice(list(RATE))
@@ -71,8 +75,9 @@ class People:
                 None if answer is None else "A" if answer == "yes" else "B",
                 probability if draw.random() < 0.98 else None,
                 self.zones[number % len(self.zones)] if self.zones else None,
+                *(1.0 if number % every == 0 else None for every in WAYS.values()),
             )
-            self.table.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+            self.table.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
 
     def select(self, columns: str, predicate: str) -> list[tuple[Any, ...]]:
         self.asked.append(predicate)
@@ -93,7 +98,8 @@ class Tags(TagsServiceServicer):
     async def ListTags(self, request: Any, context: Any) -> tags_pb2.ListTagsResponse:  # noqa: N802
         words = WORDS if self._people.zones else WORDS[:-1]
         types = dict.fromkeys(words, tags_pb2.TAG_TYPE_CATEGORY)
-        types |= dict.fromkeys(("has_app", "has_wechat"), tags_pb2.TAG_TYPE_BOOLEAN) | {"probability": tags_pb2.TAG_TYPE_NUMBER}
+        flags = ("has_app", "has_wechat", *(WAYS if self._people.ways else ()))
+        types |= dict.fromkeys(flags, tags_pb2.TAG_TYPE_BOOLEAN) | {"probability": tags_pb2.TAG_TYPE_NUMBER}
         return tags_pb2.ListTagsResponse(
             tags=[
                 tags_pb2.Tag(

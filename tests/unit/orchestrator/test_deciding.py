@@ -26,21 +26,42 @@ from services.orchestrator.arbiter.deciding import (
     delivery_id,
     fallbacks,
 )
-from services.orchestrator.domain.channels import ALL_BITS, APP, APP_BIT, DEALER, DEALER_BIT, WECHAT, WECHAT_BIT
+from services.orchestrator.domain.channels import (
+    ADVISORS,
+    ALL_BITS,
+    APP,
+    APP_BIT,
+    CALL_CENTER,
+    CALL_LIST,
+    CHANNELS,
+    DEALER,
+    DEALER_BIT,
+    NOTIFICATION,
+    PERSONAL,
+    SMS,
+    WECHAT,
+    WECHAT_BIT,
+    WECHAT_MINI,
+    WECOM,
+    desk,
+)
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.experiments.assigning import in_global_holdout
 
 SALT = bytes(range(16))
+LATER = [0] * (len(CHANNELS) - 3)
+DESKS = ("D1", "D2", CALL_CENTER, ADVISORS)
 NOW, TOMORROW, END = 1_000_000_000, 2_000_000_000, 9_000_000_000
-RULES = Rules("service", ((0.0, (APP, WECHAT, DEALER)),), True, 0, (1, 2, 500), (ALL_BITS,), 0.0, SALT, 0.0, "first")
+COSTS = (1, 2, 500, 2, 300, 5, 1, 400)
+RULES = Rules("service", ((0.0, (APP, WECHAT, DEALER)),), True, 0, COSTS, (ALL_BITS,), 0.0, SALT, 0.0, "first")
 
 
 def purse(**changes: Any) -> Purse:
     many = 10**9
     stated: dict[str, Any] = {
         "contacts": many, "contacts_today": many, "calls": many, "calls_today": many, "cost": UNLIMITED,
-        "cost_today": UNLIMITED, "tomorrow_us": TOMORROW, "dealers": {"D1": many, "D2": many}, "ranks": {"D1": 0, "D2": 0},
-        "stock": [UNLIMITED] * 3,
+        "cost_today": UNLIMITED, "tomorrow_us": TOMORROW, "dealers": dict.fromkeys(DESKS, many),
+        "ranks": dict.fromkeys(DESKS, 0), "stock": [UNLIMITED] * 3,
     }  # fmt: skip
     return Purse(**(stated | changes))
 
@@ -51,7 +72,8 @@ def people(size: int, **changes: Any) -> Candidates:
     columns: dict[str, Any] = {
         "person_id": np.arange(1, size + 1), "human_id": np.arange(1, size + 1), "score": probability * 1000,
         "probability": probability, "channels": np.full(size, ALL_BITS, np.uint8), "opted_out": np.zeros(size, np.uint8),
-        "opens_us": np.zeros((size, 3), np.int64), "pushes": np.zeros(size, np.int32), "excluded_us": np.zeros(size, np.int64),
+        "opens_us": np.zeros((size, len(CHANNELS)), np.int64), "pushes": np.zeros(size, np.int32),
+        "excluded_us": np.zeros(size, np.int64),
         "quiet_us": np.zeros(size, np.int64), "dealer": ["D1"] * size, "offers": np.ones(size, np.int64),
         "wanted": np.full(size, NO_OFFER_YET, np.int8), "side": np.full(size, -1, np.int8), "merged": np.zeros(size, np.bool_),
         "left": np.zeros(size, np.bool_), "outranked": np.zeros(size, np.bool_), "ends_us": np.full(size, END),
@@ -82,10 +104,10 @@ def test_nothing_keeps_nobody_back() -> None:
         ("no_offer", {"offers": [0]}),
         ("no_offer", {"wanted": [1]}),
         ("exclusion", {"excluded_us": [NOW + 1]}),
-        ("frequency_cap", {"opens_us": [[NOW + 1, NOW + 5, NOW + 9]]}),
+        ("frequency_cap", {"opens_us": [[NOW + 1, NOW + 5, NOW + 9, *LATER]]}),
         ("quiet_hours", {"quiet_us": [NOW + 1]}),
         ("priority", {"outranked": [True]}),
-        (PUSH, {"excluded_us": [NOW], "quiet_us": [NOW], "opens_us": [[NOW, NOW, NOW]]}),
+        (PUSH, {"excluded_us": [NOW], "quiet_us": [NOW], "opens_us": [[NOW] * len(CHANNELS)]}),
     ],
 )
 def test_each_rule_keeps_back_whom_it_is_about(expected: str, changes: dict[str, Any]) -> None:
@@ -97,7 +119,7 @@ def test_what_may_be_otherwise_later_is_put_off_until_then() -> None:
     for changes, until in (
         ({"excluded_us": np.array([NOW + 7])}, NOW + 7),
         ({"quiet_us": np.array([NOW + 8])}, NOW + 8),
-        ({"opens_us": np.array([[NOW + 9, NOW + 4, NOW + 6]])}, NOW + 4),
+        ({"opens_us": np.array([[NOW + 9, NOW + 4, NOW + 6, *LATER]])}, NOW + 4),
         ({"outranked": np.array([True])}, NOW + YIELD_US),
     ):
         said = decide(people(1, **changes), RULES, purse(), NOW)
@@ -107,7 +129,7 @@ def test_what_may_be_otherwise_later_is_put_off_until_then() -> None:
 
 
 def test_a_closed_channel_gives_way_to_the_next_one() -> None:
-    said = decide(people(1, opens_us=np.array([[NOW + 1, 0, 0]])), RULES, purse(), NOW)
+    said = decide(people(1, opens_us=np.array([[NOW + 1, 0, 0, *LATER]])), RULES, purse(), NOW)
     assert ([PUSH], [WECHAT]) == (said.outcome, said.channel)
     said = decide(people(1, opted_out=np.array([APP_BIT | WECHAT_BIT], np.uint8)), RULES, purse(), NOW)
     assert ([PUSH], [DEALER], [1]) == (said.outcome, said.channel, said.call_rank)
@@ -152,6 +174,27 @@ def test_a_full_dealer_is_worth_waiting_for() -> None:
     assert ("capacity", TOMORROW) == (said.reason[2], said.due_us[2])
 
 
+def test_whoever_speaks_to_people_has_so_much_time_and_no_more() -> None:
+    spoken = replace(RULES, bands=((0.0, (WECOM, CALL_LIST)),))
+    crowd = people(4, dealer=["D1", "", "D1", ""])
+    said = decide(crowd, spoken, purse(), NOW)
+    assert ([WECOM] * 4, [1, 1, 2, 2]) == (said.channel, said.call_rank)
+    free = {"D1": 1, CALL_CENTER: 1, ADVISORS: 0}
+    said = decide(crowd, spoken, purse(dealers=free), NOW)
+    assert [PUSH, "capacity", "capacity", "capacity"] == [
+        reason or word for word, reason in zip(said.outcome, said.reason, strict=True)
+    ]
+    said = decide(crowd, replace(RULES, bands=((0.0, (CALL_LIST, SMS)),)), purse(dealers=free, calls=1, calls_today=1), NOW)
+    assert [CALL_LIST, SMS, SMS, SMS] == said.channel
+
+
+def test_a_channel_without_quota_gives_way_and_then_waits() -> None:
+    told = replace(RULES, bands=((0.0, (NOTIFICATION, SMS)),))
+    said = decide(people(3), told, purse(quotas=[*[UNLIMITED] * SMS, 1, 1, UNLIMITED]), NOW)
+    assert [NOTIFICATION, SMS, -1] == said.channel
+    assert ("quota", TOMORROW) == (said.reason[2], said.due_us[2])
+
+
 def test_what_is_out_of_stock_gives_way_and_then_waits() -> None:
     two = replace(RULES, words=(ALL_BITS, ALL_BITS))
     crowd = people(4, offers=np.full(4, 0b11))
@@ -161,7 +204,7 @@ def test_what_is_out_of_stock_gives_way_and_then_waits() -> None:
 
 
 def test_a_push_must_bring_more_than_it_costs() -> None:
-    priced = replace(RULES, value_fen=1000, unit_cost_fen=(300, 0, 500), bands=((0.0, (DEALER, APP)),))
+    priced = replace(RULES, value_fen=1000, unit_cost_fen=(300, 0, 500, 0, 0, 0, 0, 0), bands=((0.0, (DEALER, APP)),))
     crowd = people(3, probability=np.array([0.5, 0.3, 0.29]))
     said = decide(crowd, priced, purse(), NOW)
     assert ([PUSH, PUSH, "no_value"], [DEALER, APP, -1]) == (said.outcome, said.channel)
@@ -221,8 +264,8 @@ def crowds(draw: st.DrawFn) -> Candidates:
         score=probability * 1000,
         probability=probability,
         channels=channels,
-        opted_out=column(st.sampled_from([0, 0, 1, 4, 7]), np.uint8),
-        opens_us=column(st.tuples(moments, moments, moments), np.int64).reshape(size, 3),
+        opted_out=column(st.sampled_from([0, 0, 1, 4, 0b10011010, ALL_BITS]), np.uint8),
+        opens_us=column(st.tuples(*[moments] * len(CHANNELS)), np.int64).reshape(size, len(CHANNELS)),
         excluded_us=column(moments, np.int64),
         quiet_us=column(moments, np.int64),
         dealer=[dealer if mask & DEALER_BIT else "" for dealer, mask in zip(dealers, channels.tolist(), strict=True)],
@@ -238,11 +281,17 @@ def crowds(draw: st.DrawFn) -> Candidates:
 rules = st.builds(
     Rules,
     purpose=st.sampled_from(["marketing", "service"]),
-    bands=st.sampled_from([((0.0, (APP, WECHAT, DEALER)),), ((0.0, (APP,)), (150.0, (DEALER, APP)), (800.0, ()))]),
+    bands=st.sampled_from(
+        [
+            ((0.0, (APP, WECHAT, DEALER)),),
+            ((0.0, (APP,)), (150.0, (DEALER, APP)), (800.0, ())),
+            ((0.0, (WECHAT_MINI, SMS, NOTIFICATION)), (150.0, (WECOM, CALL_LIST, DEALER, SMS))),
+        ]
+    ),
     needs_score=st.booleans(),
     value_fen=st.sampled_from([0, 1000]),
-    unit_cost_fen=st.just((1, 2, 500)),
-    words=st.sampled_from([(7, 7), (1, 4), (0, 7)]),
+    unit_cost_fen=st.just(COSTS),
+    words=st.sampled_from([(ALL_BITS, ALL_BITS), (1, 4), (0, ALL_BITS), (0b10010000, 0b11100000)]),
     holdout_share=st.sampled_from([0.0, 0.3]),
     salt=st.just(SALT),
     global_holdout_share=st.sampled_from([0.0, 0.2]),
@@ -250,31 +299,34 @@ rules = st.builds(
 )
 few = st.integers(0, 6)
 purses = st.builds(
-    lambda contacts, today, calls, calls_today, cost, full, left: purse(
+    lambda contacts, today, calls, calls_today, cost, full, left, quota: purse(
         contacts=contacts, contacts_today=min(today, contacts), calls=calls, calls_today=min(calls_today, calls), cost=cost,
-        cost_today=cost, dealers={"D1": full, "D2": 2}, stock=[left, 3],
+        cost_today=cost, dealers={"D1": full, "D2": 2, CALL_CENTER: full, ADVISORS: 1}, stock=[left, 3],
+        quotas=[UNLIMITED, *[quota] * 7],
     ),
-    st.integers(0, 20), few, few, few, st.sampled_from([0, 3, 600, UNLIMITED]), st.integers(-1, 3), few,
+    st.integers(0, 20), few, few, few, st.sampled_from([0, 3, 600, UNLIMITED]), st.integers(-1, 3), few, st.integers(-1, 9),
 )  # fmt: skip
 
 
 @settings(max_examples=120, deadline=None)
 @given(crowds(), rules, purses)
 def test_whatever_comes_every_bound_holds(crowd: Candidates, stated: Rules, given_purse: Purse) -> None:
-    before = replace(given_purse, dealers=dict(given_purse.dealers), stock=list(given_purse.stock))
+    before = _copy(given_purse)
     said = decide(crowd, stated, given_purse, NOW)
     assert set(said.outcome) <= set(OUTCOMES)
     pushed = [row for row, word in enumerate(said.outcome) if word == PUSH]
     chosen = [row for row, word in enumerate(said.outcome) if word in (PUSH, HOLDOUT)]
     assert len(chosen) <= min(before.contacts, before.contacts_today)
     assert list(range(1, len(chosen) + 1)) == sorted(said.position[row] for row in chosen)
-    calls = [row for row in pushed if said.channel[row] == DEALER]
+    calls = [row for row in pushed if said.channel[row] in PERSONAL]
     assert len(calls) <= max(0, min(before.calls, before.calls_today))
     assert sum(said.cost_fen) <= min(before.cost, before.cost_today)
     for dealer, free in before.dealers.items():
-        mine = [row for row in calls if crowd.dealer[row] == dealer]
+        mine = [row for row in calls if desk(said.channel[row], crowd.dealer[row]) == dealer]
         assert len(mine) <= max(0, free)
         assert list(range(1, len(mine) + 1)) == sorted(said.call_rank[row] for row in mine)
+    for channel, most in enumerate(before.quotas):
+        assert sum(said.channel[row] == channel for row in pushed) <= max(0, most)
     for place, pieces in enumerate(before.stock):
         assert sum(said.offer[row] == place for row in pushed) <= max(0, pieces)
     for row in chosen:
@@ -289,7 +341,7 @@ def test_whatever_comes_every_bound_holds(crowd: Candidates, stated: Rules, give
         assert crowd.opens_us[row, said.channel[row]] <= NOW
         assert crowd.offers[row] >> said.offer[row] & 1 and stated.words[said.offer[row]] & bit
         assert crowd.wanted[row] in (-1, said.offer[row])
-        assert not (stated.purpose == "marketing" and said.channel[row] == WECHAT)
+        assert not (stated.purpose == "marketing" and said.channel[row] in (WECHAT, WECHAT_MINI))
     for row, word in enumerate(said.outcome):
         assert (word == DEFERRED) == bool(said.due_us[row]) == bool(said.reason[row])
         assert not said.due_us[row] or NOW < said.due_us[row] < crowd.ends_us[row]
@@ -303,11 +355,13 @@ def test_the_order_of_persons_means_nothing(crowd: Candidates, stated: Rules, gi
     again = Candidates(
         **{name: [column[row] for row in order] if name == "dealer" else column[order] for name, column in vars(crowd).items()}
     )
-    other = replace(
-        given_purse, dealers=dict(given_purse.dealers), ranks=dict(given_purse.ranks), stock=list(given_purse.stock)
-    )
+    other = _copy(given_purse)
     said, shuffled = decide(crowd, stated, given_purse, NOW), decide(again, stated, other, NOW)
     assert _by_row(said, order) == _by_row(shuffled, list(range(len(order))))
+
+
+def _copy(of: Purse) -> Purse:
+    return replace(of, dealers=dict(of.dealers), ranks=dict(of.ranks), stock=list(of.stock), quotas=list(of.quotas))
 
 
 def _by_row(said: Verdicts, order: list[int]) -> list[tuple[Any, ...]]:
@@ -326,3 +380,5 @@ def test_fallbacks_carry_the_same_words_and_are_never_calls() -> None:
     assert [] == fallbacks(APP, ALL_BITS, {APP: "a", WECHAT: "b", DEALER: "a"})
     assert [] == fallbacks(APP, APP_BIT, {APP: "a", WECHAT: "a"})
     assert [APP, WECHAT] == fallbacks(DEALER, ALL_BITS, {APP: "a", WECHAT: "a", DEALER: "a"})
+    alike = dict.fromkeys(range(len(CHANNELS)), "a") | {WECHAT: "b", WECHAT_MINI: "b"}
+    assert [SMS, NOTIFICATION] == fallbacks(APP, ALL_BITS, alike)

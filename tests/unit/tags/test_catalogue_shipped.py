@@ -38,6 +38,10 @@ READ_BY_OTHERS = (
     "nr_employed",
     "has_app",
     "has_wechat",
+    "has_mini_program",
+    "has_wecom",
+    "has_mobile",
+    "has_push",
     "dealer_code",
     "offer_answer",
     "app_opens",
@@ -102,7 +106,7 @@ def test_finance_whereabouts_and_driving_style_are_sensitive() -> None:
 
 def test_only_the_tags_that_were_always_so_are_stated_by_every_event() -> None:
     every = [d.name for d in CATALOGUE.definitions if isinstance(d.origin, FromEvents) and not d.origin.events]
-    assert {"last_seen_at", "has_app", "has_wechat", "dealer_code"} == set(every)
+    assert {"last_seen_at", "has_app", "has_wechat", "has_mini_program", "dealer_code"} == set(every)
 
 
 def test_an_event_states_few_tags() -> None:

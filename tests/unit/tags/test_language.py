@@ -96,6 +96,8 @@ def test_an_aggregate_says_which_events_count() -> None:
     )
     assert expected == parse_aggregate(text)
     assert parse_aggregate("age > 3") is None
+    escaped = parse_aggregate(r"BOOL_OR(TRUE) FILTER (WHERE source LIKE 'wechat\_mini:%')")
+    assert escaped and "wechat_mini:*" == escaped.source
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def test_an_aggregate_says_which_events_count() -> None:
         "ARRAY_AGG(x)",
         "COUNT(DISTINCT a, b)",
         "SUM(x) FILTER (WHERE source LIKE '%x%')",
+        "SUM(x) FILTER (WHERE source LIKE 'a_b:%')",
         "SUM(x) FILTER (WHERE CONTAINS(a, 'x'))",
     ],
 )

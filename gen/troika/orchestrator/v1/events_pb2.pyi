@@ -104,7 +104,7 @@ class DeliveryRequest(_message.Message):
     person_id: _builtins.int
     """The person."""
     channel: _builtins.str
-    """app, wechat or dealer."""
+    """The channel, for example "app"."""
     offer: _builtins.str
     """The offer's name."""
     title: _builtins.str
@@ -116,13 +116,13 @@ class DeliveryRequest(_message.Message):
     score: _builtins.float
     """The score at the decision, 0 to 1000."""
     rank: _builtins.int
-    """Position in the dealer's call list, from 1; 0 for other channels."""
+    """Place among those whom the same dealer, or the call centre, is to speak to for the theme, from 1; 0 for other channels."""
     decided_at_us: _builtins.int
     """When it was decided, microseconds since the epoch."""
     expires_at_us: _builtins.int
     """After this it must not be sent, microseconds since the epoch."""
     dealer_code: _builtins.str
-    """The dealer who serves the person ("D001"), for channel dealer; empty when unknown."""
+    """The dealer who serves the person ("D001"), where somebody is to speak to her; empty when unknown."""
     not_before_us: _builtins.int
     """Before this it must not be sent (quiet hours), microseconds since the epoch; 0 when it may go at once."""
     quiet_hours: _builtins.str

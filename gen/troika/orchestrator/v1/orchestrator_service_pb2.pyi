@@ -171,7 +171,7 @@ class _ReportBreakdownEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Repor
     REPORT_BREAKDOWN_UNSPECIFIED: _ReportBreakdown.ValueType  # 0
     """Nothing."""
     REPORT_BREAKDOWN_CHANNEL: _ReportBreakdown.ValueType  # 1
-    """The channel of a push: "app", "wechat", "dealer". Nobody chose one for those kept out, so parts tell no effect."""
+    """The channel of a push, for example "app". Nobody chose one for those kept out, so parts tell no effect."""
     REPORT_BREAKDOWN_OFFER: _ReportBreakdown.ValueType  # 2
     """The offer of a push, "offers/12"; likewise."""
     REPORT_BREAKDOWN_DEALER: _ReportBreakdown.ValueType  # 3
@@ -189,7 +189,7 @@ class ReportBreakdown(_ReportBreakdown, metaclass=_ReportBreakdownEnumTypeWrappe
 REPORT_BREAKDOWN_UNSPECIFIED: ReportBreakdown.ValueType  # 0
 """Nothing."""
 REPORT_BREAKDOWN_CHANNEL: ReportBreakdown.ValueType  # 1
-"""The channel of a push: "app", "wechat", "dealer". Nobody chose one for those kept out, so parts tell no effect."""
+"""The channel of a push, for example "app". Nobody chose one for those kept out, so parts tell no effect."""
 REPORT_BREAKDOWN_OFFER: ReportBreakdown.ValueType  # 2
 """The offer of a push, "offers/12"; likewise."""
 REPORT_BREAKDOWN_DEALER: ReportBreakdown.ValueType  # 3
@@ -539,7 +539,10 @@ class ScoreBand(_message.Message):
     """From 0 to 1000."""
     @_builtins.property
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The first of these that is open to a person is taken: app, wechat, dealer (a personal call). Empty: nobody of this band."""
+        """The first of these that is open to a person is taken: app, push (a notification), wechat (service account), wechat_mini,
+        sms, dealer (a call by her dealer), wecom (a task of her advisor), call_list (a call by the call centre). Empty: nobody of
+        this band.
+        """
 
     def __init__(
         self,
@@ -695,14 +698,14 @@ class Budget(_message.Message):
     max_contacts: _builtins.int
     """How many people may be contacted at most, holdout included."""
     max_calls: _builtins.int
-    """How many of them by a personal call."""
+    """How many of them by somebody who speaks to them: dealer, wecom, call_list."""
     max_cost_fen: _builtins.int
     """What all pushes may cost, in fen; not given: without limit."""
     pacing: Global___Pacing.ValueType
     """How it is spread over time; not given: as soon as possible."""
     @_builtins.property
     def unit_cost_fen(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Cost of one push by channel (app, wechat, dealer) in fen."""
+        """Cost of one push by channel, in fen."""
 
     def __init__(
         self,
@@ -1225,7 +1228,7 @@ class SuggestAudienceRequest(_message.Message):
 
     @_builtins.property
     def unit_cost_fen(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """What a push costs by channel (app, wechat, dealer), in fen."""
+        """What a push costs by channel, in fen."""
 
     def __init__(
         self,
@@ -1358,14 +1361,16 @@ class SuggestedAlternative(_message.Message):
     kept_share: _builtins.float
     """Share of the expected responses of all eligible."""
     cost_fen: _builtins.int
-    """What it costs to push everybody once through the first channel of app, wechat, dealer that reaches them, in fen."""
+    """What it costs to push everybody once through the first channel that reaches them, in fen: app, push, wechat, wechat_mini,
+    sms, wecom, dealer, call_list.
+    """
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedTerm]:
         """The terms behind it, strongest first."""
 
     @_builtins.property
     def reach(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How many of them have an address in each channel: app, wechat, dealer."""
+        """How many of them each channel leads to, of those that the catalogue of tags can tell of."""
 
     @_builtins.property
     def overlaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedOverlap]:
@@ -2453,7 +2458,7 @@ class ChannelFunnel(_message.Message):
     GOALS_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
-    """app, wechat or dealer."""
+    """Its name, for example "app"."""
     requested: _builtins.int
     """Handed to touchpoints."""
     accepted: _builtins.int
@@ -2673,7 +2678,7 @@ class Decision(_message.Message):
     proposal that ended was put off for.
     """
     channel: _builtins.str
-    """app, wechat or dealer; empty unless pushed."""
+    """The channel, for example "app"; empty unless pushed."""
     score: _builtins.float
     """The score then."""
     probability: _builtins.float
@@ -2683,7 +2688,9 @@ class Decision(_message.Message):
     occasion: _builtins.int
     """0 for the theme's launch, else the number of whatever proposed the push."""
     reason: _builtins.str
-    """Why it was put off: exclusion, frequency_cap, quiet_hours, priority, pacing, capacity, stock, proposed; else empty."""
+    """Why it was put off: exclusion, frequency_cap, quiet_hours, priority, pacing, capacity, stock, quota, proposed; else
+    empty.
+    """
     offer: _builtins.str
     """The offer, "offers/12"; empty unless pushed."""
     theme_version: _builtins.int

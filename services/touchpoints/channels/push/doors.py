@@ -19,8 +19,10 @@ from chassis.errors import InvalidArgument, is_operational
 from chassis.web import read_body
 from services.touchpoints.channels.push import tokens
 from services.touchpoints.channels.push.tokens import ENVIRONMENTS, PROVIDERS, Registration, Tokens
+from services.touchpoints.channels.push.telling import devices, tell
 from services.touchpoints.domain.observed import Invalid, Source, id_in, instant_us
 from services.touchpoints.sources import Sources
+from services.touchpoints.sealer import Sealer
 from services.touchpoints.web.doors import CORS, Door
 from services.touchpoints.web.keys import basic_key, bearer_key
 
@@ -33,7 +35,7 @@ PRUNE_S = 3600.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def add_token_door(app: FastAPI, database: Database, sources: Sources, registry: Tokens) -> None:
+def add_token_door(app: FastAPI, database: Database, sources: Sources, registry: Tokens, sealer: Sealer) -> None:
     """Adds /v1/push-tokens."""
 
     async def change(request: Request) -> Response:
@@ -43,7 +45,10 @@ def add_token_door(app: FastAPI, database: Database, sources: Sources, registry:
             await (registry.unregister if request.method == "DELETE" else registry.register)(uow, given)
         return Response(status_code=204, headers=CORS)
 
+            before = await devices(uow, registry, given)
     app.router.routes.append(Door("/v1/push-tokens", change, methods=("POST", "DELETE")))
+            if (count := await devices(uow, registry, given)) != before:
+                tell(uow, given, count, sealer.key(), received_us)
 
 
 def read(body: bytes, source: Source, received_us: int) -> Registration:
