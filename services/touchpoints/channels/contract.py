@@ -48,7 +48,10 @@ class Push:
 
 @dataclass(frozen=True)
 class Denied:
-    """The channel's memory says that this push cannot go (a snake_case reason): to the next channel, else it ends."""
+    """The channel's memory says that this push cannot go (a snake_case reason): to the next channel, else it ends.
+
+    As SENDING it goes no more, but what became of an earlier call may still be heard, for as long as the channel remembers.
+    """
 
     reason: str
     state: State = State.SUPPRESSED

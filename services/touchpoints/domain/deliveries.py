@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
@@ -72,7 +72,8 @@ class Cap:
 # Types of webhooks to dealers (CONVENTIONS 5.3).
 ASSIGNED, REASSIGNED, WITHDRAWN = "lead.assigned", "lead.reassigned", "lead.withdrawn"
 ERASED, CONSENT = "customer.erased", "consent.changed"
-# What a receiver is told for the sake of the person alone: it needs no consent, least of all when that was withdrawn.
+# What a receiver is told for the sake of the person alone: it needs no consent, least of all when that was withdrawn. It never
+# ends before it was heard: after its time, or when it is refused, it is parked until somebody replays it.
 NOTICES = frozenset({WITHDRAWN, ERASED, CONSENT})
 
 
@@ -145,7 +146,7 @@ Outcome = Accepted | Retry | Refused
 
 @dataclass(frozen=True)
 class Change:
-    """What an attempt, or the lack of one, makes of a push."""
+    """What an attempt, or the lack of one, makes of a push. Back to QUEUED: it goes to its next channel."""
 
     delivery_id: str
     state: State
@@ -155,8 +156,17 @@ class Change:
     due_in_s: float | None = None
     # Whether every call so far has a known outcome.
     sure: bool = False
+    # How many calls through which channel it rests on, if on any: of somebody who called since then it says nothing.
+    attempts: int | None = None
+    channel: int = 0
+    # Whether the call counts among those that a push has.
+    counts: bool = True
+    # Why it goes no more until somebody replays it.
+    parked: str = ""
 
 
+# Why notices are parked.
+REFUSED, UNHEARD = "refused", "unheard"
 # First steps are short: most faults are a lost connection or a busy second. Seconds after the n-th failure.
 LADDER_S: Sequence[float] = (0.5, 2, 5, 30, 300, 1800, 7200, 18000)
 JITTER = 0.2
@@ -168,18 +178,35 @@ def retry_delay_s(attempts: int, after_s: float, luck: float) -> float:
     return max(step, after_s) * (1 + JITTER * luck)
 
 
-def after_attempt(
-    delivery_id: str, attempts: int, outcome: Outcome, most_attempts: int, luck: float, *, unsure: bool = False
-) -> Change:
-    """The change that an attempt's outcome makes; `attempts` counts this one. `unsure`: an earlier call's outcome is not known.
+def unsent(delivery: Delivery, reason: str, attempts: int, *, sure: bool, ends: State = State.FAILED) -> Change:
+    """What becomes of a push that its channel cannot send: the next channel's if it surely went nowhere yet, else it ends."""
+    state = State.QUEUED if sure and delivery.fallback_channels else ends
+    return Change(delivery.delivery_id, state, reason, sure=sure, attempts=attempts, channel=delivery.channel)
+
+
+def after_attempt(delivery: Delivery, attempts: int, outcome: Outcome, most_attempts: int, luck: float) -> Change:
+    """The change that an attempt's outcome makes; `attempts` counts this one.
 
     That this call was not sent says nothing of an earlier one: beyond the provider's memory that one must not be repeated.
     """
     if isinstance(outcome, Accepted):
-        return Change(delivery_id, State.ACCEPTED, provider_id=outcome.provider_id)
+        return Change(delivery.delivery_id, State.ACCEPTED, provider_id=outcome.provider_id)
+    sent_perhaps = isinstance(outcome, Retry) and outcome.sent_perhaps
+    sure, notice = delivery.unsure_s is None and not sent_perhaps, delivery.kind in NOTICES
     if isinstance(outcome, Refused):
-        return Change(delivery_id, State.FAILED, outcome.reason)
-    if attempts >= most_attempts:
-        return Change(delivery_id, State.FAILED, "retries_exhausted")
-    delay = retry_delay_s(attempts, outcome.after_s, luck)
-    return Change(delivery_id, State.SENDING, outcome.reason, due_in_s=delay, sure=not outcome.sent_perhaps and not unsure)
+        change = unsent(delivery, outcome.reason, attempts, sure=sure)
+        return replace(change, state=State.SENDING, parked=REFUSED) if notice else change
+    # What stops a whole endpoint is no push's fault, and uses none up.
+    counts = sent_perhaps or not outcome.pauses_endpoint
+    if counts and attempts >= most_attempts and not notice:
+        return unsent(delivery, "retries_exhausted", attempts, sure=sure)
+    return Change(
+        delivery.delivery_id,
+        State.SENDING,
+        outcome.reason,
+        due_in_s=retry_delay_s(attempts, outcome.after_s, luck),
+        sure=sure,
+        attempts=attempts,
+        channel=delivery.channel,
+        counts=counts,
+    )

@@ -6,6 +6,7 @@ last thing before the call (sender.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from services.touchpoints.domain import deliveries as domain
 from services.touchpoints.domain.deliveries import Change, Delivery, State
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.engine import circuits, rates, store
-from services.touchpoints.engine.circuits import Standing
+from services.touchpoints.engine.circuits import Circuit, Standing
 from services.touchpoints.engine.rates import Rate
 from services.touchpoints.engine.routing import ENDPOINT_DISABLED, Route, Routed
 from services.touchpoints.engine.store import TURN, Attempt, Hold, Wait
@@ -118,11 +119,10 @@ class Admission:
         known = await circuits.read(self._database, names) if names else {}
         if not known:
             return {}
-        standings = {name: circuit.standing(self._limits.park_after_s) for name, circuit in known.items()}
         going, probes = [], {}
         for route in batch.going:
             name, push = route.endpoint.name, route.delivery.delivery_id
-            match standings.get(name, (Standing.GO, 0.0)):
+            match known.get(name, Circuit()).standing(self._park_after_s(route)):
                 case (Standing.WAIT, wait):
                     batch.waits.append(Wait(push, wait, ENDPOINT_WAITS))
                 case (Standing.PARK, _):
@@ -133,6 +133,10 @@ class Admission:
                     going.append(route)
         batch.going = going
         return probes
+
+    def _park_after_s(self, route: Route) -> float:
+        """Notices are tried for as long as they live, whatever others are spared."""
+        return math.inf if route.delivery.kind in domain.NOTICES else self._limits.park_after_s
 
     async def _by_rate(self, batch: Sorted) -> None:
         buckets: dict[str, Rate] = {}
@@ -163,7 +167,7 @@ class Admission:
             elif name in free:
                 free.discard(name)
                 going.append(route)
-            elif probes[name] > self._limits.park_after_s:
+            elif probes[name] > self._park_after_s(route):
                 batch.holds.append(Hold(push, ENDPOINT_FAILING, name))
             else:
                 batch.waits.append(Wait(push, circuits.COOL_S, ENDPOINT_WAITS))
@@ -171,14 +175,16 @@ class Admission:
 
     async def _without_a_call(self, uow: UnitOfWork, routed: Routed, known: Sequence[Change], batch: Sorted) -> None:
         by_id = routed.by_id
-        changes = [*known, *(Change(name, State.SUPPRESSED, why) for name, why in routed.forbidden.items())]
-        others = [name for name in (*routed.nowhere, *routed.disabled) if _falls_back(by_id[name])]
+        changes = [*known, *(_ended(by_id[name], State.SUPPRESSED, why) for name, why in routed.forbidden.items())]
         changes += [
-            Change(name, routed.ends.get(name, State.FAILED), why) for name, why in routed.nowhere.items() if name not in others
+            self._nowhere(by_id[name], why, routed.ends.get(name, State.FAILED)) for name, why in routed.nowhere.items()
         ]
-        batch.holds += [Hold(n, ENDPOINT_DISABLED, endpoint) for n, endpoint in routed.disabled.items() if n not in others]
-        if others:
-            await store.fall_back(uow, others)
+        for name, endpoint in routed.disabled.items():
+            change = self._nowhere(by_id[name], ENDPOINT_DISABLED, State.FAILED)
+            if change.state is State.QUEUED:
+                changes.append(change)
+            else:
+                batch.holds.append(Hold(name, ENDPOINT_DISABLED, endpoint))
         if batch.waits:
             await store.defer(uow, batch.waits)
         if batch.holds:
@@ -186,12 +192,26 @@ class Admission:
         if changes:
             await conclude(uow, changes)
 
+    def _nowhere(self, delivery: Delivery, reason: str, ends: State) -> Change:
+        if ends is State.SENDING:
+            # No second call is made; the channel's time is what is left for word of the first one.
+            left = self._channels[delivery.channel].remembers_s - (delivery.unsure_s or 0.0)
+            return replace(_ended(delivery, ends, reason), due_in_s=max(left, 1.0))
+        return domain.unsent(delivery, reason, delivery.attempts, sure=delivery.unsure_s is None, ends=ends)
+
+
+def _ended(delivery: Delivery, state: State, reason: str) -> Change:
+    return Change(delivery.delivery_id, state, reason, attempts=delivery.attempts, channel=delivery.channel)
+
 
 async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> None:
     """Writes what became of pushes and tells the others."""
-    updates = [Update(each.delivery_id, each.state, each.reason, each.at) for each in await store.conclude(uow, changes)]
-    for payload in events.update_batches(updates):
-        uow.publish(events.UPDATED, payload)
+    if others := [each for each in changes if each.state is State.QUEUED]:
+        await store.fall_back(uow, others)
+    if ended := [each for each in changes if each.state is not State.QUEUED]:
+        updates = [Update(each.delivery_id, each.state, each.reason, each.at) for each in await store.conclude(uow, ended)]
+        for payload in events.update_batches(updates):
+            uow.publish(events.UPDATED, payload)
 
 
 def ordered(endpoint: Endpoint) -> bool:
@@ -244,7 +264,3 @@ async def _by_cap(uow: UnitOfWork, batch: Sorted) -> None:
                 closed[delivery.delivery_id] = NEXT_S
             seen.add(delivery.person_id)
     batch.put_off(closed, FREQUENCY_CAP)
-
-
-def _falls_back(delivery: Delivery) -> bool:
-    return delivery.attempts == 0 and bool(delivery.fallback_channels)

@@ -102,10 +102,14 @@ class Calls:
         PUSHES.labels(label, type(outcome).__name__.lower()).inc()
         if isinstance(outcome, Refused) and outcome.disables_endpoint:
             log.error("endpoint disabled: its receiver is gone", extra={"endpoint": push.endpoint.name})
-        unsure = delivery.unsure_s is not None
-        change = domain.after_attempt(delivery.delivery_id, attempts, outcome, self._attempts, random.random(), unsure=unsure)
+        change = domain.after_attempt(delivery, attempts, outcome, self._attempts, random.random())
         self.ended.append(Called(push, change, outcome, seconds))
         self.changed.set()
+
+    async def all_noted(self) -> None:
+        """Waits until every place was given back."""
+        while self._places < self._most:
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Breaks off what is under way; leases will tell."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from chassis.db import Database
@@ -16,7 +17,7 @@ from chassis.errors import is_operational
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.channels.contract import Channel, Push, Reconciles
 from services.touchpoints.domain import deliveries as domain
-from services.touchpoints.domain.deliveries import Accepted, Change, Refused, State
+from services.touchpoints.domain.deliveries import Accepted, Change, Delivery, Refused, State
 from services.touchpoints.endpoints import Endpoints
 from services.touchpoints.engine import store
 from services.touchpoints.engine.admission import Admission, Limits, conclude
@@ -53,62 +54,81 @@ class Sender:
         self._admission = Admission(database, channels, limits, self._calls.crowded)
         self._notes = Notes(database, endpoints, channels, self._calls, settings.breaker_failures)
 
-    async def run(self) -> None:
-        """Sends until cancelled."""
+    async def run(self, stopping: asyncio.Event | None = None) -> None:
+        """Sends until cancelled; after `stopping` it begins no call, and ends when those under way are noted."""
+        stopping = stopping or asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._notes.run())
-                for _ in range(self._settings.sender_workers):
-                    group.create_task(self._feed())
+                noting = group.create_task(self._notes.run())
+                feeds = [group.create_task(self._feed(stopping)) for _ in range(self._settings.sender_workers)]
+                await asyncio.wait(feeds)
+                await self._calls.all_noted()
+                noting.cancel()
         finally:
             await self._calls.stop()
 
-    async def _feed(self) -> None:
-        while True:
+    async def _feed(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
             batch = min(self._settings.sender_batch, self._calls.free)
             # A few places are not worth a round through the database.
             if batch < min(self._settings.sender_batch, self._settings.sender_in_flight) // 2:
                 await asyncio.sleep(IDLE_S / 10)
                 continue
             self._calls.take(batch)
-            used = claimed = 0
+            called: set[str] = set()
+            claimed = 0
             try:
-                claimed, used = await self._round(batch)
+                claimed = await self._round(batch, called)
             except Exception as error:
                 if not is_operational(error):
                     log.exception("sending failed")
                 await asyncio.sleep(RETRY_S)
             finally:
-                self._calls.give_back(batch - used)
+                self._calls.give_back(batch - len(called))
             if not claimed:
                 await asyncio.sleep(IDLE_S)
 
-    async def _round(self, batch: int) -> tuple[int, int]:
-        """Handles one batch of due pushes: (how many, how many places their calls have)."""
+    async def _round(self, batch: int, called: set[str]) -> int:
+        """Handles one batch of due pushes and returns how many; those whose calls have begun are added to `called`."""
         async with self._database.transaction(traced=False) as uow:
             due, expired = await store.claim(uow, batch, self._settings.send_lease_s)
             if expired:
                 await conclude(uow, [Change(name, State.EXPIRED, "expired") for name in expired])
-        if not due:
-            return len(expired), 0
-        routed = await self._router.route(due)
-        known = await self._reconcile(routed.unknown)
-        calls = await self._admission.admit(routed, known)
-        return len(due) + len(expired), await self._start(calls)
+        if due:
+            routed = await self._router.route(due)
+            known = await self._reconcile(routed.unknown)
+            try:
+                await self._start(await self._admission.admit(routed, known), called)
+            except Exception:
+                await self._take_back([route.delivery for route in routed.routes if route.delivery.delivery_id not in called])
+                raise
+        return len(due) + len(expired)
 
-    async def _start(self, calls: Sequence[tuple[Push, int]]) -> int:
-        """Begins calls, but for those that somebody has forbidden until now; returns how many."""
+    async def _start(self, calls: Sequence[tuple[Push, int]], called: set[str]) -> None:
+        """Begins calls, but for those that somebody has forbidden until now."""
         if not calls:
-            return 0
+            return
         refused = await refusals(self._database, [push for push, _ in calls], self._settings.consent_regimes)
         for push, attempts in calls:
             if push.delivery.delivery_id not in refused:
                 self._calls.start(push, attempts)
+                called.add(push.delivery.delivery_id)
         if refused:
             changes = [Change(name, State.SUPPRESSED, why, sure=True) for name, why in sorted(refused.items())]
             async with self._database.transaction() as uow:
                 await conclude(uow, changes)
-        return len(calls) - len(refused)
+
+    async def _take_back(self, deliveries: Sequence[Delivery]) -> None:
+        """These were not called, whatever was noted. Until the database hears of it, others take them for perhaps sent."""
+        while deliveries:
+            try:
+                async with self._database.transaction(traced=False) as uow:
+                    await store.take_back(uow, deliveries)
+                return
+            except Exception as error:
+                if not is_operational(error):
+                    raise
+                await asyncio.sleep(RETRY_S)
 
     async def _reconcile(self, unknown: Sequence[Claimed]) -> list[Change]:
         """What is to become of pushes whose last call came to an end that nobody knows; they are never simply sent again."""
@@ -121,17 +141,18 @@ class Sender:
             endpoint, waited = named.get(claimed.endpoint), delivery.unsure_s or 0.0
             asks = isinstance(channel, Reconciles)
             said = await channel.outcome(delivery, endpoint) if isinstance(channel, Reconciles) and endpoint else None
+            rests = partial(Change, delivery.delivery_id, attempts=delivery.attempts, channel=delivery.channel)
             match said:
                 case Accepted():
                     return Change(delivery.delivery_id, State.ACCEPTED, provider_id=said.provider_id)
                 case Refused():
-                    return Change(delivery.delivery_id, State.FAILED, said.reason)
+                    return domain.unsent(delivery, said.reason, delivery.attempts, sure=True)
                 case domain.Retry(sent_perhaps=False):
-                    return Change(delivery.delivery_id, State.SENDING, said.reason, due_in_s=said.after_s, sure=True)
+                    return rests(State.SENDING, said.reason, due_in_s=said.after_s, sure=True)
             left = max(self._settings.unknown_wait_s if channel.remembers_s == 0 or asks else 0.0, channel.remembers_s) - waited
             if left <= 0:
-                return Change(delivery.delivery_id, State.FAILED, OUTCOME_UNKNOWN)
-            return Change(delivery.delivery_id, State.SENDING, OUTCOME_UNKNOWN, due_in_s=min(left, ASK_S) if asks else left)
+                return rests(State.FAILED, OUTCOME_UNKNOWN)
+            return rests(State.SENDING, OUTCOME_UNKNOWN, due_in_s=min(left, ASK_S) if asks else left)
 
         return list(await asyncio.gather(*(one(claimed) for claimed in unknown)))
 

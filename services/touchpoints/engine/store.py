@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from chassis.db import UnitOfWork
-from services.touchpoints.domain.deliveries import Change, Channel, Delivery, State
+from services.touchpoints.domain.deliveries import NOTICES, UNHEARD, Change, Channel, Delivery, State
+from services.touchpoints.domain.handovers import NOTICE_LIFE
 from services.touchpoints.store.deliveries import caps_of
 
 TURN: Final = "turn"
@@ -56,23 +57,51 @@ BEGIN = f"""
     RETURNING d.delivery_id, d.attempts
 """  # noqa: S608  (constants of ours)
 
+# A call that was noted and not made. Its place at a rate is kept for as long as a missed one.
+TAKE_BACK = f"""
+    WITH {_LOCKED}
+    UPDATE delivery d SET attempts = b.attempts, state = CASE WHEN b.attempts = 0 THEN 1 ELSE d.state END,
+        unsure_since = CASE WHEN b.unsure THEN d.unsure_since END,
+        sent_at = CASE WHEN b.attempts > 0 THEN d.sent_at END, slot_at = now(), due_at = now(), updated_at = now()
+    FROM unnest($1::text[], $2::int[], $3::smallint[], $4::boolean[]) AS b(id, attempts, channel, unsure), locked
+    WHERE d.delivery_id = locked.delivery_id AND b.id = d.delivery_id AND d.state <= 2
+        AND d.attempts = b.attempts + 1 AND d.channel = b.channel
+"""  # noqa: S608  (likewise)
+
 # Feedback may have been faster than the provider's answer: then its number is all there is left to note. Of a push to somebody
-# who was erased meanwhile not even that.
+# who was erased meanwhile not even that. That a call was taken is true whenever it is heard; any other word of a call counts
+# only until the next one has begun, for it says nothing of that one.
 CONCLUDE = f"""
     WITH {_LOCKED}
     UPDATE delivery d SET state = GREATEST(d.state, c.state),
         reason = CASE WHEN c.state >= d.state THEN c.reason ELSE d.reason END,
         provider_id = CASE WHEN d.person_id > 0 THEN COALESCE(NULLIF(c.provider, ''), d.provider_id) ELSE '' END,
         due_at = CASE WHEN c.due_in >= 0 THEN LEAST(now() + make_interval(secs => c.due_in), GREATEST(d.expires_at, now()))
-            ELSE d.due_at END,
+            WHEN c.parked <> '' THEN GREATEST(d.expires_at, now()) ELSE d.due_at END,
+        held = CASE WHEN c.parked <> '' THEN c.parked ELSE d.held END,
+        held_at = CASE WHEN c.parked <> '' THEN now() ELSE d.held_at END,
         -- A notice of an erasure names the person, as its receiver does, only until it is heard.
         details = CASE WHEN c.state > 2 AND d.person_id = 0 THEN '' ELSE d.details END,
-        unsure_since = CASE WHEN c.sure THEN NULL ELSE d.unsure_since END, updated_at = now()
-    FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::double precision[], $6::boolean[])
-        AS c(id, state, reason, provider, due_in, sure), locked, delivery old
+        unsure_since = CASE WHEN c.sure THEN NULL ELSE d.unsure_since END,
+        attempts = d.attempts - CASE WHEN c.counts THEN 0 ELSE 1 END, updated_at = now()
+    FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::double precision[], $6::boolean[], $7::int[],
+        $8::smallint[], $9::boolean[], $10::text[])
+        AS c(id, state, reason, provider, due_in, sure, attempts, channel, counts, parked), locked, delivery old
     WHERE d.delivery_id = locked.delivery_id AND c.id = d.delivery_id AND old.delivery_id = d.delivery_id
         AND (c.state >= d.state OR (c.provider <> '' AND d.provider_id = ''))
+        AND (c.attempts IS NULL OR (d.state <= 2 AND c.attempts = d.attempts AND c.channel = d.channel))
     RETURNING d.delivery_id, d.state, d.reason, d.updated_at, old.state AS before
+"""  # noqa: S608  (likewise)
+
+# To the next channel, due at once, as if it had never been sent: nothing of it was.
+FALL_BACK = f"""
+    WITH {_LOCKED}
+    UPDATE delivery d SET channel = d.fallback_channels[1], fallback_channels = d.fallback_channels[2:], state = 1,
+        reason = c.reason, attempts = 0, unsure_since = NULL, sent_at = NULL, slot_at = NULL, endpoint = '', anchor_id = 0,
+        due_at = now(), updated_at = now()
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::smallint[]) AS c(id, reason, attempts, channel), locked
+    WHERE d.delivery_id = locked.delivery_id AND c.id = d.delivery_id AND d.state <= 2 AND d.held = ''
+        AND c.attempts = d.attempts AND c.channel = d.channel AND cardinality(d.fallback_channels) > 0
 """  # noqa: S608  (likewise)
 
 DEFER = f"""
@@ -91,6 +120,13 @@ HOLD = f"""
     FROM unnest($1::text[], $2::text[], $3::text[]) AS h(id, why, endpoint), locked
     WHERE d.delivery_id = locked.delivery_id AND h.id = d.delivery_id AND d.state <= 2 AND d.held = ''
 """  # noqa: S608  (likewise)
+
+# Notices whose time is over: they stay for whoever replays them, and get their time anew. Waiting for a turn goes on.
+PARK = """
+    UPDATE delivery d SET held = CASE d.held WHEN '' THEN $2 ELSE d.held END, held_at = COALESCE(d.held_at, now()),
+        slot_at = NULL, expires_at = now() + $3::interval, due_at = now() + $3::interval
+    WHERE d.delivery_id = ANY($1::text[]) AND d.state <= 2
+"""
 
 # At an endpoint that takes one at a time: whoever comes first, unless somebody has the turn who may still be sent, or somebody
 # who came before waits for it.
@@ -176,9 +212,13 @@ class Moved(NamedTuple):
 
 
 async def claim(uow: UnitOfWork, batch: int, lease_s: float) -> tuple[list[Claimed], list[str]]:
-    """(to send, ids of expired ones) that nobody else gets until the lease ends."""
+    """(to send, ids of expired ones) that nobody else gets until the lease ends; notices do not expire but are parked."""
     rows = await uow.fetch(CLAIM, batch, lease_s)
-    return [_claimed(row) for row in rows if not row["expired"]], [row["delivery_id"] for row in rows if row["expired"]]
+    due = [_claimed(row) for row in rows if not row["expired"]]
+    over = [(row["delivery_id"], row["kind"] in NOTICES) for row in rows if row["expired"]]
+    if unheard := [name for name, notice in over if notice]:
+        await uow.fetch(PARK, unheard, UNHEARD, NOTICE_LIFE)
+    return due, [name for name, notice in over if not notice]
 
 
 def _claimed(row: Any) -> Claimed:
@@ -238,6 +278,12 @@ async def begin(uow: UnitOfWork, attempts: Sequence[Attempt], lease_s: float) ->
     return {row["delivery_id"]: row["attempts"] for row in rows}
 
 
+async def take_back(uow: UnitOfWork, deliveries: Sequence[Delivery]) -> None:
+    """Makes pushes again what they were before `begin`, as they were claimed; those that were not begun stay as they are."""
+    rows = [(d.delivery_id, d.attempts, int(d.channel), d.unsure_s is not None) for d in deliveries]
+    await uow.fetch(TAKE_BACK, *_columns(rows))
+
+
 async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> list[Moved]:
     """Writes outcomes; returns those that moved on. No state ever goes back."""
     rows = await uow.fetch(
@@ -248,6 +294,10 @@ async def conclude(uow: UnitOfWork, changes: Sequence[Change]) -> list[Moved]:
         [c.provider_id for c in changes],
         [-1.0 if c.due_in_s is None else c.due_in_s for c in changes],
         [c.sure for c in changes],
+        [c.attempts for c in changes],
+        [c.channel for c in changes],
+        [c.counts for c in changes],
+        [c.parked for c in changes],
     )
     return [
         Moved(row["delivery_id"], State(row["state"]), row["reason"], row["updated_at"])
@@ -266,15 +316,12 @@ async def hold(uow: UnitOfWork, holds: Sequence[Hold]) -> None:
     await uow.fetch(HOLD, *_columns(holds))
 
 
-async def fall_back(uow: UnitOfWork, delivery_ids: Sequence[str]) -> None:
-    """Moves pushes that were never sent to their next channel, due at once; a turn that they had goes to somebody else."""
-    await uow.fetch("DELETE FROM turn WHERE delivery_id = ANY($1::text[])", list(delivery_ids))
-    await uow.fetch(
-        "UPDATE delivery SET channel = fallback_channels[1], fallback_channels = fallback_channels[2:], due_at = now(),"
-        " endpoint = '', slot_at = NULL, updated_at = now()"
-        " WHERE delivery_id = ANY($1::text[]) AND attempts = 0 AND cardinality(fallback_channels) > 0",
-        list(delivery_ids),
-    )
+async def fall_back(uow: UnitOfWork, changes: Sequence[Change]) -> None:
+    """Moves pushes of which nothing was sent to their next channel; a turn that they had goes to somebody else."""
+    names = [c.delivery_id for c in changes]
+    await uow.fetch("DELETE FROM turn WHERE delivery_id = ANY($1::text[])", names)
+    reasons, attempts, channels = zip(*((c.reason, c.attempts, c.channel) for c in changes), strict=True)
+    await uow.fetch(FALL_BACK, names, list(reasons), list(attempts), list(channels))
 
 
 async def take_turns(uow: UnitOfWork, wanted: Sequence[tuple[str, str, int]]) -> set[str]:

@@ -41,9 +41,9 @@ class FollowerMemory:
         for push in pushes:
             name, delivery = push.delivery.delivery_id, push.delivery
             if name in before:
-                # Only templates carry a number by which WeChat knows a repeat.
+                # Only templates carry a number by which WeChat knows a repeat; of the others its own word may still come.
                 again = delivery.unsure_s is None or before[name].form is Form.TEMPLATE
-                grants[name] = before[name] if again else Denied("outcome_unknown", State.FAILED)
+                grants[name] = before[name] if again else Denied("outcome_unknown", State.SENDING)
                 continue
             mine = known.get(of[name], {})
             chosen = choose(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,8 @@ from services.touchpoints.channels.http import Answer, forbidden, is_public, web
 from services.touchpoints.domain.deliveries import (
     LADDER_S,
     Accepted,
+    Channel,
+    Delivery,
     Outcome,
     Refused,
     Retry,
@@ -20,6 +25,8 @@ from services.touchpoints.domain.deliveries import (
 )
 
 STATES = st.lists(st.sampled_from(State), min_size=1)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PUSH = Delivery("d", "t", 1, Channel.APP, (), "", "", "", "service", 0, 0, (), "", NOW, NOW, NOW)
 
 
 @given(STATES, st.randoms())
@@ -55,7 +62,7 @@ def test_retry_after_is_never_undercut(attempts: int, after_s: float, luck: floa
     ],
 )
 def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state: State, reason: str) -> None:
-    change = after_attempt("d", attempts, given_outcome, most_attempts=3, luck=0)
+    change = after_attempt(PUSH, attempts, given_outcome, most_attempts=3, luck=0)
     assert (state, reason) == (change.state, change.reason)
     assert (change.due_in_s is not None) == (state is State.SENDING)
 
@@ -65,9 +72,32 @@ def test_calls_are_sure_only_while_none_was_perhaps_sent(perhaps: list[bool]) ->
     """Folded as the table folds it: unsure since the first call that was perhaps sent, until every call is known."""
     unsure = False
     for number, sent_perhaps in enumerate(perhaps, 1):
-        change = after_attempt("d", number, Retry("r", sent_perhaps=sent_perhaps), most_attempts=99, luck=0, unsure=unsure)
+        push = replace(PUSH, unsure_s=1.0 if unsure else None)
+        change = after_attempt(push, number, Retry("r", sent_perhaps=sent_perhaps), most_attempts=99, luck=0)
         unsure = not change.sure
     assert any(perhaps) == unsure
+
+
+@pytest.mark.parametrize(
+    ("given_outcome", "unsure_s", "state"),
+    [
+        (Refused("no_permission"), None, State.QUEUED),
+        (Retry("busy", sent_perhaps=False), None, State.QUEUED),
+        # Something may have come through here: the other channel's would be the second one.
+        (Refused("no_permission"), 3.0, State.FAILED),
+        (Retry("timeout"), None, State.FAILED),
+    ],
+)
+def test_what_surely_was_not_sent_goes_to_the_next_channel(
+    given_outcome: Outcome, unsure_s: float | None, state: State
+) -> None:
+    push = replace(PUSH, fallback_channels=(Channel.SMS,), unsure_s=unsure_s)
+    assert state == after_attempt(push, 3, given_outcome, most_attempts=3, luck=0).state
+
+
+def test_what_stops_a_whole_endpoint_uses_up_no_attempts() -> None:
+    change = after_attempt(PUSH, 99, Retry("key_refused", sent_perhaps=False, pauses_endpoint=True), most_attempts=3, luck=0)
+    assert (State.SENDING, False) == (change.state, change.counts)
 
 
 @pytest.mark.parametrize(
