@@ -91,6 +91,7 @@ class JPushServer(Provider):
     # Registration ids that nobody has any more.
     gone: set[str] = field(default_factory=set)
     issued: set[str] = field(default_factory=set)
+    asked: int = 0
     shown: Counter[str] = field(default_factory=Counter)
 
     def routes(self) -> list[web.RouteDef]:
@@ -101,6 +102,7 @@ class JPushServer(Provider):
         return request.headers.get("authorization") == wanted
 
     async def _cids(self, request: web.Request) -> web.Response:
+        self.asked += 1
         if not self._authorised(request):
             return _jpush_error(401, 1004, "authen failed")
         fresh = [f"{self.app_key}-{uuid.uuid4()}" for _ in range(int(request.query["count"]))]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
+import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
@@ -28,6 +29,8 @@ PERMANENT = {400, 413, 415, 422}
 # Standard Webhooks: receivers keep ids as long as senders retry, four days at least.
 REMEMBERS_S = 4 * 86_400.0
 MOST_RETRY_AFTER_S = 6 * 3600
+# Providers: somebody must mend the key or pay the bill, and nothing goes there meanwhile; and who asks for less without a time.
+PAUSE_S, MINUTE_S = 300.0, 60.0
 _NO_ADDRESS = "must be an absolute http or https address"
 # Below 1024 live mail, shells and other services that must not be spoken to by way of us.
 _WEB_PORTS = frozenset({443})
@@ -108,6 +111,14 @@ class Answer:
     status: int
     after_s: float
     body: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """The JSON object of the body; empty when it is none, for example a gateway's page."""
+        try:
+            given = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return given if isinstance(given, dict) else {}
 
 
 class Caller:

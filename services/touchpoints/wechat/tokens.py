@@ -133,10 +133,4 @@ def account(endpoint: Endpoint) -> str:
 
 def read(answer: Answer | Retry | Refused) -> dict[str, object] | None:
     """The provider's JSON object; None when there was no answer or it was none of theirs."""
-    if not isinstance(answer, Answer) or answer.status != 200:
-        return None
-    try:
-        given = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None
-    return given if isinstance(given, dict) else None
+    return (answer.fields() or None) if isinstance(answer, Answer) and answer.status == 200 else None

@@ -13,15 +13,15 @@ from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.push import tokens
 from services.touchpoints.channels.push.fcm import URL, Fcm, unsound
-from services.touchpoints.channels.push.jpush import VENDORS, JPush
+from services.touchpoints.channels.push.jpush import LIFE_S, REST_S, VENDORS, JPush
 from services.touchpoints.channels.push.providers import Notification, Provider, Told, together
 from services.touchpoints.channels.push.tokens import Dead, Token, Tokens
 from services.touchpoints.domain.deliveries import Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.vault import Vault
 
-# JPush knows a call's number for a day.
-REMEMBERS_S = 86_400.0
+# JPush knows a call's number for a day after it made it; it has lain here for an hour, and was noted an hour before the call.
+REMEMBERS_S = LIFE_S - 2 * REST_S
 # A person with more devices than this is a test bench.
 MOST_DEVICES = 20
 
@@ -59,11 +59,11 @@ class Grant:
 class Devices:
     """What pushes must remember: tokens that work, and the number of each call."""
 
-    def __init__(self, registry: Tokens, jpush: JPush, app_source: str) -> None:
-        self._registry, self._jpush, self._source = registry, jpush, app_source
+    def __init__(self, registry: Tokens, jpush: JPush, providers: Mapping[str, Provider], app_source: str) -> None:
+        self._registry, self._jpush, self._providers, self._source = registry, jpush, providers, app_source
 
     async def take(self, uow: UnitOfWork, pushes: Sequence[Push]) -> Mapping[str, Any]:
-        """The devices of each person; nobody's without any."""
+        """The devices of each person that a provider of the endpoint serves; nobody's without any."""
         by_endpoint: dict[str, list[Push]] = defaultdict(list)
         for push in pushes:
             by_endpoint[push.endpoint.name].append(push)
@@ -71,28 +71,34 @@ class Devices:
         for group in by_endpoint.values():
             endpoint = group[0].endpoint
             owners = {self._owner(push): push.anchor_id for push in group}
-            theirs = await self._registry.of(uow, owners, endpoint.scope)
-            have = [push for push in group if theirs.get(self._owner(push))]
-            numbers = await self._numbers(uow, endpoint, [push.delivery.delivery_id for push in have])
+            served = {name for name, provider in self._providers.items() if provider.serves(endpoint)}
+            known = await self._registry.of(uow, owners, endpoint.scope)
+            theirs = {owner: [d for d in devices if d.provider in served][:MOST_DEVICES] for owner, devices in known.items()}
+            numbers = await self._numbers(uow, endpoint, [push.delivery for push in group if theirs.get(self._owner(push))])
             for push in group:
-                name = push.delivery.delivery_id
-                devices = theirs.get(self._owner(push), [])[:MOST_DEVICES]
+                name, devices = push.delivery.delivery_id, theirs.get(self._owner(push))
                 found[name] = Grant(devices, numbers.get(name, "")) if devices else Denied("no_device")
         return found
 
-    async def _numbers(self, uow: UnitOfWork, endpoint: Endpoint, deliveries: Sequence[str]) -> dict[str, str]:
-        """The number under which each push is called, the same for each attempt."""
+    async def _numbers(self, uow: UnitOfWork, endpoint: Endpoint, pushes: Sequence[Delivery]) -> dict[str, str]:
+        """The number under which each push is called, the same for each attempt once one may have been taken."""
         if not self._jpush.serves(endpoint):
             return {}
         rows = await uow.rows(
-            "SELECT delivery_id, call_id FROM push_call WHERE delivery_id = ANY(CAST(:ids AS text[]))", ids=list(deliveries)
+            "SELECT delivery_id, call_id, made_at < now() - make_interval(secs => :rest) AS old FROM push_call"
+            " WHERE delivery_id = ANY(CAST(:ids AS text[]))",
+            ids=[push.delivery_id for push in pushes],
+            rest=REST_S,
         )
-        known = {row.delivery_id: row.call_id for row in rows}
-        fresh = {name: cid for name in deliveries if name not in known and (cid := self._jpush.cids.take(endpoint))}
+        unsure = {push.delivery_id for push in pushes if push.unsure_s is not None}
+        known = {row.delivery_id: row.call_id for row in rows if row.delivery_id in unsure or not row.old}
+        wanted = [push.delivery_id for push in pushes if push.delivery_id not in known]
+        fresh = {name: cid for name in wanted if (cid := self._jpush.cids.take(endpoint))}
         if fresh:
             await uow.execute(
                 "INSERT INTO push_call (delivery_id, call_id, made_at) SELECT id, call, now()"
-                " FROM unnest(CAST(:ids AS text[]), CAST(:calls AS text[])) AS f(id, call) ON CONFLICT DO NOTHING",
+                " FROM unnest(CAST(:ids AS text[]), CAST(:calls AS text[])) AS f(id, call) ON CONFLICT (delivery_id)"
+                " DO UPDATE SET call_id = excluded.call_id, made_at = excluded.made_at",
                 ids=list(fresh),
                 calls=list(fresh.values()),
             )
@@ -119,7 +125,7 @@ class PushChannel:
         self._source = app_source
         jpush = JPush(caller)
         self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush, tokens.FCM: Fcm(caller)}
-        self._devices = Devices(Tokens(vault), jpush, app_source)
+        self._devices = Devices(Tokens(vault), jpush, self._providers, app_source)
 
     @property
     def memory(self) -> Devices:
@@ -150,9 +156,7 @@ class PushChannel:
             groups[token.provider].append(token)
         told: list[Told] = []
         for name, devices in groups.items():
-            provider = self._providers.get(name)
-            if provider is not None and provider.serves(push.endpoint):
-                told.append(await provider.send(push.endpoint, notification, devices, grant.call_id))
+            told.append(await self._providers[name].send(push.endpoint, notification, devices, grant.call_id))
         for each in told:
             grant.reached += each.reached
             grant.dead += each.dead

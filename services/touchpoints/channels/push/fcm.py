@@ -18,7 +18,7 @@ import orjson
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from services.touchpoints.channels.http import Answer, Caller
+from services.touchpoints.channels.http import MINUTE_S, PAUSE_S, Answer, Caller
 from services.touchpoints.channels.push.providers import Notification, Told, together
 from services.touchpoints.channels.push.tokens import Dead, Token
 from services.touchpoints.domain.deliveries import Accepted, Refused, Retry
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 URL, TOKEN_URL = "https://fcm.googleapis.com", "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
-PAUSE_S, MINUTE_S, EARLY_S, JWT_LIFE_S = 300.0, 60.0, 120.0, 3600
+EARLY_S, JWT_LIFE_S = 120.0, 3600
 # The app is gone from the device, or the token is another project's.
 DEAD = frozenset({"UNREGISTERED", "SENDER_ID_MISMATCH"})
 
@@ -104,7 +104,7 @@ class Fcm:
             if not isinstance(answer, Answer):
                 # Nothing was pushed, whatever became of this call.
                 return Told(Retry("no_access_token", sent_perhaps=False))
-            body = _json(answer.body)
+            body = answer.fields()
             token, life = body.get("access_token"), body.get("expires_in")
             if answer.status != 200 or not isinstance(token, str) or not isinstance(life, int):
                 log.error("no access token for FCM", extra={"status": answer.status})
@@ -134,7 +134,7 @@ def message(notification: Notification, token: Token) -> dict[str, Any]:
 
 def told_by(answer: Answer, token: Token) -> Told:
     """What FCM's answer means."""
-    given = _json(answer.body)
+    given = answer.fields()
     if answer.status == 200:
         name = given.get("name")
         return Told(Accepted(name[-100:] if isinstance(name, str) else ""), [token.token_id])
@@ -163,11 +163,3 @@ def _code(given: Mapping[str, Any]) -> str:
             return str(detail["errorCode"])
     status = error.get("status")
     return status if isinstance(status, str) else ""
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return given if isinstance(given, dict) else {}

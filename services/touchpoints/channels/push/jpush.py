@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from services.touchpoints.channels.http import Answer, Caller
+from services.touchpoints.channels.http import MINUTE_S, PAUSE_S, Answer, Caller
 from services.touchpoints.channels.push.providers import Notification, Told
 from services.touchpoints.channels.push.tokens import Dead, Token
 from services.touchpoints.domain.deliveries import Accepted, Refused, Retry
@@ -20,7 +23,8 @@ log = logging.getLogger(__name__)
 
 # What may be asked for at once, and when more are asked for.
 POOL, LOW = 200, 40
-PAUSE_S, MINUTE_S = 300.0, 60.0
+# A number is good for a day after it was made, and lies here for an hour at most.
+LIFE_S, REST_S = 86_400.0, 3_600.0
 NOBODY = 1011
 KEYS = frozenset({1004, 1008})
 LONGEST_LIFE_S = 10 * 86_400
@@ -40,20 +44,28 @@ class Cids:
     """Numbers for calls, fetched before they are needed: JPush makes them, and takes each call of one number once."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, deque[str]] = {}
+        # By endpoint, each with when it was fetched, monotonic; the oldest first.
+        self._pools: defaultdict[str, deque[tuple[float, str]]] = defaultdict(deque)
 
     def take(self, endpoint: Endpoint) -> str:
         """A fresh number; empty when there is none at hand."""
-        pool = self._pools.get(endpoint.name)
-        return pool.popleft() if pool else ""
+        pool = self._fresh(endpoint)
+        return pool.popleft()[1] if pool else ""
 
     def short(self, endpoint: Endpoint) -> bool:
         """Whether more should be fetched."""
-        return len(self._pools.get(endpoint.name, ())) < LOW
+        return len(self._fresh(endpoint)) < LOW
 
     def add(self, endpoint: Endpoint, cids: Sequence[str]) -> None:
         """Puts fetched ones by."""
-        self._pools.setdefault(endpoint.name, deque()).extend(cids)
+        now = time.monotonic()
+        self._pools[endpoint.name].extend((now, cid) for cid in cids)
+
+    def _fresh(self, endpoint: Endpoint) -> deque[tuple[float, str]]:
+        pool, before = self._pools[endpoint.name], time.monotonic() - REST_S
+        while pool and pool[0][0] < before:
+            pool.popleft()
+        return pool
 
 
 class JPush:
@@ -62,6 +74,7 @@ class JPush:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self.cids = Cids()
+        self._fetching: dict[str, asyncio.Task[Retry | None]] = {}
 
     def serves(self, endpoint: Endpoint) -> bool:
         """See Provider."""
@@ -69,21 +82,35 @@ class JPush:
 
     async def send(self, endpoint: Endpoint, notification: Notification, tokens: Sequence[Token], call_id: str) -> Told:
         """See Provider."""
-        if self.cids.short(endpoint):
-            await self._fetch(endpoint)
         if not call_id:
             # A number must be noted before the call: the next attempt has one.
-            return Told(Retry("no_call_number", sent_perhaps=False))
+            return Told(await self._fetch(endpoint) or Retry("no_call_number", sent_perhaps=False))
+        if self.cids.short(endpoint) and endpoint.name not in self._fetching:
+            await self._fetch(endpoint)
         body = orjson.dumps(request(notification, tokens, call_id, endpoint.settings))
         answer = await self._caller.post(endpoint.url.rstrip("/") + "/v3/push", body, _headers(endpoint))
         return told(answer, tokens) if isinstance(answer, Answer) else Told(answer)
 
-    async def _fetch(self, endpoint: Endpoint) -> None:
+    async def _fetch(self, endpoint: Endpoint) -> Retry | None:
+        """Sees to it that there are numbers; why there are none, if so. Whoever comes meanwhile waits for the same answer."""
+        if not self.cids.short(endpoint):
+            return None
+        asking = self._fetching.get(endpoint.name)
+        if asking is None:
+            asking = self._fetching[endpoint.name] = asyncio.create_task(self._ask(endpoint))
+            asking.add_done_callback(lambda _: self._fetching.pop(endpoint.name))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, endpoint: Endpoint) -> Retry | None:
         answer = await self._caller.get(f"{endpoint.url.rstrip('/')}/v3/push/cid?count={POOL}", _headers(endpoint))
-        if isinstance(answer, Answer) and answer.status == 200:
-            found = _json(answer.body).get("cidlist")
-            if isinstance(found, list):
+        if isinstance(answer, Answer):
+            found = answer.fields().get("cidlist")
+            if answer.status == 200 and isinstance(found, list):
                 self.cids.add(endpoint, [cid for cid in found if isinstance(cid, str) and 0 < len(cid) <= 100])
+                return None
+        failed = told(answer, ()).outcome if isinstance(answer, Answer) else answer
+        # Whatever became of this call, it pushed nothing.
+        return replace(failed, sent_perhaps=False) if isinstance(failed, Retry) else None
 
 
 def request(notification: Notification, tokens: Sequence[Token], call_id: str, settings: Mapping[str, str]) -> dict[str, Any]:
@@ -122,7 +149,7 @@ def request(notification: Notification, tokens: Sequence[Token], call_id: str, s
 
 def told(answer: Answer, tokens: Sequence[Token]) -> Told:
     """What JPush's answer means; it may be HTML of a gateway (the official client breaks on that)."""
-    given = _json(answer.body)
+    given = answer.fields()
     error = given.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     if answer.status == 200 and code is None:
@@ -143,11 +170,3 @@ def told(answer: Answer, tokens: Sequence[Token]) -> Told:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     key = f"{endpoint.settings['jpush_app_key']}:{endpoint.secrets['jpush_master_secret']}"
     return {"content-type": "application/json", "authorization": "Basic " + base64.b64encode(key.encode()).decode()}
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return given if isinstance(given, dict) else {}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from services.touchpoints.channels.push.tokens import Dead, Token
-from services.touchpoints.domain.deliveries import Accepted, Delivery, Outcome, Refused, Retry
+from services.touchpoints.domain.deliveries import Accepted, Delivery, Outcome, Retry
 from services.touchpoints.endpoints import Endpoint
 
 # Providers keep what a phone cannot take now for four weeks at most.
@@ -57,9 +57,6 @@ class Provider(Protocol):
 
 def together(told: Sequence[Told]) -> Outcome:
     """One outcome of a person's devices: reached is whoever was reached on one, for once more would be twice on that."""
-    if not told:
-        # Registered with somebody whom this app does not use any more.
-        return Refused("no_device")
     outcomes = [each.outcome for each in told]
     for kind in (Accepted, Retry):
         if found := next((outcome for outcome in outcomes if isinstance(outcome, kind)), None):

@@ -8,13 +8,9 @@ from typing import Protocol
 
 import orjson
 
-from services.touchpoints.channels.http import Answer, Caller
+from services.touchpoints.channels.http import MINUTE_S, PAUSE_S, Answer, Caller
 from services.touchpoints.domain.deliveries import Accepted, Outcome, Refused, Retry
 from services.touchpoints.endpoints import Endpoint
-
-# Somebody must pay the bill or mend the key: nothing else goes there meanwhile.
-PAUSE_S = 300.0
-MINUTE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,23 +62,19 @@ def outcome(answer: Answer) -> Outcome:
     """What the gateway's answer means."""
     status = answer.status
     if 200 <= status < 300 or status == 409:
-        return Accepted(_word(answer.body, "message_id"))
+        return Accepted(_word(answer, "message_id"))
     if status in (401, 402, 403):
         return Retry(f"http_{status}", PAUSE_S, sent_perhaps=False, pauses_endpoint=True)
     if status == 429:
         return Retry("rate_limited", answer.after_s or MINUTE_S, sent_perhaps=False, throttles=True)
     if status in (400, 404, 413, 422):
-        code = _word(answer.body, "code")
+        code = _word(answer, "code")
         return Refused(code if code.isascii() and code.replace("_", "").isalnum() and len(code) <= 40 else f"http_{status}")
     return Retry(f"http_{status}", answer.after_s, faults_endpoint=True)
 
 
-def _word(body: bytes, name: str) -> str:
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ""
-    found = given.get(name) if isinstance(given, dict) else None
+def _word(answer: Answer, name: str) -> str:
+    found = answer.fields().get(name)
     return found if isinstance(found, str) and len(found) <= 100 and found.isprintable() else ""
 
 
