@@ -18,11 +18,11 @@ from chassis.db import Database
 from chassis.errors import InvalidArgument, is_operational
 from chassis.web import read_body
 from services.touchpoints.channels.push import tokens
-from services.touchpoints.channels.push.tokens import ENVIRONMENTS, PROVIDERS, Registration, Tokens
 from services.touchpoints.channels.push.telling import devices, tell
+from services.touchpoints.channels.push.tokens import ENVIRONMENTS, PROVIDERS, Registration, Tokens
 from services.touchpoints.domain.observed import Invalid, Source, id_in, instant_us
-from services.touchpoints.sources import Sources
 from services.touchpoints.sealer import Sealer
+from services.touchpoints.sources import Sources
 from services.touchpoints.web.doors import CORS, Door
 from services.touchpoints.web.keys import basic_key, bearer_key
 
@@ -40,15 +40,16 @@ def add_token_door(app: FastAPI, database: Database, sources: Sources, registry:
 
     async def change(request: Request) -> Response:
         source = await sources.of(basic_key(request.headers) or bearer_key(request.headers))
-        given = read(await read_body(request, MOST_BYTES), source, time.time_ns() // 1000)
+        received_us = time.time_ns() // 1000
+        given = read(await read_body(request, MOST_BYTES), source, received_us)
         async with database.transaction() as uow:
-            await (registry.unregister if request.method == "DELETE" else registry.register)(uow, given)
-        return Response(status_code=204, headers=CORS)
-
             before = await devices(uow, registry, given)
-    app.router.routes.append(Door("/v1/push-tokens", change, methods=("POST", "DELETE")))
+            await (registry.unregister if request.method == "DELETE" else registry.register)(uow, given)
             if (count := await devices(uow, registry, given)) != before:
                 tell(uow, given, count, sealer.key(), received_us)
+        return Response(status_code=204, headers=CORS)
+
+    app.router.routes.append(Door("/v1/push-tokens", change, methods=("POST", "DELETE")))
 
 
 def read(body: bytes, source: Source, received_us: int) -> Registration:
