@@ -185,16 +185,21 @@ class Pinned:
         self._engine = engine
         self._connection: AsyncConnection | None = None
         self._raw: Any = None
+        self._turn = asyncio.Lock()
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         """One statement, $1, $2 …; durable when it returns, if it writes."""
-        if self._raw is None or self._raw.is_closed():
-            await self.close()
-            self._connection = await self._engine.connect()
-            self._raw = await UnitOfWork(self._connection).raw()
-            # The same few statements over and over: planning one anew costs several times what running it does.
-            await self._raw.execute("SET plan_cache_mode = force_generic_plan")
+        async with self._turn:
+            return await self._fetch(statement, *values)
+
+    async def _fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         try:
+            if self._raw is None or self._raw.is_closed():
+                await self.close()
+                self._connection = await self._engine.connect()
+                self._raw = await UnitOfWork(self._connection).raw()
+                # The same few statements over and over: planning one anew costs several times what running it does.
+                await self._raw.execute("SET plan_cache_mode = force_generic_plan")
             return list(await self._raw.fetch(statement, *values))
         except InternalClientError as error:
             # What the driver says between the server's last word and the end of the connection.

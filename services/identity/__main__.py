@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from troika.identity.v1.consent_service_pb2_grpc import add_ConsentServiceServicer_to_server
+from troika.identity.v1.holder_service_pb2_grpc import add_HolderServiceServicer_to_server
 from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from troika.identity.v1.matching_service_pb2_grpc import add_MatchingServiceServicer_to_server
 from troika.identity.v1.relation_service_pb2_grpc import add_RelationServiceServicer_to_server
@@ -25,6 +26,7 @@ from services.identity.partners import Partners
 from services.identity.rebuild import run as rebuilding
 from services.identity.rpc import IdentityRpc
 from services.identity.rpc_consent import ConsentRpc
+from services.identity.rpc_holders import HolderRpc
 from services.identity.rpc_matching import MatchingRpc
 from services.identity.rpc_relations import RelationRpc
 from services.identity.rpc_stewardship import StewardshipRpc
@@ -66,6 +68,7 @@ async def serve(settings: Settings) -> None:
         relation_rpc = RelationRpc(runtime.database, vault)
         partners = Partners.of(settings)
         limits = Limits(settings.matching_hashes_per_hour, settings.matching_calls_per_hour)
+        holder_rpc = HolderRpc(runtime.database.pinned(), vault, settings.reveal_callers)
         matching_rpc = MatchingRpc(runtime.database, partners, limits, settings.match_callers)
         runtime.spawn(inference.follow(runtime.database, settings.inference_pause_s), "inference")
         runtime.spawn(census.run(runtime.database), "census")
@@ -74,6 +77,7 @@ async def serve(settings: Settings) -> None:
 
         def register(server: grpc.aio.Server) -> None:
             add_IdentityServiceServicer_to_server(rpc, server)
+            add_HolderServiceServicer_to_server(holder_rpc, server)
             add_ConsentServiceServicer_to_server(consent_rpc, server)
             add_StewardshipServiceServicer_to_server(stewardship, server)
             add_VaultServiceServicer_to_server(vault_rpc, server)

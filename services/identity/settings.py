@@ -57,7 +57,8 @@ class Settings(ChassisSettings):
         frozenset({"operator"}), description="Who may merge, take apart and set values aside by hand."
     )
     reveal_callers: frozenset[str] = Field(
-        frozenset({"touchpoints"}), description="Who may call RevealAddresses and HashAddresses; nobody else ever sees a value."
+        frozenset({"touchpoints"}),
+        description="Who may call RevealAddresses, RevealNames and HashAddresses; nobody else ever sees a value.",
     )
     consent_callers: frozenset[str] = Field(
         frozenset({"operator", "touchpoints"}), description="Who may record consents and ask what holds."
@@ -88,6 +89,7 @@ class Settings(ChassisSettings):
     def allowed_callers(self) -> dict[str, frozenset[str]]:
         """RPC service → callers."""
         return super().allowed_callers() | {
+            "troika.identity.v1.HolderService": self.callers,
             "troika.identity.v1.StewardshipService": self.stewardship_callers,
             "troika.identity.v1.ConsentService": self.consent_callers,
             "troika.identity.v1.VaultService": self.vault_callers,

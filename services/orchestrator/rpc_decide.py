@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import grpc
 from troika.orchestrator.v1 import decide_service_pb2 as pb
 from troika.orchestrator.v1.decide_service_pb2_grpc import DecisionServiceServicer
 
+from chassis.errors import FailedPrecondition, InvalidArgument
 from chassis.moments import moment, stamp
 from chassis.rpc import caller_of
 from services.orchestrator.domain.statistics import Interval
@@ -34,11 +36,25 @@ class DecisionRpc(DecisionServiceServicer):
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideResponse:
         """See the contract."""
+        return _answer(await self._decide(request, caller_of(context)))
+
+    async def BatchDecide(self, request: pb.BatchDecideRequest, context: Context) -> pb.BatchDecideResponse:
+        """See the contract."""
+        caller = caller_of(context)
+        found = await asyncio.gather(*(self._decide(each, caller) for each in request.requests), return_exceptions=True)
+        answers = []
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, FailedPrecondition | InvalidArgument):
+                raise each
+            answers.append(_answer(each) if isinstance(each, Answer) else pb.DecideResponse())
+        return pb.BatchDecideResponse(answers=answers)
+
+    async def _decide(self, request: pb.DecideRequest, caller: str) -> Answer:
         given = request.context
         at = moment(given.time, "context.time") if given.HasField("time") else datetime.now(UTC)
         where = SlotContext(request.channel, at, given.place, given.vehicle_state, given.weather)
         question = Question(request.person_id, request.slot, request.language, where, request.request_id)
-        return _answer(await self._decider.decide(question, caller_of(context)))
+        return await self._decider.decide(question, caller)
 
     async def RecordFeedback(self, request: pb.RecordFeedbackRequest, context: Context) -> pb.RecordFeedbackResponse:
         """See the contract."""

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from chassis.batching import Batching
 from chassis.db import Database
 from chassis.errors import FailedPrecondition, NotFound
 from services.orchestrator.domain.hashing import key_of
 from services.orchestrator.experiments.assigning import in_global_holdout
 from services.orchestrator.offers import offer_log, permissions
-from services.orchestrator.offers.batching import Batching
 from services.orchestrator.offers.choosing import NEUTRAL, REASONS, WHYS, Asked, Choice, Person, choose
 from services.orchestrator.offers.contexts import FEATURES, SlotContext
 from services.orchestrator.offers.definitions import Offer, OfferId, name_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chassis.db import UnitOfWork
-from services.identity import announcements, entities, households, inference, relations
+from services.identity import announcements, entities, holders, households, inference, relations
 from services.identity.domain.kinds import Space
 from services.identity.domain.observations import Observation
 from tests.integration.identity.world import NOW, World
@@ -83,6 +83,20 @@ async def test_an_entity_is_read_by_index(full: World, plans: list[str], space: 
         found = await entities.read(uow, space, 1)
     assert found is not None
     assert plans and "" == "\n".join(scanned(plans))
+
+
+async def test_holders_and_names_are_read_by_index(full: World, plans: list[str]) -> None:
+    async with full.database.transaction() as uow:
+        # The owner of a car and the person's dealer; tokens as the fixture makes them.
+        await uow.execute("INSERT INTO relation_evidence VALUES (2, 1, 20, 1, 670, 1, 1, 0, 0, 0)")
+        await uow.execute("DELETE FROM relation_evidence WHERE subject_id = 10002")
+        found = await holders.find(uow, [[(10_000 + n).to_bytes(8)] for n in (1, 2, 3)])
+        await uow.execute("UPDATE profile SET name = 1")
+        await uow.execute("INSERT INTO subject_key (id, kek_id, wrapped) VALUES (1, 'k1', '')")
+        named = await holders.names(uow, [1, 2, 3], "touchpoints", "dealer_contact")
+    assert [(1, 1, 0), (2, 2, 1), (3, 3, 0)] == [(h.vehicle_id, h.person_id, h.advised_by) for h in found]
+    assert [1, 2, 3] == [each.person_id for each in named]
+    assert 3 == len(plans) and "" == "\n".join(scanned(plans))
 
 
 async def test_a_chunk_of_inference_reads_by_index(full: World, plans: list[str]) -> None:

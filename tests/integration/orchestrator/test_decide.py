@@ -126,6 +126,15 @@ async def test_the_same_request_gives_the_same_decision_and_another_one_is_refus
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await room.decide(2, request_id="r1")
     assert ("REQUEST_ID_REUSED", "request_id") == reason_of(error.value)
+    # In a batch each stands for itself: what is refused has no decision, the others have theirs.
+    asked = [
+        pb.DecideRequest(person_id=person, slot="home", channel="app", language="en", request_id=key)
+        for person, key in ((1, "r1"), (2, "r1"), (2, "r2"), (2, "r2"), (1, ""))
+    ]
+    batch = (await room.call.BatchDecide(pb.BatchDecideRequest(requests=asked))).answers
+    assert (answers[0].decision, "") == (batch[0].decision, batch[1].decision)
+    assert batch[2] == batch[3]
+    assert 3 == len({a.decision for a in (batch[0], batch[2], batch[4])})
     # Another caller's keys are its own.
     other = await room.touchpoints.Decide(
         pb.DecideRequest(person_id=1, slot="home", channel="app", language="en", request_id="r1")

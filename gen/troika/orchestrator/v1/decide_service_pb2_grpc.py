@@ -41,6 +41,11 @@ class DecisionServiceStub:
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideRequest.SerializeToString,
                 response_deserializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideResponse.FromString,
                 _registered_method=True)
+        self.BatchDecide = channel.unary_unary(
+                '/troika.orchestrator.v1.DecisionService/BatchDecide',
+                request_serializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideRequest.SerializeToString,
+                response_deserializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideResponse.FromString,
+                _registered_method=True)
         self.RecordFeedback = channel.unary_unary(
                 '/troika.orchestrator.v1.DecisionService/RecordFeedback',
                 request_serializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.RecordFeedbackRequest.SerializeToString,
@@ -64,6 +69,13 @@ class DecisionServiceServicer:
 
     def Decide(self, request, context):
         """The best offer now; the same request gives the same answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDecide(self, request, context):
+        """Decide for many at once, each by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +109,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.Decide,
                     request_deserializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideRequest.FromString,
                     response_serializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideResponse.SerializeToString,
+            ),
+            'BatchDecide': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDecide,
+                    request_deserializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideRequest.FromString,
+                    response_serializer=troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideResponse.SerializeToString,
             ),
             'RecordFeedback': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordFeedback,
@@ -142,6 +159,33 @@ class DecisionService:
             '/troika.orchestrator.v1.DecisionService/Decide',
             troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideRequest.SerializeToString,
             troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDecide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/troika.orchestrator.v1.DecisionService/BatchDecide',
+            troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideRequest.SerializeToString,
+            troika_dot_orchestrator_dot_v1_dot_decide__service__pb2.BatchDecideResponse.FromString,
             options,
             channel_credentials,
             insecure,

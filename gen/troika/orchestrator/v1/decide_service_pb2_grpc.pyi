@@ -36,6 +36,8 @@ class DecisionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DecisionServiceAsyncStub: ...
     Decide: _grpc.UnaryUnaryMultiCallable[_decide_service_pb2.DecideRequest, _decide_service_pb2.DecideResponse]
     """The best offer now; the same request gives the same answer."""
+    BatchDecide: _grpc.UnaryUnaryMultiCallable[_decide_service_pb2.BatchDecideRequest, _decide_service_pb2.BatchDecideResponse]
+    """Decide for many at once, each by itself."""
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_decide_service_pb2.RecordFeedbackRequest, _decide_service_pb2.RecordFeedbackResponse]
     """What came of decisions; repeating it, in any order, changes nothing."""
     ExplainOffer: _grpc.UnaryUnaryMultiCallable[_decide_service_pb2.ExplainOfferRequest, _decide_service_pb2.ExplainOfferResponse]
@@ -50,6 +52,8 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.UnaryUnaryMultiCallable[_decide_service_pb2.DecideRequest, _decide_service_pb2.DecideResponse]  # type: ignore[assignment]
     """The best offer now; the same request gives the same answer."""
+    BatchDecide: _aio.UnaryUnaryMultiCallable[_decide_service_pb2.BatchDecideRequest, _decide_service_pb2.BatchDecideResponse]  # type: ignore[assignment]
+    """Decide for many at once, each by itself."""
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_decide_service_pb2.RecordFeedbackRequest, _decide_service_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
     """What came of decisions; repeating it, in any order, changes nothing."""
     ExplainOffer: _aio.UnaryUnaryMultiCallable[_decide_service_pb2.ExplainOfferRequest, _decide_service_pb2.ExplainOfferResponse]  # type: ignore[assignment]
@@ -67,6 +71,14 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decide_service_pb2.DecideResponse, _abc.Awaitable[_decide_service_pb2.DecideResponse]]:
         """The best offer now; the same request gives the same answer."""
+
+    @_abc_1.abstractmethod
+    def BatchDecide(
+        self,
+        request: _decide_service_pb2.BatchDecideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decide_service_pb2.BatchDecideResponse, _abc.Awaitable[_decide_service_pb2.BatchDecideResponse]]:
+        """Decide for many at once, each by itself."""
 
     @_abc_1.abstractmethod
     def RecordFeedback(

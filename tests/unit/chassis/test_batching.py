@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.orchestrator.offers.batching import Batching
+from chassis.batching import Batching
 
 
 async def test_what_comes_while_a_batch_is_under_way_is_the_next_one() -> None:
