@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from troika.touchpoints.v1.advertising_service_pb2_grpc import add_AdvertisingServiceServicer_to_server
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import add_ArrivalsServiceServicer_to_server
 from troika.touchpoints.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from troika.touchpoints.v1.endpoints_service_pb2_grpc import add_EndpointServiceServicer_to_server
@@ -21,6 +23,7 @@ from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
 from services.touchpoints.channels.dealer.notices import DealerNotices
+from services.touchpoints.channels.ads.opening import open_ads
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.opening import Opening, open_channels
 from services.touchpoints.channels.table import Parts
@@ -68,16 +71,15 @@ async def serve(settings: Settings) -> None:
         runtime.checks["sealing key"] = sealer.check
         runtime.spawn(sealer.run(), "sealing key")
         runtime.spawn(sources.run(), "sources")
-        publisher = Publisher(runtime.bus, settings.publish_timeout_s)
-        live, holder = LivePlan(database), Holder(bytes.fromhex(settings.secrets_key.get_secret_value()))
+        publisher, live = Publisher(runtime.bus, settings.publish_timeout_s), LivePlan(database)
+        holder = Holder(bytes.fromhex(settings.secrets_key.get_secret_value()))
         runtime.checks["plan"] = live.check
         runtime.spawn(live.run(), "plan")
         gate, rereader = Gate(live, holder), Rereader(holder, sources, settings.oldest_event_days)
         replayer = Replayer(database, rereader, live, sealer, settings.quarantine_days, settings.quarantine_mb * 1024 * 1024)
         runtime.consumes(holding.CONSUMER)
         runtime.spawn(replayer.run(), "quarantine")
-        ingest = Ingest(sealer, publisher, gate, settings.oldest_event_days)
-        files = ImportFiles(settings)
+        ingest, files = Ingest(sealer, publisher, gate, settings.oldest_event_days), ImportFiles(settings)
         if settings.import_store:
             importer = Importer(database, sealer, publisher, gate, files, settings.oldest_event_days)
             runtime.spawn(importer.follow(), "imports")
@@ -88,24 +90,32 @@ async def serve(settings: Settings) -> None:
         add_adf_door(app, ingest, sources)
         add_feedback_door(app, database, endpoints, settings.app_source)
         add_wechat_doors(app, partial(WechatDoor, database, endpoints, sealer, vault))
-        open_channels(Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest))
+        room = Opening(runtime, settings, identity, vault, sealer, sources, endpoints, ingest)
+        open_channels(room)
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         add_optout_doors(app, OptoutDoors(database, Links(vault, settings.public_url), settings.consent_regimes))
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
         try:
-            sending = open_engine(runtime, Parts(settings, caller, vault, database), endpoints, addresses)
-            imports, plan = ImportsRpc(database, files), PlanRpc(database, live, replayer, holder)
-            arrivals = open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller)
+            parts = Parts(settings, caller, vault, database)
+            rooms: Sequence[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = (
+                (add_DeliveryServiceServicer_to_server, open_engine(runtime, parts, endpoints, addresses)),
+                (add_ImportServiceServicer_to_server, ImportsRpc(database, files)),
+                (add_PlanServiceServicer_to_server, PlanRpc(database, live, replayer, holder)),
+                (add_AdvertisingServiceServicer_to_server, open_ads(room, caller)),
+                (
+                    add_ArrivalsServiceServicer_to_server,
+                    open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller),
+                ),
+                (add_EndpointServiceServicer_to_server, open_selfservice(runtime, settings, endpoints, vault, caller)),
+                (
+                    add_TouchpointsServiceServicer_to_server,
+                    TouchpointsRpc(database, endpoints, settings.allow_private_endpoints),
+                ),
+            )
 
             def register(server: grpc.aio.Server) -> None:
-                add_PlanServiceServicer_to_server(plan, server)
-                add_TouchpointsServiceServicer_to_server(
-                    TouchpointsRpc(database, endpoints, settings.allow_private_endpoints), server
-                )
-                add_ArrivalsServiceServicer_to_server(arrivals, server)
-                add_DeliveryServiceServicer_to_server(sending, server)
-                add_ImportServiceServicer_to_server(imports, server)
-                add_EndpointServiceServicer_to_server(open_selfservice(runtime, settings, endpoints, vault, caller), server)
+                for add, servicer in rooms:
+                    add(servicer, server)
 
             await runtime.serve(settings.allowed_callers(), register)
         finally:

@@ -37,6 +37,7 @@ HEALTH = "troika.channels.health.v1"
 REQUESTED = "troika.deliveries.requested.v1"
 ENTITIES = "troika.entities.changed.v1"
 LEADS = "troika.leads.assigned.v1"
+RESOLVED = "troika.events.resolved.v1"
 STREAMS = (
     Stream("EVENTS_OBSERVED", (OBSERVED,)),
     Stream("EVENTS_QUARANTINED", (QUARANTINED,)),

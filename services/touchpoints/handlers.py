@@ -9,6 +9,7 @@ import orjson
 
 from chassis.db import UnitOfWork
 from services.touchpoints import events
+from services.touchpoints.channels.ads import store as ads
 from services.touchpoints.channels.dealer.handovers import hand_over
 from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.domain.consents import Statement
@@ -58,6 +59,7 @@ async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes], notices: D
     if erased := [pair for each in facts for pair in each.erased]:
         await erasures.alone(uow)
         await notices.before_erasure(uow, erased)
+        await ads.send_off(uow, [person for _, person in erased], erased=True)
         _stop(uow, await erasures.erase(uow, erased))
     stated, moves = [s for each in facts for s in each.consents], [m for each in facts for m in each.moves]
     if not stated and not moves:
@@ -69,6 +71,7 @@ async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes], notices: D
     if moved := [move for move in moves if move[:2] not in late]:
         await consents.move_anchors(uow, moved)
     await notices.after_statements(uow, living)
+    await ads.after_statements(uow, living)
 
 
 def _stop(uow: UnitOfWork, stopped: Sequence[Stopped]) -> None:

@@ -421,6 +421,64 @@ Index("ix_quarantined_event_id", quarantined.c.event_id, unique=True)
 Index("ix_quarantined_event", quarantined.c.event, quarantined.c.id)
 Index("ix_quarantined_received_at", quarantined.c.received_at)
 
+
+# Lists at advertising platforms; see channels/ads/store.py.
+Table(
+    "ad_list",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("predicate", Text, nullable=False),
+    Column("every_s", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    # Looks through the audience: the number of the last one, whether it is under way, and how far it is.
+    Column("pass_no", BigInteger, nullable=False, server_default="0"),
+    Column("passing", Boolean, nullable=False, server_default=sql("false")),
+    Column("page_token", Text, nullable=False, server_default=""),
+    Column("looked_at", BigInteger, nullable=False, server_default="0"),
+    Column("added", BigInteger, nullable=False, server_default="0"),
+    Column("removed", BigInteger, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("passed_at", DateTime(timezone=True)),
+    # When the next look is due, when somebody should work on it, and whether somebody should at once.
+    Column("pass_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("woken", Boolean, nullable=False, server_default=sql("false")),
+    Column("leased_until", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+)
+
+# Who is on such a list, or may be: a keyed digest and the sealed hash; the person is 0 once erased.
+ad_member = Table(
+    "ad_member",
+    metadata,
+    Column("list", Text, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("person_id", BigInteger, nullable=False),
+    # In which look it was named last.
+    Column("seen", BigInteger, nullable=False),
+    Column("called", Boolean, nullable=False, server_default=sql("false")),
+    Column("sent", Boolean, nullable=False, server_default=sql("false")),
+    Column("leaving", Boolean, nullable=False, server_default=sql("false")),
+)
+Index("ix_ad_member_leaving", ad_member.c.list, ad_member.c.digest, postgresql_where=sql("leaving"))
+Index("ix_ad_member_person_id", ad_member.c.person_id, postgresql_where=sql("person_id > 0"))
+
+# Clicks on advertisements; the platform's number of the click is sealed.
+ad_click = Table(
+    "ad_click",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("anchor_id", BigInteger, primary_key=True),
+    Column("clicked_us", BigInteger, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+Index("ix_ad_click_anchor_id", ad_click.c.anchor_id)
+Index("ix_ad_click_person_id", ad_click.c.person_id)
+Index("ix_ad_click_clicked_us", ad_click.c.clicked_us)
 Table(
     "quarantine_replay",
     metadata,

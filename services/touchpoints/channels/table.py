@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chassis.db import Database
+from services.touchpoints.channels.ads import channel as ads
 from services.touchpoints.channels.app import channel as app
 from services.touchpoints.channels.call_list import channel as call_list
 from services.touchpoints.channels.contract import Channel, Plan, Push
@@ -73,6 +74,7 @@ TABLE: Mapping[deliveries.Channel, Row] = {
     ),
     deliveries.Channel.CALL_LIST: Row(call_list.FORM, lambda _: call_list.CallListChannel()),
     deliveries.Channel.SMS: Row(sms.FORM, lambda p: sms.SmsChannel(p.caller)),
+    deliveries.Channel.ADS: Row(ads.FORM, lambda p: ads.AdsChannel(p.caller, p.vault)),
     deliveries.Channel.PUSH: Row(push.FORM, lambda p: push.PushChannel(p.caller, p.vault, p.settings.app_source)),
 }
 

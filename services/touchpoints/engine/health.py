@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from chassis.db import Reader, UnitOfWork
-from services.touchpoints.domain.deliveries import Accepted, Retry
+from services.touchpoints.domain.deliveries import Accepted, Outcome, Retry
 from services.touchpoints.domain.health import (
     BOUNDS_S,
     LEAST_CALLS,
@@ -18,7 +19,6 @@ from services.touchpoints.domain.health import (
     of_channel,
 )
 from services.touchpoints.endpoints import Endpoint
-from services.touchpoints.engine.calling import Called
 
 NOTE = """
     INSERT INTO call_slice AS s (endpoint, slice, calls, accepted, failed, seconds, took)
@@ -44,6 +44,22 @@ USED = """
     SELECT endpoint, sum(accepted)::bigint AS used FROM call_slice
     WHERE endpoint = ANY($1::text[]) AND slice >= date_trunc('day', now(), 'Asia/Shanghai') GROUP BY 1
 """
+
+
+class Called(Protocol):
+    """One call that has ended, whoever made it."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whom it went to."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What came of it."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
 
 
 async def note(uow: UnitOfWork, group: Sequence[Called]) -> None:

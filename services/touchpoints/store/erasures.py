@@ -69,7 +69,7 @@ async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, int]]) -> list[Stop
         anchors=anchors,
         persons=persons,
     )
-    for table in ("consent", "anchor_owner", "device_token", "wechat_allowance"):
+    for table in ("consent", "anchor_owner", "device_token", "wechat_allowance", "ad_click"):
         await uow.execute(f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors)  # noqa: S608
     return await strip(uow, sorted(set(persons)), anchors)
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from prometheus_client import Counter
 
 from chassis.consents import MESSAGES
+from services.touchpoints.channels import gateway
 from services.touchpoints.channels.contract import Lookup, Memory, Plan, Push
 from services.touchpoints.channels.forms import Field, Form
 from services.touchpoints.channels.http import Caller
@@ -20,8 +21,6 @@ from services.touchpoints.endpoints import Endpoint
 SEGMENTS = Counter("touchpoints_sms_segments_total", "Parts of short messages handed to providers.", ["purpose"])
 MARKETING = "marketing"
 WINDOW, ZONE, MOST_SEGMENTS = "09:00-21:00", "Asia/Shanghai", 5
-# Gateways forget numbers of messages after a day.
-REMEMBERS_S = 86_400.0
 
 
 def _window(value: str) -> str:
@@ -59,7 +58,7 @@ FORM = Form(
 class SmsChannel:
     """An account for each purpose, or one for all."""
 
-    remembers_s = REMEMBERS_S
+    remembers_s = gateway.REMEMBERS_S
     memory: Memory | None = None
 
     def __init__(self, caller: Caller) -> None:

@@ -219,3 +219,29 @@ def upgrade() -> None:
     """Makes the tables that tables.py describes."""
     for statement in STATEMENTS:
         op.execute(statement)
+    """
+    CREATE TABLE ad_list (
+        name text NOT NULL, endpoint text NOT NULL, predicate text NOT NULL, every_s double precision NOT NULL,
+        state text NOT NULL, reason text NOT NULL DEFAULT '', pass_no bigint NOT NULL DEFAULT 0,
+        passing boolean NOT NULL DEFAULT false, page_token text NOT NULL DEFAULT '', looked_at bigint NOT NULL DEFAULT 0,
+        added bigint NOT NULL DEFAULT 0, removed bigint NOT NULL DEFAULT 0, failures integer NOT NULL DEFAULT 0,
+        passed_at timestamptz, pass_at timestamptz NOT NULL DEFAULT now(), due_at timestamptz NOT NULL DEFAULT now(),
+        woken boolean NOT NULL DEFAULT false, leased_until timestamptz NOT NULL DEFAULT now(),
+        created_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_ad_list PRIMARY KEY (name))
+    """,
+    """
+    CREATE TABLE ad_member (
+        list text NOT NULL, digest bytea NOT NULL, sealed bytea NOT NULL, person_id bigint NOT NULL, seen bigint NOT NULL,
+        called boolean NOT NULL DEFAULT false, sent boolean NOT NULL DEFAULT false, leaving boolean NOT NULL DEFAULT false,
+        CONSTRAINT pk_ad_member PRIMARY KEY (list, digest))
+    """,
+    "CREATE INDEX ix_ad_member_leaving ON ad_member (list, digest) WHERE leaving",
+    "CREATE INDEX ix_ad_member_person_id ON ad_member (person_id) WHERE person_id > 0",
+    """
+    CREATE TABLE ad_click (
+        endpoint text NOT NULL, anchor_id bigint NOT NULL, clicked_us bigint NOT NULL, person_id bigint NOT NULL,
+        sealed bytea NOT NULL, CONSTRAINT pk_ad_click PRIMARY KEY (endpoint, anchor_id, clicked_us))
+    """,
+    "CREATE INDEX ix_ad_click_anchor_id ON ad_click (anchor_id)",
+    "CREATE INDEX ix_ad_click_person_id ON ad_click (person_id)",
+    "CREATE INDEX ix_ad_click_clicked_us ON ad_click (clicked_us)",
