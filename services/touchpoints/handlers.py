@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -17,7 +17,7 @@ from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.domain.feedback import Feedback, Value
 from services.touchpoints.events import AnchorEvent, Update
 from services.touchpoints.store import consents, deliveries, erasures, feedback
-from services.touchpoints.store.erasures import ERASED, Stopped
+from services.touchpoints.store.erasures import ERASED, Alias, Stopped
 from services.touchpoints.store.feedback import Progress, Pushed
 
 
@@ -56,22 +56,33 @@ async def hand_over_leads(uow: UnitOfWork, payloads: Sequence[bytes], consumer: 
 async def follow_entities(uow: UnitOfWork, payloads: Sequence[bytes], notices: DealerNotices) -> None:
     """Keeps who forbade what, and whose anchor is whose; forgets who was erased. Relations decide nothing here."""
     facts = [events.entity_facts(payload) for payload in payloads]
-    if erased := [pair for each in facts for pair in each.erased]:
+    erased, aliases = [e for each in facts for e in each.erased], [Alias(*a) for each in facts for a in each.aliases]
+    if erased or aliases:
         await erasures.alone(uow)
-        await notices.before_erasure(uow, erased)
-        await ads.send_off(uow, [person for _, person in erased], erased=True)
+    # Before the erasures: they take along whoever went into an erased person.
+    if aliases and (late := await erasures.keep_aliases(uow, aliases)):
+        await notices.before_erasure(uow, late, ())
+        await ads.send_off(uow, late, erased=True)
+        _stop(uow, await erasures.strip(uow, late))
+    if erased:
+        family = await erasures.family(uow, [person for person, _ in erased])
+        await notices.before_erasure(uow, family, [anchor for _, anchors in erased for anchor in anchors])
+        await ads.send_off(uow, family, erased=True)
         _stop(uow, await erasures.erase(uow, erased))
     stated, moves = [s for each in facts for s in each.consents], [m for each in facts for m in each.moves]
     if not stated and not moves:
         return
-    late = await erasures.buried(uow, [*(s.anchor_id for s in stated), *(anchor for anchor, _, _ in moves)])
-    living = [s for s in stated if (s.anchor_id, s.person_id) not in late]
+    buried = await erasures.buried(uow, (s.anchor_id for s in stated))
+    gone = await erasures.erased_persons(uow, [*(s.person_id for s in stated), *(person for _, person, _ in moves)])
+    # What an erased person said through an anchor that is somebody else's by now is theirs, and names nobody.
+    living = [replace(s, person_id=0) if s.person_id in gone else s for s in stated if (s.anchor_id, s.person_id) not in buried]
     if living:
         await consents.save_consents(uow, living)
-    if moved := [move for move in moves if move[:2] not in late]:
+    if moved := [move for move in moves if move[1] not in gone]:
         await consents.move_anchors(uow, moved)
-    await notices.after_statements(uow, living)
-    await ads.after_statements(uow, living)
+    named = [s for s in living if s.person_id]
+    await notices.after_statements(uow, named)
+    await ads.after_statements(uow, named)
 
 
 def _stop(uow: UnitOfWork, stopped: Sequence[Stopped]) -> None:
@@ -91,7 +102,7 @@ class Reporter:
 async def take_feedback(
     uow: UnitOfWork, reporter: Reporter, given: Sequence[tuple[int, Feedback]], received_us: int
 ) -> set[int]:
-    """Applies what a receiver reports; returns the indexes of events about pushes that never went to that receiver.
+    """Applies what a receiver reports; returns the indexes of events about nothing that told that receiver of somebody.
 
     State, deliveries.updated and events.observed commit together. Reports repeated in any order change nothing.
     """
@@ -99,7 +110,7 @@ async def take_feedback(
         # What is stated of somebody who is being erased must not stay behind.
         await erasures.hold_off(uow)
     known = await feedback.pushed(uow, sorted({f.delivery_id for _, f in given}))
-    ours = {k: p for k, p in known.items() if p.endpoint == reporter.endpoint}
+    ours = {k: p for k, p in known.items() if p.endpoint == reporter.endpoint and not p.silent}
     strange = {index for index, f in given if f.delivery_id not in ours}
     fresh = await feedback.keep(uow, [f for index, f in given if index not in strange])
     if fresh:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from chassis.db import Reader, UnitOfWork
+from chassis.merges import present
 from services.touchpoints.store.consents import STANDING
 
 
@@ -233,8 +234,9 @@ async def forget(uow: UnitOfWork, keep: timedelta) -> None:
 
 # Beside what was said whether the person was erased, as number -1. By places, for one statement by itself is one trip.
 _ASKED = ("numbers", "persons", "anchors", "purposes", "channels", "separate")
+_PRESENT = present("(CAST(:persons AS bigint[]))[1]")
 _STANDING = f"""{STANDING} UNION ALL
-SELECT -1, true, true WHERE EXISTS (SELECT FROM erased_anchor e WHERE e.person_id = (CAST(:persons AS bigint[]))[1])
+SELECT -1, true, true WHERE EXISTS (SELECT FROM erased_person e WHERE e.person_id = {_PRESENT})
 """  # noqa: S608  (a constant of ours)
 STANDING_OR_ERASED = re.sub(rf":({'|'.join(_ASKED)})\b", lambda m: f"${_ASKED.index(m[1]) + 1}", _STANDING)
 

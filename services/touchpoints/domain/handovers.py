@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from services.touchpoints.domain.deliveries import ASSIGNED, REASSIGNED, WITHDRAWN, Channel, Delivery
@@ -53,13 +53,27 @@ class Handover:
     @property
     def before(self) -> list[str]:
         """Deliveries of this lead that may have told the same dealer earlier."""
-        earlier = [delivery_of(self.lead, revision) for revision in range(1, self.revision, 2)]
-        return [*earlier, self.told_by] if self.told_by else earlier
+        return [*tellers(self.lead, self.revision), *([self.told_by] if self.told_by else [])]
+
+    def until(self, revision: int, known_as: str) -> Handover:
+        """The handover that takes the lead away again at a later revision, under the number that the dealer was told then."""
+        return replace(self, kind=TAKEN, revision=revision, told_by="" if known_as == self.lead else known_as)
+
+
+def tellers(lead: str, before: int) -> list[str]:
+    """Deliveries that may have told of "leads/12" before a revision; even ones tell that it is over."""
+    return [delivery_of(lead, revision) for revision in range(1, before, 2)]
 
 
 def delivery_of(lead: str, revision: int) -> str:
     """The delivery that tells of a revision of "leads/12": lead-12-3."""
     return f"lead-{lead.removeprefix('leads/')}-{revision}"
+
+
+def told_before(notice: str, known_as: str) -> list[str]:
+    """Deliveries that may have told a dealer of the lead that a notice such as "lead-12-4" takes away."""
+    _, lead, revision = notice.split("-")
+    return [*tellers(f"leads/{lead}", int(revision)), *([] if known_as.startswith("leads/") else [known_as])]
 
 
 def told(given: Iterable[Handover]) -> Iterator[Delivery]:

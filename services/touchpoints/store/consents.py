@@ -7,18 +7,22 @@ from typing import NamedTuple
 
 from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, regime, uses
 from chassis.db import Reader, UnitOfWork
+from chassis.merges import present
 from services.touchpoints.domain.consents import Statement, kept
 from services.touchpoints.domain.deliveries import Channel
 
 OPTED_OUT, NO_CONSENT = "opted_out", "no_consent"
 
 # Of uses of data (number, person, anchor or 0, purpose, channel, separate: only separate consent counts), whether somebody
-# withdrew it and whether somebody gave it, over the person's anchors. An anchor's owner is the newest move's, and without any
-# move whoever it belonged to when the consent was stated.
+# withdrew it and whether somebody gave it, over the anchors of the person, or of whom it went into. An anchor's owner is the
+# newest move's, and without any move whoever it belonged to when the consent was stated.
 STANDING = f"""
 SELECT u.number, bool_or(s.withdrawn) AS withdrawn, bool_or(s.given) AS given
-FROM unnest(CAST(:numbers AS int[]), CAST(:persons AS bigint[]), CAST(:anchors AS bigint[]), CAST(:purposes AS text[]),
-    CAST(:channels AS text[]), CAST(:separate AS boolean[])) AS u(number, person, anchor, purpose, channel, separate)
+FROM (SELECT a.number, {present("a.person")} AS person, a.anchor, a.purpose, a.channel, a.separate
+    FROM unnest(CAST(:numbers AS int[]), CAST(:persons AS bigint[]), CAST(:anchors AS bigint[]), CAST(:purposes AS text[]),
+        CAST(:channels AS text[]), CAST(:separate AS boolean[])) AS a(number, person, anchor, purpose, channel, separate)
+    -- Worked out once for each.
+    OFFSET 0) AS u
 JOIN LATERAL (
     SELECT said.withdrawn_us >= said.given_us OR (said.withdrawn_us >= 0 AND NOT said.lasts) AS withdrawn,
         said.given_us > said.withdrawn_us AND said.lasts AS given

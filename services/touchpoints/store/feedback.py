@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from chassis.db import UnitOfWork
-from services.touchpoints.domain.deliveries import Channel, State
+from services.touchpoints.domain.deliveries import NOTICES, WITHDRAWN, Channel, State
 from services.touchpoints.domain.feedback import Feedback
+from services.touchpoints.domain.handovers import told_before
 from services.touchpoints.events import from_us
 from services.touchpoints.store.deliveries import LOCK
 
@@ -30,19 +31,44 @@ class Pushed:
     kind: str = ""
     interest: str = ""
 
+    @property
+    def silent(self) -> bool:
+        """A notice of which nothing says any more whom it is about."""
+        return self.kind in NOTICES and not self.anchor_id
+
+
+# Notices go to no address: they are about whom the dealer was told of the lead before.
+_ABOUT = """
+SELECT DISTINCT ON (n.id) n.id, d.anchor_id FROM unnest(CAST(:ids AS text[]), CAST(:tellers AS text[])) AS n(id, teller)
+JOIN delivery d ON d.delivery_id = n.teller JOIN delivery notice ON notice.delivery_id = n.id
+WHERE d.anchor_id > 0 AND d.dealer_code = notice.dealer_code AND d.attempts > 0 ORDER BY n.id, d.arrived DESC
+"""
+
 
 async def pushed(uow: UnitOfWork, delivery_ids: Sequence[str]) -> dict[str, Pushed]:
     """Pushes by id, locked in the order of ids until the end of the transaction."""
     await uow.rows(LOCK, ids=list(delivery_ids))
     rows = await uow.rows(
-        "SELECT delivery_id, endpoint, channel, theme, person_id, anchor_id, kind, CASE WHEN details <> ''"
-        " THEN COALESCE(CAST(details AS jsonb) ->> 'interest', '') ELSE '' END AS interest"
-        " FROM delivery WHERE delivery_id = ANY(:ids)",
+        "SELECT delivery_id, endpoint, channel, theme, person_id, anchor_id, kind,"
+        " COALESCE(said ->> 'interest', '') AS interest, COALESCE(said ->> 'lead_id', '') AS known_as"
+        " FROM (SELECT *, CAST(NULLIF(details, '') AS jsonb) AS said FROM delivery WHERE delivery_id = ANY(:ids)) AS d",
         ids=list(delivery_ids),
     )
+    earlier = [(r.delivery_id, each) for r in rows if r.kind == WITHDRAWN for each in told_before(r.delivery_id, r.known_as)]
+    about = {}
+    if earlier:
+        ids, tellers = zip(*earlier, strict=True)
+        about = {r.id: r.anchor_id for r in await uow.rows(_ABOUT, ids=list(ids), tellers=list(tellers))}
     return {
         r.delivery_id: Pushed(
-            r.delivery_id, r.endpoint, Channel(r.channel), r.theme, r.person_id, r.anchor_id, r.kind, r.interest
+            r.delivery_id,
+            r.endpoint,
+            Channel(r.channel),
+            r.theme,
+            r.person_id,
+            about.get(r.delivery_id, r.anchor_id),
+            r.kind,
+            r.interest,
         )
         for r in rows
     }

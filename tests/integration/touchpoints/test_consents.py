@@ -7,7 +7,14 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ConsentChange, EntitiesChanged, Erasure
+from troika.identity.v1.events_pb2 import (
+    CONSENT_KIND_SEPARATE,
+    ENTITY_KIND_PERSON,
+    ClusterChange,
+    ConsentChange,
+    EntitiesChanged,
+    Erasure,
+)
 
 from chassis.bus import Bus
 from chassis.consents import DEFAULT_REGIMES, OPT_OUT, regime, uses
@@ -130,17 +137,34 @@ async def test_what_erased_persons_said_is_forgotten(databases: DatabaseFactory)
     assert [11] == [row.anchor_id for row in kept]
 
 
+async def test_what_the_survivor_of_a_merge_said_holds_for_pushes_under_the_other_number(databases: DatabaseFactory) -> None:
+    said = ConsentChange(anchor_id=30, person_id=3, purpose="marketing", channel="app", opted_out=True, stated_at_us=9)
+    merged = [
+        ClusterChange(op_id=n, entity_kind=ENTITY_KIND_PERSON, operation="merge", survivor_id=n + 1, other_id=n) for n in (1, 2)
+    ]
+    apart = ClusterChange(op_id=4, entity_kind=ENTITY_KIND_PERSON, operation="split", survivor_id=3, other_id=2)
+    pushes = [Asked(str(person), person, 10 * person, "marketing", Channel.APP) for person in (1, 2, 3, 4)]
+    async with databases.database("touchpoints") as database, database.transaction() as uow:
+        changes = (EntitiesChanged(consent_changes=[said], cluster_changes=merged), EntitiesChanged(cluster_changes=[apart]))
+        found = []
+        for change in changes:
+            await follow_entities(uow, [change.SerializeToString()], NOTICES)
+            found.append(set(await forbidden(uow, pushes, DEFAULT_REGIMES)))
+    assert [{"1", "2", "3"}, {"3"}] == found
+
+
 async def test_standing_is_read_by_index(databases: DatabaseFactory) -> None:
     async with databases.database("touchpoints") as database, database.transaction() as uow:
         await uow.execute(
             "INSERT INTO consent SELECT i, 'marketing', 'app', false, i, i, -1, 0 FROM generate_series(1, 50000) i"
         )
         await uow.execute("INSERT INTO anchor_owner SELECT i, i + 1, 1 FROM generate_series(1, 50000, 3) i")
-        for table in ("consent", "anchor_owner"):
+        await uow.execute("INSERT INTO person_alias SELECT i, i + 1, 1 FROM generate_series(1, 50000, 5) i")
+        for table in ("consent", "anchor_owner", "person_alias"):
             await uow.execute(f"ANALYZE {table}")
         one = {"persons": [1], "anchors": [2], "purposes": ["marketing"], "channels": ["app"], "separate": [False]}
         plan = "\n".join(row[0] for row in await uow.rows(f"EXPLAIN {STANDING}", numbers=[1], **one))
-    for index in ("pk_consent", "ix_consent_person_id", "ix_anchor_owner_person_id"):
+    for index in ("pk_consent", "ix_consent_person_id", "ix_anchor_owner_person_id", "pk_person_alias"):
         assert index in plan
     assert "Seq Scan on consent" not in plan
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
-from troika.identity.v1.events_pb2 import ConsentChange, EntitiesChanged, Erasure
+from troika.identity.v1.events_pb2 import ClusterChange, ConsentChange, EntitiesChanged, Erasure
 from troika.orchestrator.v1.events_pb2 import LeadHandover, LeadsAssigned
 
 from chassis.outbox import Outgoing
@@ -107,6 +108,24 @@ async def test_nobody_is_told_twice_or_for_nothing(room: Room, dealers: dict[str
     assert [] == two.calls
 
 
+async def test_a_lead_that_comes_after_it_was_taken_again_is_not_told(room: Room, dealers: dict[str, Receiver]) -> None:
+    one = dealers["D001"]
+    await state(room, handover(7, 2, TAKEN, reason="consent"))
+    assert "never_told" == (await room.in_state("lead-7-2", State.SUPPRESSED)).reason
+    await state(room, handover(8, 1, GIVEN), handover(8, 3, GIVEN, "D002"), handover(7, 3, GIVEN, "D002"))
+    await room.in_state("lead-8-1", State.ACCEPTED)
+    await state(room, handover(8, 6, TAKEN, reason="lapsed"))
+    await types(one, 2)
+    # Late, the second one between two words that the dealer heard; another dealer's, and what came anew, is none of it.
+    await state(room, handover(7, 1, GIVEN), handover(8, 5, PASSED_ON, advisor="A9"), handover(8, 7, GIVEN))
+    assert {"withdrawn"} == {(await room.in_state(late, State.SUPPRESSED)).reason for late in ("lead-7-1", "lead-8-5")}
+    assert ["lead.assigned", "lead.withdrawn", "lead.assigned"] == await types(one, 3)
+    assert ["lead.assigned"] * 2 == await types(dealers["D002"], 2)
+    assert 7 == one.calls[2][1]["data"]["revision"]
+    stopped = [u.delivery_id for u in await room.updates() if u.reason == "withdrawn"]
+    assert ["lead-7-1", "lead-8-5"] == sorted(stopped)
+
+
 async def test_consent_and_erasure_reach_every_dealer_who_knows_the_person(room: Room, dealers: dict[str, Receiver]) -> None:
     one = dealers["D001"]
     await state(room, handover(3, 1, GIVEN))
@@ -114,11 +133,13 @@ async def test_consent_and_erasure_reach_every_dealer_who_knows_the_person(room:
     reference = one.calls[0][1]["data"]["customer"]["customer_ref"]
 
     async def say(opted_out: bool, at: int, channel: str = "dealer") -> None:
+        # By another number, through another anchor than the dealer's push: the person has gone into somebody else.
         change = ConsentChange(
-            anchor_id=103, person_id=3, channel=channel, opted_out=opted_out, stated_at_us=at, purpose="service"
+            anchor_id=102, person_id=2, channel=channel, opted_out=opted_out, stated_at_us=at, purpose="service"
         )
         await entities(room, consent_changes=[change])
 
+    await entities(room, cluster_changes=[ClusterChange(op_id=1, entity_kind=1, operation="merge", survivor_id=2, other_id=3)])
     await say(True, 1, "sms")
     await say(True, 2)
     await say(True, 3)
@@ -131,7 +152,8 @@ async def test_consent_and_erasure_reach_every_dealer_who_knows_the_person(room:
     await say(False, 4)
     assert ["consent.changed"] == (await types(one, 3))[2:]
     assert False is one.calls[2][1]["data"]["consent"]["withdrawn"]
-    await entities(room, erasures=[Erasure(erasure_id=1, person_id=3, anchor_ids=[103])])
+    # Without any anchor: what is kept by number is forgotten all the same.
+    await entities(room, erasures=[Erasure(erasure_id=1, person_id=2)])
     assert ["customer.erased"] == (await types(one, 4))[3:]
     assert {"customer_ref": reference, "dealer_code": "D001", "lead_ids": ["leads/3"]} == one.calls[3][1]["data"]
 
@@ -142,6 +164,38 @@ async def test_consent_and_erasure_reach_every_dealer_who_knows_the_person(room:
     # Once the dealer has heard it nothing here names the person any more, not even as the dealer does.
     await eventually(kept, lambda rows: {(0, "")} == set(rows))
     assert [] == dealers["D002"].calls
+
+
+async def report(room: Room, dealer: Receiver, *events: dict[str, object]) -> dict[str, Any]:
+    body = orjson.dumps({"events": events})
+    headers = webhooks.signed_headers(dealer.secret, f"msg_{time.time_ns()}", body)
+    answer: dict[str, Any] = (await room.http.post("/webhooks/d001", content=body, headers=headers)).json()
+    return answer
+
+
+async def test_a_no_that_a_dealer_reports_of_a_lead_it_had_to_give_up_counts(room: Room, dealers: dict[str, Receiver]) -> None:
+    one = dealers["D001"]
+    await state(room, handover(9, 1, GIVEN))
+    await room.in_state("lead-9-1", State.ACCEPTED)
+    await state(room, handover(9, 2, TAKEN, reason="lapsed"))
+    await room.in_state("lead-9-2", State.ACCEPTED)
+    when = datetime.now(UTC).isoformat()
+    said = {"type": "lead.unsubscribed", "timestamp": when, "data": {"lead_id": "leads/9", "revision": 2}}
+    assert {"accepted": 1, "rejected": []} == await report(room, one, said)
+    async with room.database.read() as uow:
+        kept = await uow.rows("SELECT DISTINCT anchor_id, person_id, channel, withdrawn_us > 0 AS no FROM consent")
+    assert [(109, 9, "dealer", True)] == [tuple(row) for row in kept]
+    [(_, event)] = await eventually(room.observed, bool)
+    assert ("Unsubscribed", 109) == (event.name, event.anchor_id)
+    change = ConsentChange(anchor_id=109, person_id=9, channel="all", opted_out=True, stated_at_us=1, purpose="service")
+    await entities(room, consent_changes=[change])
+    assert ["consent.changed"] == (await types(one, 3))[2:]
+    # Nothing says any more of whom the dealer speaks: better refused than dropped.
+    notice = next(headers["webhook-id"] for headers, body in one.calls if body["type"] == "consent.changed").removeprefix(
+        "msg_"
+    )
+    answer = await report(room, one, said | {"data": {"delivery_id": notice}})
+    assert (0, "events[0].data.delivery_id") == (answer["accepted"], answer["rejected"][0]["field"])
 
 
 async def test_what_a_dealer_reports_of_a_lead_is_the_persons_history_and_ends_the_waiting(
@@ -161,9 +215,7 @@ async def test_what_a_dealer_reports_of_a_lead_is_the_persons_history_and_ends_t
         {"type": "lead.visited", "timestamp": when, "data": {"lead_id": "leads/6"}},
         said("lead.visited") | {"data": {"lead_id": "leads/6", "revision": 2}},
     ]
-    body = orjson.dumps({"events": reports})
-    headers = webhooks.signed_headers(dealers["D001"].secret, "msg_feedback", body)
-    answer = (await room.http.post("/webhooks/d001", content=body, headers=headers)).json()
+    answer = await report(room, dealers["D001"], *reports)
     assert 3 == answer["accepted"]
     assert ["events[3].data.revision", "events[4].data.delivery_id"] == [each["field"] for each in answer["rejected"]]
     seen = await eventually(room.observed, lambda events: len(events) >= 3)

@@ -13,7 +13,7 @@ from services.touchpoints.channels.dealer.store import Told
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import CONSENT, ERASED, Channel
 from services.touchpoints.domain.handovers import NOTICE_LIFE, dealer_delivery, stamp
-from services.touchpoints.store import consents, deliveries
+from services.touchpoints.store import consents, deliveries, erasures
 from services.touchpoints.store.consents import Asked
 from services.touchpoints.vault import Vault
 
@@ -26,10 +26,9 @@ class DealerNotices:
     def __init__(self, vault: Vault, regimes: Mapping[str, str]) -> None:
         self._vault, self._regimes = vault, regimes
 
-    async def before_erasure(self, uow: UnitOfWork, erased: Sequence[tuple[int, int]]) -> None:
-        """For (anchor, person) that are about to be forgotten here: their pseudonyms at the dealers, and nothing else."""
+    async def before_erasure(self, uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int]) -> None:
+        """For persons who are about to be forgotten here: their pseudonyms at the dealers, and nothing else."""
         now = datetime.now(UTC)
-        persons, anchors = [person for _, person in erased], [anchor for anchor, _ in erased]
         # Otherwise a dealer might be told in between.
         await store.hold(uow, persons, anchors)
         found = await store.told(uow, persons, anchors)
@@ -47,7 +46,8 @@ class DealerNotices:
         ours = [s for s in said if s.channel in (Channel.DEALER.consent_channel, ALL_CHANNELS) or s.purpose == SHARING]
         if not ours:
             return
-        found = await store.told(uow, [s.person_id for s in ours], [s.anchor_id for s in ours])
+        persons = await erasures.family(uow, [s.person_id for s in ours])
+        found = await store.told(uow, persons, [s.anchor_id for s in ours])
         if not found:
             return
         asked = [

@@ -22,6 +22,21 @@ WHERE d.delivery_id IN ({THEIRS}) AND d.channel = :channel AND d.attempts > 0 AN
   AND d.person_id > 0 GROUP BY 1, 2 ORDER BY 1, 2
 """  # noqa: S608  (a text of ours)
 
+# Withdrawals of leads (index ix_delivery_withdrawn), by the leads' numbers as deliveries have them: lead-12-4.
+WITHDRAWALS = """
+SELECT delivery_id, dealer_code, CAST(details AS jsonb) ->> 'lead_id' AS known_as FROM delivery
+WHERE kind = 'lead.withdrawn' AND split_part(delivery_id, '-', 2) = ANY(CAST(:leads AS text[])) AND details <> ''
+"""
+
+
+class Withdrawal(NamedTuple):
+    """A lead that a dealer had to give up at a revision, and the number by which the dealer knows it."""
+
+    lead: str
+    revision: int
+    dealer_code: str
+    known_as: str
+
 
 class Told(NamedTuple):
     """Somebody of whom a dealer was told, as the pushes knew the person, and the leads' numbers at the dealer."""
@@ -36,6 +51,24 @@ async def hold(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int]) 
     """Lets none of these persons' pushes begin until this transaction ends."""
     theirs = f"SELECT delivery_id FROM delivery WHERE delivery_id IN ({THEIRS}) ORDER BY delivery_id FOR UPDATE"  # noqa: S608
     await uow.rows(theirs, persons=list(persons), anchors=list(anchors))
+
+
+async def one_by_one(uow: UnitOfWork, leads: Sequence[str]) -> None:
+    """Lets one transaction at a time tell of each of these leads: what gives one must see what takes it, or be seen by it."""
+    await uow.rows(
+        "SELECT pg_advisory_xact_lock(7003, key) FROM (SELECT DISTINCT hashtext(l) AS key FROM unnest(CAST(:leads AS text[]))"
+        " AS l ORDER BY 1) AS keys",
+        leads=list(leads),
+    )
+
+
+async def withdrawals(uow: UnitOfWork, leads: Sequence[str]) -> list[Withdrawal]:
+    """What dealers had to give up of some leads ("leads/12")."""
+    if not leads:
+        return []
+    rows = await uow.rows(WITHDRAWALS, leads=[lead.removeprefix("leads/") for lead in leads])
+    parts = ((row, *row.delivery_id.split("-")[1:]) for row in rows)
+    return [Withdrawal(f"leads/{lead}", int(revision), row.dealer_code, row.known_as) for row, lead, revision in parts]
 
 
 async def told(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int]) -> list[Told]:
