@@ -22,8 +22,8 @@ from chassis.run import Runtime
 from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
-from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.channels.ads.opening import open_ads
+from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.channels.opening import Opening, open_channels
 from services.touchpoints.channels.table import Parts

@@ -109,13 +109,13 @@ class Settings(ChassisSettings):
     arrival_slot: str = Field("arrival_card", description="The slot that offers on arrival cards are asked for.")
     arrival_language: str = Field("zh", description="The language of offers on arrival cards.")
 
+    ads_callers: frozenset[str] = Field(
+        frozenset({"operator"}), description="Who may make and end lists at advertising platforms, as JSON list."
+    )
     endpoint_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may give out and end management keys of endpoints, as JSON list."
     )
     # Long enough to look into a complaint; what a receiver did is nobody's history.
-    ads_callers: frozenset[str] = Field(
-        frozenset({"operator"}), description="Who may make and end lists at advertising platforms, as JSON list."
-    )
     attempt_days: float = Field(14.0, gt=0, description="Days for which calls of receivers are kept, for those who ask.")
 
     @field_validator("arrival_proxies")
@@ -140,5 +140,5 @@ class Settings(ChassisSettings):
             "troika.touchpoints.v1.ArrivalsService": self.arrival_callers,
             "troika.touchpoints.v1.ImportService": self.import_callers,
             "troika.touchpoints.v1.EndpointService": self.endpoint_callers,
-        }
             "troika.touchpoints.v1.AdvertisingService": self.ads_callers,
+        }

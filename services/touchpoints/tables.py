@@ -21,8 +21,6 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.db import new_metadata
-from services.touchpoints.arrivals import tables as arrival_tables
-from services.touchpoints.store import tables as person_tables
 
 metadata = new_metadata("touchpoints")
 
@@ -155,12 +153,6 @@ Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("p
 Index("ix_delivery_theme", delivery.c.theme)
 # Call lists: whom to call first.
 Index("ix_delivery_listed", delivery.c.endpoint, delivery.c.score.desc(), postgresql_where=sql("channel = 8 AND state = 3"))
-# What dealers had to give up, by the lead's number.
-Index(
-    "ix_delivery_withdrawn",
-    func.split_part(delivery.c.delivery_id, "-", 2),
-    postgresql_where=sql("kind = 'lead.withdrawn'"),
-)
 # For erasures. Once a person is erased both are 0.
 Index("ix_delivery_person_id", delivery.c.person_id, postgresql_where=sql("person_id > 0"))
 Index("ix_delivery_anchor_id", delivery.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
@@ -249,7 +241,41 @@ Table(
     Column("received_at", DateTime(timezone=True), nullable=False),
 )
 
-person_tables.add_tables(metadata)
+# Of the statements through one anchor on one purpose and channel ("all" for every one) the latest withdrawal and the latest
+# grant, microseconds since the epoch, -1 without any; `expires_us` is that of the grant, the largest number when it has no end.
+consent = Table(
+    "consent",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("purpose", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    # Whether it was asked for by itself.
+    Column("separate", Boolean, primary_key=True),
+    # Whose the anchor was when the latest statement was made.
+    Column("person_id", BigInteger, nullable=False),
+    Column("withdrawn_us", BigInteger, nullable=False),
+    Column("given_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
+Index("ix_consent_person_id", consent.c.person_id)
+
+anchor_owner = Table(
+    "anchor_owner",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+Index("ix_anchor_owner_person_id", anchor_owner.c.person_id)
+
+# Anchors of erased persons, numbers only: what comes late must not bring them back.
+erased_anchor = Table(
+    "erased_anchor",
+    metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False),
+)
+Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)
 
 # Files of records and leads, one row per import. `lines_done` is where it goes on after a crash.
 Table(
@@ -291,7 +317,57 @@ Table(
     Column("reason", Text, nullable=False),
 )
 
-arrival_tables.add_tables(metadata)
+# Doors of forecourts. A token is in the address that devices post to; only its hash is here.
+arrival_door = Table(
+    "arrival_door",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("dealer_code", Text, nullable=False),
+    Column("token_sha256", LargeBinary, nullable=False),
+    Column("previous_sha256", LargeBinary),
+    Column("previous_until", DateTime(timezone=True)),
+    # Where devices post from; empty: anywhere.
+    Column("networks", ARRAY(Text), nullable=False),
+    Column("min_confidence", SmallInteger, nullable=False),
+    Column("repeat_minutes", SmallInteger, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("disabled_at", DateTime(timezone=True)),
+)
+Index("ix_arrival_door_token_sha256", arrival_door.c.token_sha256, unique=True)
+
+# Who was on a forecourt lately, as keyed hashes of plates and persons: whoever is seen again has not arrived again.
+arrival_presence = Table(
+    "arrival_presence",
+    metadata,
+    Column("dealer_code", Text, primary_key=True),
+    Column("subject", LargeBinary, primary_key=True),
+    Column("device", Text, nullable=False),
+    # By the device's own clock.
+    Column("camera_at", DateTime(timezone=True)),
+    Column("last_seen", DateTime(timezone=True), nullable=False),
+    Column("arrival_id", Text, nullable=False),
+)
+Index("ix_arrival_presence_last_seen", arrival_presence.c.last_seen)
+
+# Arrivals and what became of their cards. Whom a card is about is sealed, and gone as soon as the card has its end.
+arrival = Table(
+    "arrival",
+    metadata,
+    Column("arrival_id", Text, primary_key=True),
+    Column("door", Text, nullable=False),
+    Column("dealer_code", Text, nullable=False),
+    Column("arrived_at", DateTime(timezone=True), nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    # Parts that the card went without.
+    Column("left_out", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("sealed", LargeBinary, nullable=False),
+    # When a process may take it: the retry's time, or the end of the lease of the one that has it.
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+)
+Index("ix_arrival_due_at", arrival.c.due_at, postgresql_where=sql("state = 1"))
+Index("ix_arrival_arrived_at", arrival.c.arrived_at)
 
 # What is planned of events beside what the release ships; of each event the newest version is in force.
 Table(
@@ -345,64 +421,6 @@ Index("ix_quarantined_event_id", quarantined.c.event_id, unique=True)
 Index("ix_quarantined_event", quarantined.c.event, quarantined.c.id)
 Index("ix_quarantined_received_at", quarantined.c.received_at)
 
-
-# Lists at advertising platforms; see channels/ads/store.py.
-Table(
-    "ad_list",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("endpoint", Text, nullable=False),
-    Column("predicate", Text, nullable=False),
-    Column("every_s", Double, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
-    # Looks through the audience: the number of the last one, whether it is under way, and how far it is.
-    Column("pass_no", BigInteger, nullable=False, server_default="0"),
-    Column("passing", Boolean, nullable=False, server_default=sql("false")),
-    Column("page_token", Text, nullable=False, server_default=""),
-    Column("looked_at", BigInteger, nullable=False, server_default="0"),
-    Column("added", BigInteger, nullable=False, server_default="0"),
-    Column("removed", BigInteger, nullable=False, server_default="0"),
-    Column("failures", Integer, nullable=False, server_default="0"),
-    Column("passed_at", DateTime(timezone=True)),
-    # When the next look is due, when somebody should work on it, and whether somebody should at once.
-    Column("pass_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
-    Column("due_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
-    Column("woken", Boolean, nullable=False, server_default=sql("false")),
-    Column("leased_until", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
-)
-
-# Who is on such a list, or may be: a keyed digest and the sealed hash; the person is 0 once erased.
-ad_member = Table(
-    "ad_member",
-    metadata,
-    Column("list", Text, primary_key=True),
-    Column("digest", LargeBinary, primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),
-    Column("person_id", BigInteger, nullable=False),
-    # In which look it was named last.
-    Column("seen", BigInteger, nullable=False),
-    Column("called", Boolean, nullable=False, server_default=sql("false")),
-    Column("sent", Boolean, nullable=False, server_default=sql("false")),
-    Column("leaving", Boolean, nullable=False, server_default=sql("false")),
-)
-Index("ix_ad_member_leaving", ad_member.c.list, ad_member.c.digest, postgresql_where=sql("leaving"))
-Index("ix_ad_member_person_id", ad_member.c.person_id, postgresql_where=sql("person_id > 0"))
-
-# Clicks on advertisements; the platform's number of the click is sealed.
-ad_click = Table(
-    "ad_click",
-    metadata,
-    Column("endpoint", Text, primary_key=True),
-    Column("anchor_id", BigInteger, primary_key=True),
-    Column("clicked_us", BigInteger, primary_key=True),
-    Column("person_id", BigInteger, nullable=False),
-    Column("sealed", LargeBinary, nullable=False),
-)
-Index("ix_ad_click_anchor_id", ad_click.c.anchor_id)
-Index("ix_ad_click_person_id", ad_click.c.person_id)
-Index("ix_ad_click_clicked_us", ad_click.c.clicked_us)
 Table(
     "quarantine_replay",
     metadata,
@@ -474,3 +492,61 @@ delivery_attempt = Table(
 Index("ix_delivery_attempt_endpoint", delivery_attempt.c.endpoint, delivery_attempt.c.attempt_id)
 # Rows lie in the order of their time.
 Index("ix_delivery_attempt_attempted_at", delivery_attempt.c.attempted_at, postgresql_using="brin")
+
+# Lists at advertising platforms; see channels/ads/store.py.
+Table(
+    "ad_list",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("predicate", Text, nullable=False),
+    Column("every_s", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    # Looks through the audience: the number of the last one, whether it is under way, and how far it is.
+    Column("pass_no", BigInteger, nullable=False, server_default="0"),
+    Column("passing", Boolean, nullable=False, server_default=sql("false")),
+    Column("page_token", Text, nullable=False, server_default=""),
+    Column("looked_at", BigInteger, nullable=False, server_default="0"),
+    Column("added", BigInteger, nullable=False, server_default="0"),
+    Column("removed", BigInteger, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("passed_at", DateTime(timezone=True)),
+    # When the next look is due, when somebody should work on it, and whether somebody should at once.
+    Column("pass_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("woken", Boolean, nullable=False, server_default=sql("false")),
+    Column("leased_until", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=sql("now()")),
+)
+
+# Who is on such a list, or may be: a keyed digest and the sealed hash; the person is 0 once erased.
+ad_member = Table(
+    "ad_member",
+    metadata,
+    Column("list", Text, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("person_id", BigInteger, nullable=False),
+    # In which look it was named last.
+    Column("seen", BigInteger, nullable=False),
+    Column("called", Boolean, nullable=False, server_default=sql("false")),
+    Column("sent", Boolean, nullable=False, server_default=sql("false")),
+    Column("leaving", Boolean, nullable=False, server_default=sql("false")),
+)
+Index("ix_ad_member_leaving", ad_member.c.list, ad_member.c.digest, postgresql_where=sql("leaving"))
+Index("ix_ad_member_person_id", ad_member.c.person_id, postgresql_where=sql("person_id > 0"))
+
+# Clicks on advertisements; the platform's number of the click is sealed.
+ad_click = Table(
+    "ad_click",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("anchor_id", BigInteger, primary_key=True),
+    Column("clicked_us", BigInteger, primary_key=True),
+    Column("person_id", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+Index("ix_ad_click_anchor_id", ad_click.c.anchor_id)
+Index("ix_ad_click_person_id", ad_click.c.person_id)
+Index("ix_ad_click_clicked_us", ad_click.c.clicked_us)
