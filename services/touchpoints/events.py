@@ -194,6 +194,7 @@ def channels_health(channels: Sequence[Health]) -> bytes:
             failing=each.fails,
             reason=each.reason,
             success=1.0 if each.tally.success is None else each.tally.success,
+            left=each.left,
         )
         for each in channels
     ]
@@ -241,15 +242,19 @@ def handover(stated: LeadHandover) -> Handover:
 
 @dataclass(frozen=True)
 class EntityFacts:
-    """What one message of identity says that concerns pushes; moves are (anchor, person, version), erased (anchor, person)."""
+    """What one message of identity says that concerns pushes.
+
+    Moves are (anchor, person, version), erased (person, its anchors), aliases (person, who it went into or None, entry).
+    """
 
     consents: Sequence[Statement]
     moves: Sequence[tuple[int, int, int]]
-    erased: Sequence[tuple[int, int]]
+    erased: Sequence[tuple[int, Sequence[int]]]
+    aliases: Sequence[tuple[int, int | None, int]]
 
 
 def entity_facts(payload: bytes) -> EntityFacts:
-    """Statements of consent, persons' anchor moves and erasures of one bus message; raises DecodeError."""
+    """Statements of consent, persons' merges, splits, anchor moves and erasures of one bus message; raises DecodeError."""
     message = EntitiesChanged.FromString(payload)
     return EntityFacts(
         [
@@ -271,7 +276,12 @@ def entity_facts(payload: bytes) -> EntityFacts:
             for m in message.anchor_moves
             if m.entity_kind == ENTITY_KIND_PERSON
         ],
-        [(anchor, erasure.person_id) for erasure in message.erasures for anchor in erasure.anchor_ids],
+        [(erasure.person_id, tuple(erasure.anchor_ids)) for erasure in message.erasures],
+        [
+            (c.other_id, c.survivor_id if c.operation == "merge" else None, c.op_id)
+            for c in message.cluster_changes
+            if c.entity_kind == ENTITY_KIND_PERSON
+        ],
     )
 
 

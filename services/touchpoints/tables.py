@@ -21,6 +21,8 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.db import new_metadata
+from services.touchpoints.arrivals import tables as arrival_tables
+from services.touchpoints.store import tables as person_tables
 
 metadata = new_metadata("touchpoints")
 
@@ -153,6 +155,12 @@ Index("ix_delivery_provider_id", delivery.c.provider_id, postgresql_where=sql("p
 Index("ix_delivery_theme", delivery.c.theme)
 # Call lists: whom to call first.
 Index("ix_delivery_listed", delivery.c.endpoint, delivery.c.score.desc(), postgresql_where=sql("channel = 8 AND state = 3"))
+# What dealers had to give up, by the lead's number.
+Index(
+    "ix_delivery_withdrawn",
+    func.split_part(delivery.c.delivery_id, "-", 2),
+    postgresql_where=sql("kind = 'lead.withdrawn'"),
+)
 # For erasures. Once a person is erased both are 0.
 Index("ix_delivery_person_id", delivery.c.person_id, postgresql_where=sql("person_id > 0"))
 Index("ix_delivery_anchor_id", delivery.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
@@ -241,41 +249,7 @@ Table(
     Column("received_at", DateTime(timezone=True), nullable=False),
 )
 
-# Of the statements through one anchor on one purpose and channel ("all" for every one) the latest withdrawal and the latest
-# grant, microseconds since the epoch, -1 without any; `expires_us` is that of the grant, the largest number when it has no end.
-consent = Table(
-    "consent",
-    metadata,
-    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("purpose", Text, primary_key=True),
-    Column("channel", Text, primary_key=True),
-    # Whether it was asked for by itself.
-    Column("separate", Boolean, primary_key=True),
-    # Whose the anchor was when the latest statement was made.
-    Column("person_id", BigInteger, nullable=False),
-    Column("withdrawn_us", BigInteger, nullable=False),
-    Column("given_us", BigInteger, nullable=False),
-    Column("expires_us", BigInteger, nullable=False),
-)
-Index("ix_consent_person_id", consent.c.person_id)
-
-anchor_owner = Table(
-    "anchor_owner",
-    metadata,
-    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("person_id", BigInteger, nullable=False),
-    Column("version", BigInteger, nullable=False),
-)
-Index("ix_anchor_owner_person_id", anchor_owner.c.person_id)
-
-# Anchors of erased persons, numbers only: what comes late must not bring them back.
-erased_anchor = Table(
-    "erased_anchor",
-    metadata,
-    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("person_id", BigInteger, nullable=False),
-)
-Index("ix_erased_anchor_person_id", erased_anchor.c.person_id)
+person_tables.add_tables(metadata)
 
 # Files of records and leads, one row per import. `lines_done` is where it goes on after a crash.
 Table(
@@ -317,57 +291,7 @@ Table(
     Column("reason", Text, nullable=False),
 )
 
-# Doors of forecourts. A token is in the address that devices post to; only its hash is here.
-arrival_door = Table(
-    "arrival_door",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("dealer_code", Text, nullable=False),
-    Column("token_sha256", LargeBinary, nullable=False),
-    Column("previous_sha256", LargeBinary),
-    Column("previous_until", DateTime(timezone=True)),
-    # Where devices post from; empty: anywhere.
-    Column("networks", ARRAY(Text), nullable=False),
-    Column("min_confidence", SmallInteger, nullable=False),
-    Column("repeat_minutes", SmallInteger, nullable=False),
-    Column("direction", Text, nullable=False),
-    Column("disabled_at", DateTime(timezone=True)),
-)
-Index("ix_arrival_door_token_sha256", arrival_door.c.token_sha256, unique=True)
-
-# Who was on a forecourt lately, as keyed hashes of plates and persons: whoever is seen again has not arrived again.
-arrival_presence = Table(
-    "arrival_presence",
-    metadata,
-    Column("dealer_code", Text, primary_key=True),
-    Column("subject", LargeBinary, primary_key=True),
-    Column("device", Text, nullable=False),
-    # By the device's own clock.
-    Column("camera_at", DateTime(timezone=True)),
-    Column("last_seen", DateTime(timezone=True), nullable=False),
-    Column("arrival_id", Text, nullable=False),
-)
-Index("ix_arrival_presence_last_seen", arrival_presence.c.last_seen)
-
-# Arrivals and what became of their cards. Whom a card is about is sealed, and gone as soon as the card has its end.
-arrival = Table(
-    "arrival",
-    metadata,
-    Column("arrival_id", Text, primary_key=True),
-    Column("door", Text, nullable=False),
-    Column("dealer_code", Text, nullable=False),
-    Column("arrived_at", DateTime(timezone=True), nullable=False),
-    Column("state", SmallInteger, nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
-    # Parts that the card went without.
-    Column("left_out", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("sealed", LargeBinary, nullable=False),
-    # When a process may take it: the retry's time, or the end of the lease of the one that has it.
-    Column("due_at", DateTime(timezone=True), nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-)
-Index("ix_arrival_due_at", arrival.c.due_at, postgresql_where=sql("state = 1"))
-Index("ix_arrival_arrived_at", arrival.c.arrived_at)
+arrival_tables.add_tables(metadata)
 
 # What is planned of events beside what the release ships; of each event the newest version is in force.
 Table(

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from chassis.db import UnitOfWork
+from chassis.merges import below, present
 from services.touchpoints.domain.deliveries import State
 from services.touchpoints.store.deliveries import LOCK
 
@@ -21,6 +22,20 @@ THEIRS = (
     "SELECT delivery_id FROM delivery WHERE person_id = ANY(CAST(:persons AS bigint[])) AND person_id > 0"
     " UNION SELECT delivery_id FROM delivery WHERE anchor_id = ANY(CAST(:anchors AS bigint[])) AND anchor_id > 0"
 )
+
+ERASED_PERSONS = (
+    "SELECT p AS person_id FROM unnest(CAST(:persons AS bigint[])) AS p"  # noqa: S608  (an expression of ours)
+    f" WHERE EXISTS (SELECT FROM erased_person e WHERE e.person_id = {present('p')})"
+)
+FAMILY = below("CAST(:persons AS bigint[])")
+
+
+class Alias(NamedTuple):
+    """A person who went into another, None when it came apart again, as an entry of identity's ledger says."""
+
+    person_id: int
+    survivor_id: int | None
+    op_id: int
 
 
 class Stopped(NamedTuple):
@@ -41,41 +56,87 @@ async def alone(uow: UnitOfWork) -> None:
 
 
 async def erased_persons(uow: UnitOfWork, persons: Iterable[int]) -> set[int]:
-    """Those of some persons that were erased."""
-    rows = await uow.rows(
-        "SELECT DISTINCT person_id FROM erased_anchor WHERE person_id = ANY(CAST(:persons AS bigint[]))",
-        persons=sorted(set(persons)),
-    )
+    """Those of some persons that were erased, or went into somebody who was."""
+    rows = await uow.rows(ERASED_PERSONS, persons=sorted(set(persons)))
     return {row.person_id for row in rows}
 
 
+async def family(uow: UnitOfWork, persons: Iterable[int]) -> list[int]:
+    """Some persons and all who went into them: what is kept under those numbers is theirs, too."""
+    rows = await uow.rows(FAMILY, persons=sorted(set(persons)))
+    return sorted({row.person_id for row in rows})
+
+
+async def keep_aliases(uow: UnitOfWork, aliases: Iterable[Alias]) -> list[int]:
+    """Keeps who went into whom, of each person the newest entry; returns those who are an erased person's by that."""
+    newest: dict[int, Alias] = {}
+    for alias in aliases:
+        if alias.person_id not in newest or alias.op_id > newest[alias.person_id].op_id:
+            newest[alias.person_id] = alias
+    latest = [newest[person] for person in sorted(newest)]
+    await uow.execute(
+        "INSERT INTO person_alias AS a (person_id, survivor_id, op_id)"
+        " SELECT * FROM unnest(CAST(:persons AS bigint[]), CAST(:survivors AS bigint[]), CAST(:ops AS bigint[]))"
+        " ON CONFLICT (person_id) DO UPDATE SET survivor_id = excluded.survivor_id, op_id = excluded.op_id"
+        " WHERE excluded.op_id > a.op_id",
+        persons=[each.person_id for each in latest],
+        survivors=[each.survivor_id for each in latest],
+        ops=[each.op_id for each in latest],
+    )
+    return await family(uow, await erased_persons(uow, newest))
+
+
 async def buried(uow: UnitOfWork, anchors: Iterable[int]) -> set[tuple[int, int]]:
-    """(anchor, erased person) of those of some anchors that were an erased person's."""
+    """(anchor, erased person) of those of some anchors that were an erased person's, by each number the person had."""
     rows = await uow.rows(
         "SELECT anchor_id, person_id FROM erased_anchor WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))",
         anchors=sorted(set(anchors)),
     )
-    return {(row.anchor_id, row.person_id) for row in rows}
+    if not rows:
+        return set()
+    numbers: dict[int, list[int]] = {}
+    for row in await uow.rows(FAMILY, persons=sorted({row.person_id for row in rows})):
+        numbers.setdefault(row.root, []).append(row.person_id)
+    return {(row.anchor_id, person) for row in rows for person in numbers[row.person_id]}
 
 
-async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, int]]) -> list[Stopped]:
-    """Forgets (anchor, person); returns the pushes that were under way. Repeats change nothing."""
+async def erase(uow: UnitOfWork, erased: Iterable[tuple[int, Sequence[int]]]) -> list[Stopped]:
+    """Forgets (person, the anchors it consisted of, if any) and all who went into them; returns the pushes under way.
+
+    Repeats change nothing.
+    """
     await alone(uow)
-    pairs = sorted(set(erased))
-    anchors, persons = [anchor for anchor, _ in pairs], [person for _, person in pairs]
+    pairs = sorted({(anchor, person) for person, anchors in erased for anchor in anchors})
+    anchors, persons = [anchor for anchor, _ in pairs], sorted({person for person, _ in erased})
     await uow.execute(
         "INSERT INTO erased_anchor (anchor_id, person_id) SELECT * FROM unnest(CAST(:anchors AS bigint[]),"
         " CAST(:persons AS bigint[])) ON CONFLICT DO NOTHING",
         anchors=anchors,
+        persons=[person for _, person in pairs],
+    )
+    await uow.execute(
+        "INSERT INTO erased_person (person_id) SELECT unnest(CAST(:persons AS bigint[])) ON CONFLICT DO NOTHING",
         persons=persons,
     )
     for table in ("consent", "anchor_owner", "device_token", "wechat_allowance", "ad_click"):
         await uow.execute(f"DELETE FROM {table} WHERE anchor_id = ANY(CAST(:anchors AS bigint[]))", anchors=anchors)  # noqa: S608
-    return await strip(uow, sorted(set(persons)), anchors)
+    return await strip(uow, await family(uow, persons), anchors)
 
 
 async def strip(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int] = ()) -> list[Stopped]:
     """Stops pushes to persons and takes everything of them off past ones; returns those that were under way."""
+    # What was said through anchors that are somebody else's by now is theirs; it must not name who had them before.
+    await uow.execute("DELETE FROM anchor_owner WHERE person_id = ANY(CAST(:persons AS bigint[]))", persons=list(persons))
+    await uow.execute(
+        "DELETE FROM consent c USING erased_anchor e WHERE c.person_id = ANY(CAST(:persons AS bigint[]))"
+        " AND e.anchor_id = c.anchor_id",
+        persons=list(persons),
+    )
+    await uow.execute(
+        "UPDATE consent c SET person_id = COALESCE((SELECT o.person_id FROM anchor_owner o WHERE o.anchor_id = c.anchor_id), 0)"
+        " WHERE c.person_id = ANY(CAST(:persons AS bigint[]))",
+        persons=list(persons),
+    )
     rows = await uow.rows(THEIRS, persons=list(persons), anchors=list(anchors))
     ids = [row.delivery_id for row in rows]
     if not ids:
@@ -94,6 +155,6 @@ async def strip(uow: UnitOfWork, persons: Sequence[int], anchors: Sequence[int] 
         suppressed=int(State.SUPPRESSED),
         erased=ERASED,
     )
-    for table in ("feedback", "delivery_attempt", "wechat_spend"):
+    for table in ("feedback", "delivery_attempt", "wechat_spend", "push_call"):
         await uow.execute(f"DELETE FROM {table} WHERE delivery_id = ANY(:ids)", ids=ids)  # noqa: S608
     return [Stopped(row.delivery_id, row.updated_at) for row in stripped if row.stopped]

@@ -93,6 +93,9 @@ STATEMENTS = (
     "CREATE INDEX ix_delivery_provider_id ON delivery (provider_id) WHERE provider_id <> ''",
     "CREATE INDEX ix_delivery_theme ON delivery (theme)",
     "CREATE INDEX ix_delivery_listed ON delivery (endpoint, score DESC) WHERE channel = 8 AND state = 3",
+    """
+    CREATE INDEX ix_delivery_withdrawn ON delivery (split_part(delivery_id, '-', 2)) WHERE kind = 'lead.withdrawn'
+    """,
     "CREATE INDEX ix_delivery_person_id ON delivery (person_id) WHERE person_id > 0",
     "CREATE INDEX ix_delivery_anchor_id ON delivery (anchor_id) WHERE anchor_id > 0",
     """
@@ -118,7 +121,13 @@ STATEMENTS = (
     CREATE TABLE erased_anchor (
         anchor_id bigint NOT NULL, person_id bigint NOT NULL, CONSTRAINT pk_erased_anchor PRIMARY KEY (anchor_id))
     """,
-    "CREATE INDEX ix_erased_anchor_person_id ON erased_anchor (person_id)",
+    "CREATE TABLE erased_person (person_id bigint NOT NULL, CONSTRAINT pk_erased_person PRIMARY KEY (person_id))",
+    """
+    CREATE TABLE person_alias (
+        person_id bigint NOT NULL, survivor_id bigint, op_id bigint NOT NULL,
+        CONSTRAINT pk_person_alias PRIMARY KEY (person_id))
+    """,
+    "CREATE INDEX ix_person_alias_survivor_id ON person_alias (survivor_id) WHERE survivor_id IS NOT NULL",
     """
     CREATE TABLE import_job (
         id bigint GENERATED ALWAYS AS IDENTITY, source text NOT NULL, place text NOT NULL, file_name text NOT NULL,
