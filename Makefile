@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench proto lock images wheels clean
+.PHONY: help install demo up test check bench proto lock images wheels artefacts clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "make %-10s%s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ images: ## build one image per service with docker, podman or buildah (ENGINE=..
 wheels: install ## fill deploy/wheels, so that images build without a network
 	@$(foreach service,$(SERVICES),$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary :all: --no-deps \
 		--require-hashes --dest deploy/wheels -r requirements/$(service).lock &&) ls deploy/wheels | wc -l
+
+artefacts: install ## build what callers need into build/artefacts: client wheel, contracts, OpenAPI, AsyncAPI
+	@$(BIN)/python client/build.py build/artefacts
 
 clean: ## delete .venv, .troika and caches
 	rm -rf $(VENV) .troika build *.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

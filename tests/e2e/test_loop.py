@@ -1,4 +1,4 @@
-"""The whole suite as processes, the demo's own code with few people: the loop closes, its promises hold, its traces join."""
+"""The chart's pods as processes, the demo's own code with few people: the loop closes, its promises hold, its traces join."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import base64
 import json
 import secrets
+import sys
+import zipfile
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,19 +28,21 @@ from local.demo.console import Screen
 from local.demo.operator import Operator, until
 from local.demo.run import Result, run
 from local.plan import SERVICES
-from local.supervisor import Suite
+from tests.cluster.pods import Cluster, installed
 from tests.e2e.otlp import Collector, Seen, collecting
 
 PERSONS = 1000
 SEED = 7
 CLIENT, SERVER, CONSUMER = 3, 2, 5
+MOBILE = "13972846105"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The suite after the demo ran on it."""
+    """The release after the demo ran on it."""
 
-    suite: Suite
+    suite: Cluster
     result: Result
     collector: Collector
     steps: dict[str, float]
@@ -46,16 +51,8 @@ class Loop:
 @pytest.fixture(scope="module")
 async def loop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loop]:
     screen = Screen(Console(file=StringIO()))
-    async with collecting() as collector:
-        tracing = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
-            "OTEL_EXPORTER_OTLP_INSECURE": "true",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            # Only what arrives with a sampled trace is recorded: the test's own request.
-            "OTEL_TRACES_SAMPLER_ARG": "0",
-        }
-        async with Suite(tmp_path_factory.mktemp("suite"), environment=tracing) as suite:
-            yield Loop(suite, await run(screen, suite, PERSONS, SEED), collector, screen.seconds)
+    async with collecting() as collector, installed(tmp_path_factory.mktemp("cluster"), f"http://{collector.address}") as suite:
+        yield Loop(suite, await run(screen, suite, PERSONS, SEED), collector, screen.seconds)
 
 
 def test_every_promise_of_the_demo_holds(loop: Loop) -> None:
@@ -102,8 +99,9 @@ def test_the_report_is_written_with_the_names_that_benches_compare(loop: Loop, t
     assert b"\x89PNG" == (tmp_path / "report.png").read_bytes()[:4]
 
 
-async def test_one_trace_spans_all_five_services(loop: Loop) -> None:
-    """A record makes a feature: door → identity → tags → scoring → gRPC to tags, all by the bus; orchestrator reads along."""
+@pytest.fixture(scope="module")
+async def traced(loop: Loop) -> str:
+    """The trace of a record of MOBILE that has come all the way to a score."""
     trace_id = secrets.token_hex(16)
     async with Operator(loop.suite) as operator:
         source = Source(name="dealer:TRACE", user_id_kind=USER_ID_KIND_CRM_ID)
@@ -111,7 +109,7 @@ async def test_one_trace_spans_all_five_services(loop: Loop) -> None:
         record = {
             "record_id": "T1",
             "updated_at": datetime.now(UTC).isoformat(),
-            "identifiers": {"mobile": "13912345678", "name": "欧阳娜娜"},
+            "identifiers": {"mobile": MOBILE, "name": "欧阳娜娜"},
             "attributes": {"age": 41, "job": "services", "euribor3m": 1.0},
         }
         headers = {
@@ -132,17 +130,58 @@ async def test_one_trace_spans_all_five_services(loop: Loop) -> None:
             return (await operator.ask(operator.tags.CountAudience, request)).count
 
         await until(scored, lambda count: count == 1, 30, every=0.2)
+    return trace_id
+
+
+async def test_one_trace_spans_all_five_services(loop: Loop, traced: str) -> None:
+    """A record makes a feature: door → identity → tags → scoring → gRPC to tags, all by the bus; orchestrator reads along."""
 
     async def services() -> set[str]:
-        return {span.service for span in loop.collector.of(trace_id)}
+        return {span.service for span in loop.collector.of(traced)}
 
     assert set(SERVICES) == await until(services, lambda seen: seen == set(SERVICES), 15, every=0.2)
-    spans = loop.collector.of(trace_id)
+    spans = loop.collector.of(traced)
     assert {"POST /v1/records"} == {span.name for span in spans if span.kind == SERVER and span.service == "touchpoints"}
     assert {"identity", "tags", "scoring", "orchestrator"} <= {span.service for span in spans if span.kind == CONSUMER}
     assert any(span.attributes.get("rpc.system") == "grpc" and span.service == "tags" for span in spans)
     assert {"identity", "tags", "scoring"} <= {span.service for span in spans if span.name == "db transaction"}
     assert [] == orphans(spans)
+
+
+async def test_who_has_only_the_client_package_asks_the_suite(loop: Loop, traced: str, tmp_path: Path) -> None:
+    """The wheel as `make artefacts` builds it, and its examples; nothing else of this repository is in their reach."""
+
+    async def program(*words: str) -> tuple[int, str, str]:
+        reach = loop.suite.outside() | {"PYTHONPATH": str(tmp_path / "installed")}
+        started = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdout=PIPE, stderr=PIPE, cwd=tmp_path, env=reach
+        )
+        out, errors = await started.communicate()
+        return started.returncode or 0, out.decode(), errors.decode()
+
+    assert 0 == (await program(str(ROOT / "client/build.py"), "built"))[0]
+    (wheel,) = (tmp_path / "built").glob("troika_client-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code, out, errors = await program(str(ROOT / "client/examples/who_is.py"), MOBILE)
+    assert (0, "") == (code, errors)
+    assert {"job = services", "dealer_code = TRACE"} <= {line.strip() for line in out.splitlines()}
+    assert (0, "nobody is known by it\n", "") == await program(str(ROOT / "client/examples/who_is.py"), "13900000000")
+    code, out, errors = await program(str(ROOT / "client/examples/audience.py"), "dealer_code = 'TRACE'")
+    assert (0, "") == (code, errors)
+    # More tags than one page holds, so pages were turned.
+    assert 50 < int(out.split()[0])
+    assert "\n1 of " in out
+    code, _, errors = await program(str(ROOT / "client/examples/audience.py"), "no_such_tag > 30")
+    assert 1 == code
+    assert errors.startswith("UNKNOWN_TAG predicate: ")
+
+
+async def test_pods_answer_their_probes_and_nobody_asked_for_what_policies_forbid(loop: Loop) -> None:
+    pods, probes = loop.suite.pods.values(), ("startupProbe", "readinessProbe", "livenessProbe")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert len(SERVICES) * [3 * [True]] == [[await pod.probe(client, probe) for probe in probes] for pod in pods]
+    assert [] == loop.suite.network.refused
 
 
 def orphans(spans: list[Seen]) -> list[Seen]:

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from google.protobuf import descriptor_pool
@@ -20,6 +21,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_generated_code_is_fresh_and_contracts_neither_break_nor_offend_buf() -> None:
     done = run("proto/generate.py", "--check")
     assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def test_the_client_package_has_the_version_of_the_suite() -> None:
+    ours, theirs = (tomllib.loads((ROOT / path).read_text())["project"] for path in ("pyproject.toml", "client/pyproject.toml"))
+    assert (ours["version"], ours["requires-python"]) == (theirs["version"], theirs["requires-python"])
+    # Each of its libraries is one of ours, so what the stubs are tested with is what they are installed with.
+    assert {name for name in theirs["dependencies"] if name.startswith("grpcio")} <= set(ours["dependencies"])
 
 
 def test_imports_respect_the_walls() -> None:
