@@ -140,5 +140,5 @@ class Settings(ChassisSettings):
             "troika.touchpoints.v1.ArrivalsService": self.arrival_callers,
             "troika.touchpoints.v1.ImportService": self.import_callers,
             "troika.touchpoints.v1.EndpointService": self.endpoint_callers,
-        }
             "troika.touchpoints.v1.AdvertisingService": self.ads_callers,
+        }
