@@ -56,7 +56,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
         ]
     },
     "troika.channels.health.v1": {
-        "channels": [{"channel": "wechat", "failing": True, "reason": "http_503", "success": 0.25}],
+        "channels": [{"channel": "wechat", "failing": True, "reason": "http_503", "success": 0.25, "left": "4200"}],
         "atUs": "1772352000000000",
     },
     "troika.deliveries.requested.v1": {

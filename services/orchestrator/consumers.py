@@ -65,15 +65,18 @@ async def follow_health(uow: UnitOfWork, messages: Sequence[Message], /) -> None
             continue
         latest = {state.channel: state for state in told.channels}
         await uow.fetch(
-            "INSERT INTO channel_health AS h (channel, failing, reason, at)"
-            " SELECT c, f, r, to_timestamp($4::bigint / 1e6) FROM unnest($1::text[], $2::boolean[], $3::text[]) AS n (c, f, r)"
+            "INSERT INTO channel_health AS h (channel, failing, reason, pushes_left, at)"
+            " SELECT c, f, r, l, to_timestamp($5::bigint / 1e6)"
+            " FROM unnest($1::text[], $2::boolean[], $3::text[], $4::bigint[]) AS n (c, f, r, l)"
             " ORDER BY c ON CONFLICT (channel) DO UPDATE SET failing = excluded.failing, reason = excluded.reason,"
-            " at = excluded.at WHERE excluded.at > h.at",
+            " pushes_left = excluded.pushes_left, at = excluded.at WHERE excluded.at > h.at",
             list(latest),
             [state.failing for state in latest.values()],
             [state.reason for state in latest.values()],
+            [state.left if state.HasField("left") else None for state in latest.values()],
             told.at_us,
         )
+        await uow.fetch("DELETE FROM channel_given WHERE minute < now() - interval '1 hour'")
 
 
 async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> None:

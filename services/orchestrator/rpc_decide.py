@@ -127,6 +127,7 @@ def _answer(answer: Answer) -> pb.DecideResponse:
         propensity=decided.propensity,
         policy_version=_version(decided),
         audience_age_s=answer.audience_age_s,
+        channel_failing=answer.failing,
     )
 
 

@@ -79,13 +79,14 @@ Table(
     Column("occurred_at", MOMENT, nullable=False),
 )
 
-# How channels do, as touchpoints said last.
+# How channels do, as touchpoints said last; `pushes_left` empty where nobody counts.
 Table(
     "channel_health",
     metadata,
     Column("channel", Text, primary_key=True),
     Column("failing", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("pushes_left", BigInteger),
     Column("at", MOMENT, nullable=False),
 )
 

@@ -55,15 +55,21 @@ class Judge:
         self._store, self._theme = ArbiterStore(uow), deciding.theme
         self._today: date = now.astimezone(house.zone).date()
         self._foreseen = foreseen
-        # Codes of channels that do not work.
+        # Codes of channels that do not work, and of those that take so many pushes and no more.
         self._failing: frozenset[int] = frozenset()
+        self._counted: frozenset[int] = frozenset()
 
     async def look(self, asked: Asked, *, once: bool) -> tuple[Evidence, Purse]:
         """All that a decision rests on; see evidence.read for who is left out."""
         known = await evidence.read(self._uow, self._house, self._theme, asked, self._now, once=once)
-        self._failing = frozenset(CHANNELS.index(name) for name in await self._store.failing() if name in CHANNELS)
+        told = await self._store.conditions()
+        conditions = {CHANNELS.index(name): condition for name, condition in told.items() if name in CHANNELS}
+        self._failing = frozenset(code for code, (failing, _) in conditions.items() if failing)
+        left = {code: pushes for code, (_, pushes) in conditions.items() if pushes is not None}
+        self._counted = frozenset(left)
         if self._foreseen is None:
             purse = await self._purse()
+            purse.quotas = [left.get(code, UNLIMITED) for code in range(len(CHANNELS))]
         else:
             purse = self._foreseen
         theirs, settings = {CHANNELS.index(name) for name in self._theme.definition.channels}, self._house.settings
@@ -213,6 +219,7 @@ class Judge:
         contacts = sum(position > 0 for position in said.position)
         await self._store.spend(theme.theme_id, self._today, contacts, calls.total(), sum(said.cost_fen))
         await self._store.call(theme.theme_id, self._today, calls)
+        await self._store.give(Counter(CHANNELS[channel] for channel in said.channel if channel in self._counted))
         limited = [offer.definition.stock is not None for offer in self._deciding.offers]
         ids = self._deciding.offer_ids
         holds = [(ids[o], records[row][-2]) for row, o in enumerate(said.offer) if o >= 0 and limited[o]]

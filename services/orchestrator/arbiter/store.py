@@ -90,6 +90,13 @@ DEALERS = (
     " FROM unnest($1::text[]) AS d (code)"
 )
 
+# How channels do, if touchpoints spoke of them lately. What was given in the minute before it spoke it may not have counted.
+CONDITIONS = (
+    "SELECT h.channel, h.failing, h.pushes_left - coalesce((SELECT sum(g.pushes) FROM channel_given g"
+    " WHERE g.channel = h.channel AND g.minute > h.at - interval '2 minutes'), 0)::bigint AS pushes_left"
+    " FROM channel_health h WHERE h.at > now() - interval '2 minutes' ORDER BY h.channel"
+)
+
 # Pieces left of offers that have a stock; none of those that ended, whatever version of them was approved.
 STOCK = (
     "SELECT o.offer_id, CASE WHEN o.retired_at IS NOT NULL OR $2 < (v.definition ->> 'valid_from')::timestamptz"
@@ -229,12 +236,21 @@ class ArbiterStore:
         columns = dict(zip(COLUMNS, zip(*records, strict=True), strict=True))
         await self._uow.fetch(SETTLE, *(list(column) for name, column in columns.items() if name not in _KEPT))
 
-    async def failing(self) -> list[str]:
-        """Channels that did not work when touchpoints spoke of them last, if it did of late."""
-        rows = await self._uow.fetch(
-            "SELECT channel FROM channel_health WHERE failing AND at > now() - interval '2 minutes' ORDER BY channel"
-        )
-        return [str(row["channel"]) for row in rows]
+    async def conditions(self) -> Mapping[str, tuple[bool, int | None]]:
+        """By channel whether it does not work, and how many pushes it takes, as touchpoints said last, if it did of late."""
+        return {row["channel"]: (row["failing"], row["pushes_left"]) for row in await self._uow.fetch(CONDITIONS)}
+
+    async def give(self, pushes: Mapping[str, int]) -> None:
+        """Counts pushes to channels that take so many and no more."""
+        if pushes:
+            channels = sorted(pushes)
+            await self._uow.fetch(
+                "INSERT INTO channel_given AS g (channel, minute, pushes) SELECT channel, date_trunc('minute', now()), n"
+                " FROM unnest($1::text[], $2::bigint[]) AS u (channel, n)"
+                " ON CONFLICT (channel, minute) DO UPDATE SET pushes = g.pushes + EXCLUDED.pushes",
+                channels,
+                [pushes[channel] for channel in channels],
+            )
 
     async def themes_due(self, now: datetime, state: int) -> list[ThemeId]:
         """Themes in a state with something to decide now, the one of the highest priority first."""

@@ -80,6 +80,15 @@ def add_tables(metadata: MetaData) -> None:
         Index("ix_dealer_calls_dealer_code_day", "dealer_code", "day"),
     )
 
+    # Pushes given to channels whose providers count, by minute: of the last ones touchpoints had not heard when it told.
+    Table(
+        "channel_given",
+        metadata,
+        Column("channel", Text, primary_key=True),
+        Column("minute", MOMENT, primary_key=True),
+        Column("pushes", BigInteger, nullable=False),
+    )
+
     # Dealers that take another number of calls a day than the setting says.
     Table(
         "dealer_capacity",

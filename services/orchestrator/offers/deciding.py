@@ -46,11 +46,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decision and what is shown; `offer` None for nothing."""
+    """A decision and what is shown; `offer` None for nothing. `failing`: the slot's channel does not work now."""
 
     decided: Decided
     offer: Offer | None
     audience_age_s: float
+    failing: bool
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Decider:
         # Nearly no request comes twice: it is the log that says so, not a question before.
         if not await self._log.ask(decided):
             return await self._again((await offer_log.kept(self.database, [decision_id]))[decision_id].decided, question)
-        return Answer(decided, stock.shelf.offers[choice.place] if choice.place >= 0 else None, age)
+        return Answer(decided, stock.shelf.offers[choice.place] if choice.place >= 0 else None, age, self._fails(decided))
 
     def _person(self, stock: Stock, known: Known, channel: str, now: datetime) -> tuple[Person, float]:
         """The person as the shelf's columns have her, and the age of the oldest audience that was looked up."""
@@ -189,7 +190,10 @@ class Decider:
         if decided.offer_id:
             async with self.database.read() as uow:
                 offer = await OfferStore(uow).get(OfferId(decided.offer_id), decided.offer_version)
-        return Answer(decided, offer, 0.0)
+        return Answer(decided, offer, 0.0, self._fails(decided))
+
+    def _fails(self, decided: Decided) -> bool:
+        return decided.channel in self.stockroom.now().failing
 
     async def record(self, said: Sequence[Said]) -> list[str]:
         """Keeps what came of decisions; empty or an UPPER_SNAKE refusal for each."""

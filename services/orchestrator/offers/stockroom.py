@@ -16,6 +16,7 @@ from troika.tags.v1 import tags_service_pb2 as tags_pb2
 
 from chassis.db import Database, Reader
 from chassis.errors import FailedPrecondition, InvalidArgument, Unavailable, is_operational
+from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.offers import shelf as shelves
 from services.orchestrator.offers.arranging import Rules
 from services.orchestrator.offers.bandit import Bandit, Tuning
@@ -42,10 +43,11 @@ _SETS: Final = tags_pb2.TAG_TYPE_SET
 
 @dataclass(frozen=True)
 class Stock:
-    """The picture of one moment."""
+    """The picture of one moment; `failing`: channels that do not work."""
 
     shelf: Shelf
     posterior: Posterior
+    failing: frozenset[str]
 
 
 class Stockroom:
@@ -95,10 +97,11 @@ class Stockroom:
             offers = await self._living(uow)
             rules = await _rules(uow)
             themes = await _themes(uow)
+            failing = frozenset(name for name, (fails, _) in (await ArbiterStore(uow).conditions()).items() if fails)
             newer = await sums_since(uow, max((version for version, _, _ in self._sums.values()), default=-1))
         self._sums |= newer
         word_tags = await self._category_tags()
-        seen = offers, rules, themes, word_tags
+        seen = offers, rules, themes, word_tags, failing
         if self._stock is not None and seen == self._seen and not newer:
             return
         arms = Arms(
@@ -115,7 +118,7 @@ class Stockroom:
             async with self._database.transaction(traced=False) as uow:
                 arms_id = await OfferLog(uow).arms_id(arms, _fingerprint(arms))
         posterior = await asyncio.to_thread(self._learn, arms)
-        self._stock = Stock(self._shelf(arms_id, offers, rules, themes, word_tags), posterior)
+        self._stock = Stock(self._shelf(arms_id, offers, rules, themes, word_tags), posterior, failing)
         self._seen = seen
 
     def _shelf(

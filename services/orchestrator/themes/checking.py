@@ -57,6 +57,23 @@ def offer_obstacles(stated: ThemeDefinition, offers: Sequence[Offer], clock: tim
         yield error
 
 
+async def channel_obstacles(uow: UnitOfWork, stated: ThemeDefinition) -> list[TroikaError]:
+    """Channels that touchpoints has no endpoint for, if it spoke lately; it names all that have one each time."""
+    rows = await uow.fetch(
+        "SELECT channel FROM channel_health WHERE at > now() - interval '2 minutes'"
+        " AND at = (SELECT max(at) FROM channel_health)"
+    )
+    known = {row["channel"] for row in rows}
+    return [
+        FailedPrecondition(
+            f"there is no endpoint for {channel}", reason="CHANNEL_WITHOUT_ENDPOINT", field=f"theme.bands[{i}].channels[{j}]"
+        )
+        for i, band in enumerate(stated.bands)
+        for j, channel in enumerate(band.channels)
+        if known and channel not in known
+    ]
+
+
 def audience_obstacle(size: int, base: int, confirm_everybody: bool) -> TroikaError | None:
     """Nobody is refused; everybody must be meant."""
     if not size:

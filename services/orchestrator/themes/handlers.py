@@ -18,7 +18,7 @@ from services.orchestrator.offers.definitions import Offer
 from services.orchestrator.offers.store import OfferStore
 from services.orchestrator.store.launches import LaunchStore
 from services.orchestrator.themes import states
-from services.orchestrator.themes.checking import audience_obstacle, offer_obstacles, offers_for
+from services.orchestrator.themes.checking import audience_obstacle, channel_obstacles, offer_obstacles, offers_for
 from services.orchestrator.themes.definitions import ThemeDefinition, checked
 from services.orchestrator.themes.states import Review, Theme, ThemeState, found
 from services.orchestrator.themes.store import ThemeStore
@@ -156,8 +156,7 @@ async def launch_theme(room: Room, theme_id: ThemeId, dry_run: bool = False) -> 
         now, theme = datetime.now(UTC), found(await ThemeStore(uow).in_force(theme_id), theme_id)
         after = states.launched(theme, now)
         if after != theme:
-            for fault in offer_obstacles(after.definition, await offers_of(uow, after), room.settings.clock(), now):
-                raise fault
+            await _check_obstacles(room, uow, after, await offers_of(uow, after), now)
             if not dry_run:
                 await LaunchStore(uow).queue(theme_id, trace_headers().get("traceparent", ""))
                 await open_first(uow, after, audience)
@@ -212,9 +211,14 @@ async def _change(
 async def _check_reviewed(room: Room, uow: UnitOfWork, theme: Theme, offers: Sequence[Offer], now: datetime) -> None:
     """Raises what keeps a version from being pushed as it is reviewed."""
     states.check_time(theme.definition, now)
-    for fault in offer_obstacles(theme.definition, offers, room.settings.clock(), now):
-        raise fault
+    await _check_obstacles(room, uow, theme, offers, now)
     await _check_fixed(uow, theme)
+
+
+async def _check_obstacles(room: Room, uow: UnitOfWork, theme: Theme, offers: Sequence[Offer], now: datetime) -> None:
+    stated = theme.definition
+    for fault in (*offer_obstacles(stated, offers, room.settings.clock(), now), *await channel_obstacles(uow, stated)):
+        raise fault
 
 
 async def _check_fixed(uow: UnitOfWork, theme: Theme) -> None:

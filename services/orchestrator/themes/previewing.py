@@ -11,7 +11,7 @@ from services.orchestrator import foreseeing
 from services.orchestrator.arbiter.deciding import HOLDOUT, PUSH
 from services.orchestrator.handlers import Room
 from services.orchestrator.themes import states
-from services.orchestrator.themes.checking import audience_obstacle, offer_obstacles, offers_for
+from services.orchestrator.themes.checking import audience_obstacle, channel_obstacles, offer_obstacles, offers_for
 from services.orchestrator.themes.states import Theme, VersionState
 
 
@@ -77,7 +77,8 @@ async def obstacles(room: Room, theme: Theme, size: int, base: int) -> AsyncIter
     try:
         async with room.database.read() as uow:
             offers = await offers_for(uow, stated, theme.offer_versions)
-        faults: list[TroikaError | None] = list(offer_obstacles(stated, offers, room.settings.clock(), now))
+            faults: list[TroikaError | None] = [*await channel_obstacles(uow, stated)]
+        faults += offer_obstacles(stated, offers, room.settings.clock(), now)
     except TroikaError as error:
         faults = [error]
     if command == "submit":

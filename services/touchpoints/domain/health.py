@@ -79,6 +79,11 @@ class Health:
     credits: int | None = None
 
     @property
+    def left(self) -> int | None:
+        """How many pushes more can go; None where nobody counts them."""
+        return min((number for number in (self.quota_left, self.credits) if number is not None), default=None)
+
+    @property
     def fails(self) -> bool:
         """Whether others are to be preferred."""
         return self.condition in (Condition.FAILING, Condition.PAUSED, Condition.DISABLED)

@@ -128,7 +128,7 @@ async def test_a_channel_that_does_not_work_comes_last_and_the_decision_says_so(
 
     async def failing() -> list[str]:
         async with bench.database.read() as uow:
-            return await ArbiterStore(uow).failing()
+            return [name for name, (fails, _) in (await ArbiterStore(uow).conditions()).items() if fails]
 
     assert ["app", "pigeons"] == await failing()
     await tell(False, now_us + 1)
@@ -137,6 +137,18 @@ async def test_a_channel_that_does_not_work_comes_last_and_the_decision_says_so(
     async with bench.database.transaction() as uow:
         await uow.execute("UPDATE channel_health SET failing = true, at = now() - interval '3 minutes'")
     assert [] == await failing()
+    # Who counts pushes gets no more, whatever went out since; the others take the next channel, or wait.
+    state = touchpoints_pb2.ChannelState(channel="app", left=7)
+    health = touchpoints_pb2.ChannelsHealth(channels=[state], at_us=now_us + 2_000_000)
+    await bench.told("troika.channels.health.v1", health)
+    themes = [await bench.launch(chunk=9, bands=(Band(0.0, ("app", "wechat")),), audience=f"id % 3 = {n}") for n in range(2)]
+    taken = [row for row in await bench.pushes() if row.theme in {f"themes/{theme}" for theme in themes}]
+    assert 7 == sum(push.channel == "app" for push in taken) < sum(push.channel == "wechat" for push in taken)
+    assert {"push", "quota", "no_channel", "no_score"} == {
+        word for theme in themes for word in (await bench.words(theme)).values()
+    }
+    tomorrow = await bench.rows(f"SELECT DISTINCT due_at FROM decision WHERE theme_id = {themes[0]} AND reason = 'quota'")
+    assert [MORNING + timedelta(hours=15)] == [row.due_at for row in tomorrow]
 
 
 async def test_quiet_hours_are_the_persons_own_and_everything_is_asked_again_after_them(databases: DatabaseFactory) -> None:

@@ -66,6 +66,12 @@ async def test_a_decision_shows_an_offer_says_its_chance_and_is_durable(room: Sh
     [row] = await room.rows("SELECT * FROM offer_decision")
     assert (answer.decision.removeprefix("decisions/"), 1, WAITING) == (row.decision_id.hex(), row.person_id, row.state)
     assert timedelta(minutes=60) == row.due_at - row.decided_at
+    # Who fills a slot on a channel that does not work is told so, and may prefer another slot.
+    assert not answer.channel_failing
+    async with room.database.transaction() as uow:
+        await uow.execute("INSERT INTO channel_health (channel, failing, reason, at) VALUES ('app', true, 'calls_fail', now())")
+    await room.look()
+    assert [True, False] == [(await room.decide(channel=channel)).channel_failing for channel in ("app", "web")]
 
 
 async def test_decisions_go_on_when_the_server_closes_their_connections(room: Showroom, servers: Servers) -> None:

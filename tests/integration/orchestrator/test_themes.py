@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from troika.orchestrator.v1 import orchestrator_service_pb2 as pb
+from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.testing import DatabaseFactory
 from services.orchestrator.launching import Launcher
@@ -288,6 +289,15 @@ async def test_a_preview_speaks_of_every_stage_even_of_a_theme_that_nobody_made(
             await (submit(house, name) if (await get(house, name)).state == pb.THEME_STATE_DRAFT else approve(house, name))
     both = house.call.PreviewTheme(pb.PreviewThemeRequest(name=name, theme=stated))
     assert (INVALID, "name") == (await refusal(both))[::2]
+    # Touchpoints says what it has endpoints for: before it does, nobody knows.
+    told = [touchpoints_pb2.ChannelState(channel=channel) for channel in ("app", "dealer", "sms")]
+    health = touchpoints_pb2.ChannelsHealth(channels=told, at_us=round(now.timestamp() * 1e6))
+    await house.hear("troika.channels.health.v1", health)
+    other = await house.make()
+    preview = await house.call.PreviewTheme(pb.PreviewThemeRequest(name=other))
+    assert {"there is no endpoint for wechat"} == {obstacle.message for obstacle in preview.obstacles}
+    expected = (PRECONDITION, "CHANNEL_WITHOUT_ENDPOINT", "theme.bands[0].channels[1]")
+    assert expected == await refusal(submit(house, other))
 
 
 async def test_a_theme_starts_and_ends_when_its_schedule_says_so(house: House) -> None:

@@ -115,6 +115,7 @@ class DecideResponse(_message.Message):
     PROPENSITY_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     AUDIENCE_AGE_S_FIELD_NUMBER: _builtins.int
+    CHANNEL_FAILING_FIELD_NUMBER: _builtins.int
     decision: _builtins.str
     """The decision, "decisions/" and 32 hexadecimal digits; feedback names it."""
     offer: _builtins.str
@@ -133,6 +134,8 @@ class DecideResponse(_message.Message):
     """Which offers competed and what had been learnt, "12.3456"."""
     audience_age_s: _builtins.float
     """Seconds since the oldest of the audiences was read that eligibility was looked up in."""
+    channel_failing: _builtins.bool
+    """Whether what is sent on this channel does not arrive now, as touchpoints says: where a page has another slot, prefer that."""
     def __init__(
         self,
         *,
@@ -145,10 +148,11 @@ class DecideResponse(_message.Message):
         propensity: _builtins.float = ...,
         policy_version: _builtins.str = ...,
         audience_age_s: _builtins.float = ...,
+        channel_failing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_age_s", b"audience_age_s", "body", b"body", "decision", b"decision", "offer", b"offer", "offer_version", b"offer_version", "policy_version", b"policy_version", "propensity", b"propensity", "title", b"title", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_age_s", b"audience_age_s", "body", b"body", "channel_failing", b"channel_failing", "decision", b"decision", "offer", b"offer", "offer_version", b"offer_version", "policy_version", b"policy_version", "propensity", b"propensity", "title", b"title", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -350,6 +350,7 @@ class ChannelState(_message.Message):
     FAILING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """"app", "wechat", "dealer" …"""
     failing: _builtins.bool
@@ -358,6 +359,8 @@ class ChannelState(_message.Message):
     """Why, as a snake_case reason; empty while it works."""
     success: _builtins.float
     """Share of the calls of the last minutes that did not fail for the receiver's sake; 1 without any."""
+    left: _builtins.int
+    """How many pushes more its providers take today, and people have permitted one by one; not set where nobody counts either."""
     def __init__(
         self,
         *,
@@ -365,12 +368,15 @@ class ChannelState(_message.Message):
         failing: _builtins.bool = ...,
         reason: _builtins.str = ...,
         success: _builtins.float = ...,
+        left: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left", b"_left", "left", b"left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "failing", b"failing", "reason", b"reason", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left", b"_left", "channel", b"channel", "failing", b"failing", "left", b"left", "reason", b"reason", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__left: _TypeAlias = _typing.Literal["left"]  # noqa: Y015
+    _WhichOneofArgType__left: _TypeAlias = _typing.Literal["_left", b"_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left) -> _WhichOneofReturnType__left | None: ...
 
 Global___ChannelState: _TypeAlias = ChannelState  # noqa: Y015
 

@@ -201,8 +201,10 @@ STATEMENTS = (
     " value_fen bigint NOT NULL, values_fen jsonb NOT NULL, version integer NOT NULL, author text NOT NULL, stated_at"
     " timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_dealer_target PRIMARY KEY (dealer_code, advisor, month, metric))",
     "CREATE INDEX ix_dealer_target_month ON dealer_target (month)",
-    "CREATE TABLE channel_health (channel text, failing boolean NOT NULL, reason text NOT NULL, at timestamptz NOT NULL,"
-    " CONSTRAINT pk_channel_health PRIMARY KEY (channel))",
+    "CREATE TABLE channel_health (channel text, failing boolean NOT NULL, reason text NOT NULL,"
+    " pushes_left bigint, at timestamptz NOT NULL, CONSTRAINT pk_channel_health PRIMARY KEY (channel))",
+    "CREATE TABLE channel_given (channel text, minute timestamptz, pushes bigint NOT NULL,"
+    " CONSTRAINT pk_channel_given PRIMARY KEY (channel, minute))",
     "CREATE TABLE opportunity_day (dealer_code text, day date, worker text, lease_until timestamptz NOT NULL, finished_at"
     " timestamptz, failure text NOT NULL DEFAULT '', CONSTRAINT pk_opportunity_day PRIMARY KEY (dealer_code, day))",
     "CREATE INDEX ix_opportunity_day_unfinished ON opportunity_day (lease_until) WHERE finished_at IS NULL",
