@@ -19,6 +19,7 @@ from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsSe
 
 from chassis import run
 from chassis.run import Runtime
+from services.touchpoints import command as registering
 from services.touchpoints import consumers, events
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
@@ -124,7 +125,13 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Command line."""
-    run.main("touchpoints", Settings, Path(__file__).parent / "migrations", serve, [*importing.VERBS, *planning.VERBS])
+    run.main(
+        "touchpoints",
+        Settings,
+        Path(__file__).parent / "migrations",
+        serve,
+        [*importing.VERBS, *registering.VERBS, *planning.VERBS],
+    )
 
 
 if __name__ == "__main__":

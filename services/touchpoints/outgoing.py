@@ -179,7 +179,7 @@ OUTGOING: Final[Mapping[str, Outgoing]] = {
             vehicle={"type": "object", "description": "vehicle_ref, plate_tail, and what tags say of it."},
             service={"type": ["object", "null"], "description": "Which services are due."},
             customer={"type": ["object", "null"], "description": "customer_ref, display_name (masked), relation."},
-            served_by={"type": ["object", "null"]},
+            served_by={"type": ["object", "null"], "description": "This dealer, where it services or advises them."},
             score={"type": ["object", "null"]},
             reasons={"type": "array", "items": _obj("code text", code=_TEXT, text=_TEXT)},
             offer={"type": ["object", "null"]},

@@ -38,7 +38,9 @@ class TouchpointsRpc(TouchpointsServiceServicer):
         write_key = secrets.token_urlsafe(24)
         hashed = hashlib.sha256(write_key.encode()).digest()
         async with self._database.transaction() as uow:
-            await store.save_source(uow, source.name, source.user_id_kind, source.appid, hashed)
+            await store.save_source(
+                uow, source.name, source.user_id_kind, source.appid, hashed, server_side=request.server_side
+            )
         return pb.CreateSourceResponse(source=source, write_key=write_key)
 
     async def CreateEndpoint(self, request: pb.CreateEndpointRequest, context: Context) -> pb.CreateEndpointResponse:  # noqa: N802, D102

@@ -77,7 +77,10 @@ class PlanRpc(PlanServiceServicer):
             _schema(given.schema_json),
             tuple(given.sources),
             given.retired,
+            tuple(given.aliases),
         )
+        if alias := "" if planned.retired else plan.taken(planned):
+            raise InvalidArgument(f"{alias} is another event's name or alias", reason="ALIAS_TAKEN", field="event_type.aliases")
         try:
             # Some patterns take long to compile; meanwhile the doors stay open.
             judge = await asyncio.to_thread(Judge, planned)
@@ -208,6 +211,7 @@ def _type(saved: Saved) -> pb.EventType:
         schema_json=orjson.dumps(each.schema).decode() if each.schema else "",
         sources=each.sources,
         retired=each.retired,
+        aliases=each.aliases,
         save_time=stamp(saved.saved_at),
         author=saved.author,
     )

@@ -98,6 +98,10 @@ class Settings(ChassisSettings):
     arrival_posts_per_s: float = Field(
         20.0, gt=0, description="Posts a second that one arrival door takes, twice that at once."
     )
+    # A large dealer's busiest day; whoever tries plates to learn of their owners soon has more.
+    arrival_plates_per_day: int = Field(
+        500, ge=0, description="Different plates of a dealer's doors that make cards within a day, over all replicas; 0: any."
+    )
     # Leaves 40 ms of the promised 100 for the way in, the signature and the dealer's own door.
     arrival_budget_ms: float = Field(
         60.0, gt=0, description="Milliseconds after a camera's request until which facts for its card are waited for."

@@ -32,7 +32,9 @@ Table(
     Column("name", Text, primary_key=True),
     Column("user_id_kind", SmallInteger, nullable=False),
     Column("appid", Text, nullable=False),
+    # Of the publishable key, which apps and browsers carry, and of the one that stays on servers; empty without one.
     Column("write_key_sha256", LargeBinary, nullable=False),
+    Column("server_key_sha256", LargeBinary, nullable=False),
 )
 
 endpoint = Table(
@@ -264,7 +266,7 @@ Table(
     Column("mapping", Text, nullable=False),
     # NULL until the file was looked through.
     Column("file_sha256", LargeBinary),
-    # queued, running, done, failed, cancelled
+    # queued, running, done, failed, cancelled; what is told as interrupted is running without anybody at it
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
@@ -277,6 +279,8 @@ Table(
     Column("sample", Text, nullable=False),
     Column("caller", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Who took it up since it last came further.
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
     # Who works on it says so again and again; when it falls silent another one takes over.
     Column("leased_until", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
@@ -305,6 +309,7 @@ Table(
     Column("schema", Text, nullable=False),
     Column("sources", ARRAY(Text), nullable=False),
     Column("retired", Boolean, nullable=False),
+    Column("aliases", ARRAY(Text), nullable=False),
     Column("author", Text, nullable=False),
     Column("saved_at", DateTime(timezone=True), nullable=False),
 )

@@ -40,7 +40,7 @@ def lines(_: Any, value: Any) -> bytes:
 async def key(suite: Suite) -> str:
     async with suite.operator_channel("touchpoints") as channel:
         source = pb.Source(name="fuzz", user_id_kind=pb.USER_ID_KIND_CRM_ID)
-        answer = await TouchpointsServiceStub(channel).CreateSource(pb.CreateSourceRequest(source=source))
+        answer = await TouchpointsServiceStub(channel).CreateSource(pb.CreateSourceRequest(source=source, server_side=True))
         return str(answer.write_key)
 
 

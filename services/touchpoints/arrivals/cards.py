@@ -84,10 +84,9 @@ def card(arrival_id: str, door: str, dealer_code: str, arrived_at: datetime, pla
         }
         if facts.customer_ref
         else None,
-        # Whose customer it is: the dealer that services the car or, without any, that advises the person.
-        "served_by": None
-        if facts.served_by is None
-        else {"dealer_code": facts.served_by, "here": facts.served_by == dealer_code},
+        # Whether it is this dealer's customer: the dealer that services the car or, without any, advises the person. Who
+        # another dealer's customers are is no dealer's business.
+        "served_by": {"dealer_code": dealer_code, "here": True} if facts.served_by == dealer_code else None,
         "score": score,
         "reasons": [{"code": tag, "text": text} for tag, text in REASONS if due and due.get(tag)],
         "offer": None

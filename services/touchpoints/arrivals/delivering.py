@@ -175,6 +175,10 @@ class Cards:
         recipient = f"dealer:{arrival.dealer_code}"
         references = self._vehicle_ref(recipient, met), self._vault.reference(recipient, met.person_id)
         facts = await self._finder.about(met, arrival.arrival_id, references, started + self._budget_s)
+        if not facts.customer_ref:
+            # A card that may tell nothing would still tell that we know the car.
+            self._end(arrival, CardState.UNKNOWN, facts.left_out["customer"], sorted(facts.left_out))
+            return
         plate_tail = tail(subject.plate) if subject.plate else ""
         said = cards.card(arrival.arrival_id, arrival.door, arrival.dealer_code, arrival.arrived_at, plate_tail, facts)
         body = webhooks.envelope("arrival.card", said, datetime.now(UTC))

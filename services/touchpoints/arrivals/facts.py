@@ -115,7 +115,7 @@ class Finder:
         """
         facts = Facts()
         if met.person_id == 0:
-            # Nobody's consent can be asked, so nothing is told but that a car of the base is here.
+            # Nobody's consent can be asked, so nothing is told.
             facts.left_out = dict.fromkeys(("customer", "vehicle", "score", "offer"), UNKNOWN)
             return self._counted(facts)
         sharing, profiling = await self._consents.of(met.person_id)

@@ -12,6 +12,7 @@ from chassis.run import Runtime
 from services.touchpoints.arrivals.delivering import Cards
 from services.touchpoints.arrivals.doors import Doors
 from services.touchpoints.arrivals.facts import Finder, Peers, Questions
+from services.touchpoints.arrivals.limits import Plates
 from services.touchpoints.arrivals.permissions import Consents
 from services.touchpoints.arrivals.taking import Arrivals
 from services.touchpoints.channels.http import Caller
@@ -34,7 +35,8 @@ def open_arrivals(
     questions = Questions(settings.arrival_model, settings.arrival_slot, settings.arrival_language)
     consents = Consents(database, settings.consent_regimes)
     finder = Finder(Peers(identity, tags, scoring, decisions), consents, questions)
-    arrivals = Arrivals(database, sealer, vault, finder, consents)
+    plates = Plates(database, settings.arrival_plates_per_day)
+    arrivals = Arrivals(database, sealer, vault, finder, consents, plates)
     doors = Doors(database, settings.arrival_proxies, settings.arrival_posts_per_s)
     budget_s, life_s = settings.arrival_budget_ms / 1000, settings.arrival_card_s
     cards = Cards(database, arrivals, finder, endpoints, caller, vault, budget_s, life_s)

@@ -22,7 +22,7 @@ class CardState(IntEnum):
     # The dealer's system will never take it, or there is none.
     REFUSED = 3
     EXPIRED = 4
-    # Nobody is known by what was seen: no card.
+    # Nobody is known by what was seen, or nothing may be told of them: no card.
     UNKNOWN = 5
 
 
@@ -149,15 +149,15 @@ WITH present AS (
         device = excluded.device, camera_at = excluded.camera_at, last_seen = GREATEST(p.last_seen, excluded.last_seen)
     RETURNING arrival_id
 )
-INSERT INTO arrival (arrival_id, door, dealer_code, arrived_at, state, sealed, due_at)
-SELECT :arrival, :door, :dealer, CAST(:arrived AS timestamptz), :state, :sealed,
+INSERT INTO arrival (arrival_id, door, dealer_code, arrived_at, state, reason, sealed, due_at)
+SELECT :arrival, :door, :dealer, CAST(:arrived AS timestamptz), :state, :reason, :sealed,
     CAST(:received AS timestamptz) + CAST(:lease AS interval)
 FROM present WHERE arrival_id = :arrival
 RETURNING arrival_id
 """
 
 
-async def take(uow: UnitOfWork, seen: Sighting, arrival: Arrival, state: CardState, lease: timedelta) -> bool:
+async def take(uow: UnitOfWork, seen: Sighting, arrival: Arrival, state: CardState, lease: timedelta, reason: str = "") -> bool:
     """Notes a sighting; True when it is an arrival, False when it is another sight of one."""
     rows = await uow.rows(
         TAKE,
@@ -171,10 +171,26 @@ async def take(uow: UnitOfWork, seen: Sighting, arrival: Arrival, state: CardSta
         door=arrival.door,
         arrived=arrival.arrived_at,
         state=int(state),
+        reason=reason,
         sealed=arrival.sealed if state is CardState.WAITING else b"",
         lease=lease,
     )
     return bool(rows)
+
+
+# By places, for one statement by itself is one trip. Marks of plates have 16 bytes, those of nobody one more.
+PLATES = """
+SELECT count(*) FROM (
+    SELECT FROM arrival_presence WHERE dealer_code = $1 AND octet_length(subject) = 16 AND last_seen > now() - interval '1 day'
+    LIMIT $2
+) AS seen
+"""
+
+
+async def plates(reader: Reader, dealer_code: str, most: int) -> int:
+    """Different plates and known visitors at a dealer's doors within a day, counted up to `most`."""
+    ((count,),) = await reader.fetch(PLATES, dealer_code, most)
+    return int(count)
 
 
 # What a sender that vanished had leased, and what is to be tried again (index ix_arrival_due_at).

@@ -16,6 +16,7 @@ from chassis.sealing import DataKey
 from services.touchpoints import events
 from services.touchpoints.arrivals import store
 from services.touchpoints.arrivals.facts import Finder, Subject
+from services.touchpoints.arrivals.limits import Plates
 from services.touchpoints.arrivals.permissions import Consents
 from services.touchpoints.arrivals.plates import plate_in
 from services.touchpoints.arrivals.sightings import CarSeen, Heartbeat, Seen, VisitorSeen, happened
@@ -29,6 +30,7 @@ SEEN = Counter(
 )
 EVENT: Final = "Dealer Visit Started"
 VISITOR: Final = "visitor"
+TOO_MANY: Final = "too_many_plates"
 # Longer than a card may take: a lease that ends before would have a second process send it at the same time.
 LEASE: Final = timedelta(seconds=25)
 RESOLVE_TIMEOUT_S: Final = 1.0
@@ -56,9 +58,11 @@ class Taken:
 class Arrivals:
     """Takes what devices saw."""
 
-    def __init__(self, database: Database, sealer: Sealer, vault: Vault, finder: Finder, consents: Consents) -> None:
+    def __init__(
+        self, database: Database, sealer: Sealer, vault: Vault, finder: Finder, consents: Consents, plates: Plates
+    ) -> None:
         self._database, self._sealer, self._vault = database, sealer, vault
-        self._finder, self._consents = finder, consents
+        self._finder, self._consents, self._plates = finder, consents, plates
 
     async def take(self, door: Door, seen: Seen, received: datetime) -> Taken | None:
         """An arrival with its event, both durable; None for everything else. Raises Unavailable, and then nothing was kept."""
@@ -87,6 +91,9 @@ class Arrivals:
         post = f"{seen.device} {seen.post} {mark.hex()}" if seen.post else ""
         if seen.late:
             post = post or f"{seen.device} {seen.camera_time} {mark.hex()}"
+        # The visit is one all the same; only a card would tell who it was.
+        told = not seen.late and await self._plates.allowed(door.dealer_code)
+        state, why = (CardState.WAITING, "") if told else (CardState.REFUSED, TOO_MANY)
         async with self._database.transaction() as uow:
             if post and not await uow.fresh(f"arrivals:{door.name}", [post]):
                 return None, "repeat"
@@ -99,16 +106,17 @@ class Arrivals:
                     received,
                     timedelta(minutes=door.repeat_minutes),
                 )
-                if not await store.take(uow, sighting, arrival, CardState.WAITING, LEASE):
+                if not await store.take(uow, sighting, arrival, state, LEASE, why):
                     return None, "repeat"
             self._observe(uow, arrival, [("plate", "", plate)], 0, facts, key, received)
-        return Taken(arrival, None if seen.late else Subject(plate)), "late" if seen.late else "arrival"
+        outcome = "late" if seen.late else why or "arrival"
+        return Taken(arrival, Subject(plate) if told else None), outcome
 
     async def _visitor(self, door: Door, seen: VisitorSeen, received: datetime) -> tuple[Taken | None, str]:
         visitor = await self._identified(door, seen, received)
         # Who is nobody to us may be anybody: each such post counts, once.
         about = f"person {visitor.person_id}" if visitor.person_id else f"nobody {secrets.token_hex(8)}"
-        mark = self._vault.fingerprint(about, f"arrivals/{door.dealer_code}")
+        mark = self._vault.fingerprint(about, f"arrivals/{door.dealer_code}") + (b"" if visitor.person_id else b"?")
         arrived = happened(seen.camera_time, received)
         arrival, key = self._new(door, arrived, "", visitor.person_id), self._sealer.key()
         state = CardState.WAITING if visitor.person_id else CardState.UNKNOWN

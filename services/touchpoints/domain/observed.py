@@ -41,6 +41,8 @@ class Source:
     # What a user id of this source is: "crm_id" or "openid".
     user_id_kind: str
     appid: str
+    # Whether its server key was shown, and not one that anybody can read out of a page or an app.
+    server_side: bool = False
 
     @property
     def user_scope(self) -> str:

@@ -15,11 +15,17 @@ from services.touchpoints.domain.observed import Source
 from services.touchpoints.store import sources
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+# Of a command whose process is gone: nobody goes on unless it is given again.
+INTERRUPTED: Final = "interrupted"
+# Processes that may end over a file without having come any further.
+MOST_ATTEMPTS: Final = 3
 # Who works on an import says so three times within this time.
 LEASE_S: Final = 30.0
 _FIELDS: Final = (
-    "id, source, place, file_name, mapping, file_sha256, state, reason, message, dry_run, lines, lines_done, taken, refused,"
-    " sample, caller, created_at"
+    "id, source, place, file_name, mapping, file_sha256,"
+    " CASE WHEN state IN ('queued', 'running') AND leased_until < now() AND NOT starts_with(place, 'store:')"
+    " THEN 'interrupted' ELSE state END AS state,"
+    " reason, message, dry_run, lines, lines_done, taken, refused, sample, caller, created_at"
 )
 
 
@@ -114,11 +120,22 @@ async def unfinished(uow: UnitOfWork, source: str, place: str, mapping: str) -> 
 
 
 async def claim(database: Database, prefix: str) -> Job | None:
-    """Takes the oldest import that waits for somebody and whose file is where `prefix` says."""
+    """Takes the oldest import that waits for somebody and whose file is where `prefix` says.
+
+    One that ended so many processes without a word is not tried on the next: it fails.
+    """
     async with database.transaction(traced=False) as uow:
+        await uow.fetch(
+            "UPDATE import_job SET state = 'failed', reason = 'IMPORT_GAVE_UP', message = $3 || lines_done"
+            " WHERE leased_until < now() AND state IN ('queued', 'running') AND starts_with(place, $2) AND attempts >= $1",
+            MOST_ATTEMPTS,
+            prefix,
+            f"{MOST_ATTEMPTS} processes ended while they read it, most likely for want of memory: look behind line ",
+        )
         rows = await uow.fetch(
-            "UPDATE import_job SET leased_until = now() + make_interval(secs => $1) WHERE id = (SELECT id FROM import_job"  # noqa: S608
-            " WHERE leased_until < now() AND state IN ('queued', 'running') AND starts_with(place, $2)"
+            "UPDATE import_job SET leased_until = now() + make_interval(secs => $1), attempts = attempts + 1"  # noqa: S608
+            " WHERE id = (SELECT id FROM import_job WHERE leased_until < now() AND state IN ('queued', 'running')"
+            " AND starts_with(place, $2)"
             f" ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING {_FIELDS}",
             LEASE_S,
             prefix,
@@ -139,10 +156,12 @@ async def renew(database: Database, import_id: int) -> bool:
 
 
 async def release(database: Database, import_id: int) -> None:
-    """Lets anybody go on with it. Where the database is away the lease runs out by itself."""
+    """Lets anybody go on with it; not the file was to blame. Where the database is away the lease runs out by itself."""
     with suppress(Exception):
         async with database.transaction(traced=False) as uow:
-            await uow.fetch("UPDATE import_job SET leased_until = now() WHERE id = $1", import_id)
+            await uow.fetch(
+                "UPDATE import_job SET leased_until = now(), attempts = GREATEST(attempts - 1, 0) WHERE id = $1", import_id
+            )
 
 
 async def begin(database: Database, job: Job, sha256: bytes, lines: int) -> None:
@@ -167,7 +186,7 @@ async def advance(
     """Notes a chunk: from which line to which, and what came of it. Raises LostLease when another one got there first."""
     async with database.transaction(traced=False) as uow:
         rows = await uow.fetch(
-            "UPDATE import_job SET lines_done = $3, taken = taken + $4, refused = refused + $5, sample = $6"
+            "UPDATE import_job SET lines_done = $3, taken = taken + $4, refused = refused + $5, sample = $6, attempts = 0"
             " WHERE id = $1 AND lines_done = $2 AND state = 'running' RETURNING id",
             import_id,
             *place,

@@ -27,6 +27,8 @@ MOST_LINES: Final = 100
 _BLOCK: Final = 1024 * 1024
 _PARQUET: Final = b"PAR1"
 _PARQUET_ROWS: Final = 2000
+# What one row group may unpack to, of the columns that are read.
+MOST_GROUP: Final = 256 * 1024 * 1024
 _OTHER_BOMS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -243,10 +245,10 @@ def _within(given: dict[str, Any], column: str) -> Any:
     return found
 
 
-def _opened(file: io.BufferedReader) -> Any:
+def _opened(file: io.BufferedReader, **how: Any) -> Any:
     file.seek(0)
     try:
-        return pq.ParquetFile(pa.PythonFile(file, "r"))
+        return pq.ParquetFile(pa.PythonFile(file, "r"), **how)
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, OverflowError, ValueError) as error:
         raise _broken(error) from None
 
@@ -255,6 +257,10 @@ def _parquet(file: io.BufferedReader, layout: Layout, after: int) -> Iterator[Ro
     parquet = _opened(file)
     names = parquet.schema_arrow.names
     columns = [names[place] for place in _places(names, layout)]
+    _checked(parquet, columns)
+    # As dictionaries: a long word that stands in each row is in memory once, and not once a row.
+    words = [name for name in columns if _is_word(parquet.schema_arrow.field(name).type)]
+    parquet = _opened(file, metadata=parquet.metadata, read_dictionary=words)
     row = 0
     try:
         for group in range(parquet.num_row_groups):
@@ -272,12 +278,43 @@ def _parquet(file: io.BufferedReader, layout: Layout, after: int) -> Iterator[Ro
         raise _broken(error) from None
 
 
+def _checked(parquet: Any, columns: Sequence[str]) -> None:
+    """Raises FileFault for columns that hold no values, and for groups that would not fit into memory."""
+    for name in columns:
+        if pa.types.is_nested(kind := parquet.schema_arrow.field(name).type):
+            raise FileFault(
+                f"column {name} holds {str(kind).partition('<')[0]}s, not values: write what is within as columns",
+                reason="NESTED_COLUMN",
+                field="file",
+            )
+    for number in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        sizes = (group.column(n) for n in range(group.num_columns))
+        size = sum(abs(chunk.total_uncompressed_size) for chunk in sizes if chunk.path_in_schema in columns)
+        if size > MOST_GROUP:
+            raise FileFault(
+                f"row group {number + 1} unpacks to {size} bytes, the most is {MOST_GROUP}: write smaller row groups",
+                reason="ROW_GROUP_TOO_LARGE",
+                field="file",
+            )
+
+
+def _is_word(kind: Any) -> bool:
+    types = pa.types
+    return any(fits(kind) for fits in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary))
+
+
 def _broken(error: Exception) -> FileFault:
     # The library's text may quote what it stumbled over.
     return FileFault(f"the Parquet file is broken ({type(error).__name__})", reason="BROKEN_PARQUET", field="file")
 
 
 def _values(column: Any) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        # Of a dictionary for a whole row group a batch needs little.
+        used = column.indices.unique()
+        words = dict(zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True))
+        return [words[index] for index in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         # Python knows no nanoseconds.
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)

@@ -60,6 +60,7 @@ async def _save(stub: Any, flags: argparse.Namespace) -> Message:
             schema_json=orjson.dumps(body["schema"]).decode() if body.get("schema") else "",
             sources=body.get("sources") or (),
             retired=bool(body.get("retired")),
+            aliases=body.get("aliases") or (),
         )
         request = pb.SaveEventTypeRequest(event_type=given, dry_run=flags.dry_run)
         if flags.from_version is not None:
@@ -143,6 +144,8 @@ def _one(answer: pb.GetEventTypeResponse) -> str:
         body["schema"] = orjson.loads(e.schema_json)
     if e.sources:
         body["sources"] = list(e.sources)
+    if e.aliases:
+        body["aliases"] = list(e.aliases)
     if e.retired:
         body["retired"] = True
     saved = f"saved {shown(e.save_time)} by {e.author}" if e.author else "as shipped"
@@ -218,7 +221,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("event")
     show.add_argument("--version", type=int)
     save = _action(actions, "save", "add or change the events of a file", _save, lambda _: "")
-    save.add_argument("file", type=Path, help="YAML: an event's name to title, description, schema, sources, retired")
+    save.add_argument("file", type=Path, help="YAML: an event's name to title, description, schema, sources, aliases, retired")
     save.add_argument("--from-version", type=int, help="the version it was made from; refused when there is a newer one")
     save.add_argument("--dry-run", action="store_true", help="save nothing, say what it would heal")
     mode = _action(

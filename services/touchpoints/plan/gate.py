@@ -48,7 +48,7 @@ class Gate:
         held: list[Held] = []
         for index, read in enumerate(observe):
             try:
-                event = read()
+                event = plan.named(read())
             except Invalid as error:
                 held.append(unreadable(source, door, message(index), context(index), error))
                 continue

@@ -35,6 +35,8 @@ class EventType:
     sources: tuple[str, ...] = ()
     # No longer planned.
     retired: bool = False
+    # What else sources call it. Its name without blanks is always one: Sensors' SDKs take no others.
+    aliases: tuple[str, ...] = ()
 
 
 class Judge:
@@ -66,6 +68,8 @@ class Plan:
         self.judges = {judge.planned.name: judge for judge in judges}
         self.unplanned = unplanned
         self._judging = {name: judge for name, judge in self.judges.items() if not judge.planned.retired}
+        self._names = {name.replace(" ", ""): name for name in self._judging}
+        self._names |= {alias: name for name, judge in self._judging.items() for alias in judge.planned.aliases}
 
     @property
     def types(self) -> Sequence[EventType]:
@@ -75,6 +79,20 @@ class Plan:
     def with_type(self, judge: Judge) -> Plan:
         """The plan with one type as it would be."""
         return Plan([*(j for n, j in self.judges.items() if n != judge.planned.name), judge], self.unplanned)
+
+    def taken(self, planned: EventType) -> str:
+        """What of a type's name and aliases means another type by now; empty when nothing does."""
+        others = [judge.planned for name, judge in self._judging.items() if name != planned.name]
+        stated = {each for other in others for each in (other.name, *other.aliases)}
+        # A name wins over another one's without blanks, an alias does not.
+        implied = stated | {other.name.replace(" ", "") for other in others}
+        return next((one for one in planned.aliases if one in implied), planned.name if planned.name in stated else "")
+
+    def named(self, event: Observed) -> Observed:
+        """The event under the name that the plan has for it."""
+        if event.name in self._judging or (name := self._names.get(event.name)) is None:
+            return event
+        return event._replace(name=name)
 
     def fault(self, event: Observed, passed: Counter[tuple[str, str]] | None = None) -> Invalid | None:
         """Why an event must be held, or None; unplanned ones that pass are counted in `passed` by source and name."""

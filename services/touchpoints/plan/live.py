@@ -78,7 +78,17 @@ class LivePlan:
         except InvalidSchema:
             # Saved by another release: rather let its events pass than none.
             log.exception("schema not understood", extra={"version": planned.version})
-            return Judge(EventType(planned.name, planned.version, planned.title, planned.description, {}, planned.sources))
+            return Judge(
+                EventType(
+                    planned.name,
+                    planned.version,
+                    planned.title,
+                    planned.description,
+                    {},
+                    planned.sources,
+                    aliases=planned.aliases,
+                )
+            )
 
     def count(self) -> None:
         """Takes what passed into the counts of the day, no more names than MOST_NAMES whatever comes."""

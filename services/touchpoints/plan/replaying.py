@@ -77,7 +77,7 @@ class Rereader:
         source = self._sources.named(row["source"])
         if source is None:
             raise Invalid("", "SOURCE_UNKNOWN", "its source is not registered any more")
-        event = kept.observe(source, received_us, received_us - self._oldest_us)
+        event = plan.named(kept.observe(source, received_us, received_us - self._oldest_us))
         small(event)
         if fault := plan.fault(event):
             raise fault

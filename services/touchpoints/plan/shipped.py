@@ -15,7 +15,7 @@ import yaml
 from services.touchpoints.plan.judging import EventType
 
 FOLDER: Final = Path(__file__).parent / "events"
-_KEYS: Final = {"title", "description", "schema", "sources"}
+_KEYS: Final = {"title", "description", "schema", "sources", "aliases"}
 
 
 @cache
@@ -27,7 +27,13 @@ def shipped() -> tuple[EventType, ...]:
             if name in found or not body.keys() <= _KEYS:
                 raise ValueError(f"{path.name}: {name} is there twice, or has a key that means nothing")
             found[name] = EventType(
-                name, 0, body["title"], body["description"], body.get("schema") or {}, tuple(body.get("sources") or ())
+                name,
+                0,
+                body["title"],
+                body["description"],
+                body.get("schema") or {},
+                tuple(body.get("sources") or ()),
+                aliases=tuple(body.get("aliases") or ()),
             )
     return tuple(found[name] for name in sorted(found))
 

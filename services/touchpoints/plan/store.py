@@ -12,7 +12,7 @@ import orjson
 from chassis.db import Reader, UnitOfWork
 from services.touchpoints.plan.judging import EventType, Unplanned
 
-_TYPE = "name, version, title, description, schema, sources, retired, author, saved_at"
+_TYPE = "name, version, title, description, schema, sources, retired, aliases, author, saved_at"
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ async def versions(reader: Reader, name: str) -> list[Saved]:
 async def save(uow: UnitOfWork, given: EventType, author: str) -> Saved | None:
     """Adds a version; None when that version is there already."""
     rows = await uow.rows(
-        "INSERT INTO event_type (name, version, title, description, schema, sources, retired, author, saved_at)"
-        " VALUES (:name, :version, :title, :description, :schema, :sources, :retired, :author, now())"
+        "INSERT INTO event_type (name, version, title, description, schema, sources, retired, aliases, author, saved_at)"
+        " VALUES (:name, :version, :title, :description, :schema, :sources, :retired, :aliases, :author, now())"
         " ON CONFLICT DO NOTHING RETURNING saved_at",
         name=given.name,
         version=given.version,
@@ -49,6 +49,7 @@ async def save(uow: UnitOfWork, given: EventType, author: str) -> Saved | None:
         schema=orjson.dumps(given.schema).decode(),
         sources=list(given.sources),
         retired=given.retired,
+        aliases=list(given.aliases),
         author=author,
     )
     return Saved(given, author, rows[0].saved_at) if rows else None
@@ -102,6 +103,13 @@ async def forget_passed(uow: UnitOfWork, days: int) -> None:
 def _saved(row: Any) -> Saved:
     schema = orjson.loads(row["schema"])
     kind = EventType(
-        row["name"], row["version"], row["title"], row["description"], schema, tuple(row["sources"]), row["retired"]
+        row["name"],
+        row["version"],
+        row["title"],
+        row["description"],
+        schema,
+        tuple(row["sources"]),
+        row["retired"],
+        tuple(row["aliases"]),
     )
     return Saved(kind, row["author"], row["saved_at"])

@@ -31,21 +31,30 @@ class EndpointRow:
 
 
 async def sources(uow: UnitOfWork) -> dict[bytes, Source]:
-    """All sources by the SHA-256 of their write key."""
-    rows = await uow.rows("SELECT name, user_id_kind, appid, write_key_sha256 FROM source")
-    return {row.write_key_sha256: Source(row.name, USER_ID_KINDS[row.user_id_kind], row.appid) for row in rows}
+    """All sources by the SHA-256 of each of their keys."""
+    rows = await uow.rows(
+        "SELECT name, user_id_kind, appid, k.sha256, k.server_side FROM source"
+        " CROSS JOIN LATERAL (VALUES (write_key_sha256, FALSE), (server_key_sha256, TRUE)) AS k(sha256, server_side)"
+        " WHERE k.sha256 <> ''"
+    )
+    return {row.sha256: Source(row.name, USER_ID_KINDS[row.user_id_kind], row.appid, row.server_side) for row in rows}
 
 
-async def save_source(uow: UnitOfWork, name: str, user_id_kind: int, appid: str, write_key_sha256: bytes) -> None:
-    """Makes a source, or gives an existing one a new key; the old key ends."""
+async def save_source(
+    uow: UnitOfWork, name: str, user_id_kind: int, appid: str, key_sha256: bytes, *, server_side: bool = False
+) -> None:
+    """Makes a source with one of its keys, or gives an existing one that key anew; the old one ends, the other kind stays."""
     await uow.execute(
-        "INSERT INTO source (name, user_id_kind, appid, write_key_sha256) VALUES (:name, :kind, :appid, :key)"
+        "INSERT INTO source AS s (name, user_id_kind, appid, write_key_sha256, server_key_sha256)"
+        " VALUES (:name, :kind, :appid, :publishable, :server)"
         " ON CONFLICT (name) DO UPDATE SET user_id_kind = excluded.user_id_kind, appid = excluded.appid,"
-        " write_key_sha256 = excluded.write_key_sha256",
+        " write_key_sha256 = COALESCE(NULLIF(excluded.write_key_sha256, ''), s.write_key_sha256),"
+        " server_key_sha256 = COALESCE(NULLIF(excluded.server_key_sha256, ''), s.server_key_sha256)",
         name=name,
         kind=user_id_kind,
         appid=appid,
-        key=write_key_sha256,
+        publishable=b"" if server_side else key_sha256,
+        server=key_sha256 if server_side else b"",
     )
 
 

@@ -9,6 +9,7 @@ from services.touchpoints.web.described import (
     BAD_REQUEST,
     JSON,
     NOT_FOUND,
+    SERVER_KEY,
     SIGNATURE,
     UNAUTHORIZED,
     UNAVAILABLE,
@@ -31,33 +32,40 @@ _NAME = parameter("name", "path", text(), "The endpoint's name.")
 _KEY = parameter("writeKey", "query", text(), "The source's write key, where no header can be sent.")
 _REJECTED = arr(obj(("index", "field", "reason"), index=_COUNT, field=text(), reason=text()))
 _INSTANT = text(format="date-time")
-_FORBIDDEN = Reply("The key is another source's.")
+_PUBLISHABLE = Reply("The key is publishable, and this takes the source's server key.")
+_FORBIDDEN = Reply("The key is another source's, or publishable.")
 _EMPTY = {"decision": None, "offer": None, "title": "", "body": "", "why": ""}
 _DECISION = "decisions/" + "0" * 32
 
 _TOKEN = {"application/json": ref("DeviceToken")}
-_TOKEN_REPLIES = {204: _DONE, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE}
+_TOKEN_REPLIES = {204: _DONE, 400: BAD_REQUEST, 401: UNAUTHORIZED, 403: _PUBLISHABLE, 503: UNAVAILABLE}
 
 DESCRIBED = Described(
     {
         ("POST", "/v1/push-tokens"): Operation(
             "A user's device can be reached by this token; whoever signs in last on a device has it.",
             _TOKEN_REPLIES,
-            security=WRITE_KEY,
+            security=SERVER_KEY,
             takes=_TOKEN,
             examples=(Example("no token", {"userId": "88731", "provider": "jpush", "app": "main"}, status=400, sound=False),),
         ),
         ("DELETE", "/v1/push-tokens"): Operation(
-            "The user signed out there.", _TOKEN_REPLIES, security=WRITE_KEY, takes=_TOKEN
+            "The user signed out there.", _TOKEN_REPLIES, security=SERVER_KEY, takes=_TOKEN
         ),
         ("GET", "/v1/slots/{slot}"): Operation(
             "What to show in a slot, in time; empty when nothing may be shown or somebody is late.",
-            {200: Reply("What to show.", {JSON: ref("Shown")}), 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
+            {
+                200: Reply("What to show.", {JSON: ref("Shown")}),
+                400: BAD_REQUEST,
+                401: UNAUTHORIZED,
+                403: _PUBLISHABLE,
+                503: UNAVAILABLE,
+            },
             security=WRITE_KEY,
             parameters=(
                 parameter("slot", "path", text(pattern="^[a-z][a-z0-9_]{0,62}$")),
                 _KEY,
-                parameter("userId", "query", text(maxLength=255)),
+                parameter("userId", "query", text(maxLength=255), "Takes the server key; a page asks by anonymousId."),
                 parameter("anonymousId", "query", text(maxLength=255)),
                 parameter("language", "query", text(), "For example zh-CN; zh without any."),
                 parameter("channel", "query", {"enum": list(CHANNELS)}),
@@ -83,7 +91,7 @@ DESCRIBED = Described(
                 404: NOT_FOUND,
                 503: UNAVAILABLE,
             },
-            security=WRITE_KEY,
+            security=SERVER_KEY,
             parameters=(
                 _NAME,
                 parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500}),
@@ -101,7 +109,7 @@ DESCRIBED = Described(
                 404: NOT_FOUND,
                 503: UNAVAILABLE,
             },
-            security=WRITE_KEY,
+            security=SERVER_KEY,
             parameters=(_NAME,),
             takes={JSON: obj(("results",), results=arr(ref("CallResult"), 500))},
         ),

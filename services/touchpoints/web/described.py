@@ -13,9 +13,10 @@ Schema = Mapping[str, Any]
 Bodies = Mapping[str, Schema]
 
 JSON = "application/json"
-WRITE_KEY, SIGNATURE, MANAGEMENT_KEY = "writeKey", "signature", "managementKey"
+WRITE_KEY, SERVER_KEY, SIGNATURE, MANAGEMENT_KEY = "writeKey", "serverKey", "signature", "managementKey"
 _SECURITY: Mapping[str, Schema] = {
-    WRITE_KEY: {"type": "http", "scheme": "basic", "description": "User name: the source's write key; no password."},
+    WRITE_KEY: {"type": "http", "scheme": "basic", "description": "User name: a write key of the source; no password."},
+    SERVER_KEY: {"type": "http", "scheme": "basic", "description": "User name: the source's server key."},
     SIGNATURE: {
         "type": "apiKey",
         "in": "header",

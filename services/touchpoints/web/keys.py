@@ -7,7 +7,8 @@ import binascii
 
 from starlette.datastructures import Headers
 
-from chassis.errors import Unauthenticated
+from chassis.errors import PermissionDenied, Unauthenticated
+from services.touchpoints.domain.observed import Source
 
 
 def encoding(headers: Headers) -> str:
@@ -30,3 +31,14 @@ def bearer_key(headers: Headers) -> str:
     """The Bearer token, empty without any."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else ""
+
+
+def only_server_side(source: Source, what: str, field: str = "authorization") -> None:
+    """Raises PermissionDenied for a publishable key: anybody can read it out of a page or an app."""
+    if not source.server_side:
+        raise PermissionDenied(
+            f"{what} needs the server key of {source.name}, and this one is publishable: let your backend ask, with the key"
+            f" that `troika source {source.name} --server-side` makes",
+            reason="SERVER_KEY_REQUIRED",
+            field=field,
+        )

@@ -17,6 +17,8 @@ MOST_DEPTH = 6
 MOST_PERMISSIONS = 20
 STOP_WORDS = frozenset({"T", "TD", "N", "退订", "取消订阅", "UNSUBSCRIBE", "STOP"})
 _ANSWER = re.compile(r"answer:(yes|no):([!-~]{1,100})")
+# How WeCom numbers customers: of WeChat, and of other corporations. Employees are named as their corporation likes.
+_EXTERNAL = re.compile(r"w[mo][\w-]{1,62}")
 _STATUS = re.compile(r"failed:\s*([a-z ]{1,40})")
 # Of what somebody does: what opens a window for customer-service messages, the event that the history keeps, and what of it the
 # key of the event says.
@@ -195,7 +197,7 @@ def _of_person(given: Mapping[str, Any], sender: str, event: str) -> Callback:
 
 def _contact(given: Mapping[str, Any]) -> Callback:
     employee, contact = _text(given, "UserID"), _text(given, "ExternalUserID")
-    if not employee or not contact:
+    if not employee or not _EXTERNAL.fullmatch(contact):
         return Ignored()
     match _text(given, "ChangeType"):
         case "add_external_contact" | "add_half_external_contact":

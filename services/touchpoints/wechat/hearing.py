@@ -27,6 +27,7 @@ from services.touchpoints.vault import Vault
 from services.touchpoints.wechat import crypto, store
 from services.touchpoints.wechat.callbacks import (
     Answered,
+    Callback,
     ContactAdded,
     ContactLost,
     Finished,
@@ -82,7 +83,7 @@ async def hear(uow: UnitOfWork, hearing: Hearing) -> bool:
     marks = {f"signature {hearing.signature}", f"event {hashlib.sha256(told.encode()).hexdigest()}"}
     if await uow.fresh(CONSUMER, sorted(marks)) != marks:
         return False
-    match event := hearing.told.event:
+    match event := _of_customer(hearing):
         case Answered(openid, delivery_id, answer):
             await _open(uow, hearing, openid, "click")
             given = Feedback("message.answered", delivery_id, answer, hearing.occurred_us)
@@ -105,6 +106,14 @@ async def hear(uow: UnitOfWork, hearing: Hearing) -> bool:
         case Ignored():
             pass
     return True
+
+
+def _of_customer(hearing: Hearing) -> Callback:
+    """What a customer did. Who writes to an app of WeCom, or clicks in it, is an employee."""
+    event = hearing.told.event
+    if hearing.endpoint.channel is Channel.WECOM and not isinstance(event, ContactAdded | ContactLost):
+        return Ignored()
+    return event
 
 
 async def _open(uow: UnitOfWork, hearing: Hearing, openid: str, window: str, *, out: bool = False) -> None:

@@ -32,7 +32,7 @@ from services.touchpoints.domain.deliveries import ASSIGNED, CONSENT, ERASED, RE
 from services.touchpoints.outgoing import OUTGOING
 from services.touchpoints.selfservice import desk
 from services.touchpoints.web import described
-from services.touchpoints.web.described import JSON, MANAGEMENT_KEY, SIGNATURE, WRITE_KEY, Example
+from services.touchpoints.web.described import JSON, MANAGEMENT_KEY, SERVER_KEY, SIGNATURE, WRITE_KEY, Example
 from tests.house.source import ROOT, modules
 from tests.integration.touchpoints.receivers import APP, DEALER
 from tests.integration.touchpoints.receiving import Receiver, receiving
@@ -88,7 +88,7 @@ class World:
 
     async def build(self) -> None:
         room, url = self.room, self.receiver.url
-        self.write_key = await room.source("crm")
+        self.write_key = await room.source("crm", server_side=True)
         self.secrets["app"] = await room.endpoint("app", APP, url)
         self.secrets["dealer-d001"] = await room.endpoint("dealer-d001", DEALER, url, "D001")
         room.identity.book[1, "crm_id", "app"] = (101, "88731")
@@ -125,7 +125,7 @@ class World:
             content = urlencode(body).encode()
         else:
             content = body.encode() if isinstance(body, str) else orjson.dumps(body)
-        auth = httpx.BasicAuth(self.write_key, "") if security == WRITE_KEY else None
+        auth = httpx.BasicAuth(self.write_key, "") if security in (WRITE_KEY, SERVER_KEY) else None
         if security == MANAGEMENT_KEY:
             headers["authorization"] = f"Bearer {self.management_key}"
         if security == SIGNATURE:

@@ -27,6 +27,7 @@ class Identity(IdentityServiceServicer):
     target: str = ""
     # (kind, value) → person, for ResolveIdentifiers.
     resolved: dict[tuple[str, str], int] = field(default_factory=dict)
+    resolves_nothing: bool = False
     # What a test puts in the place of the usual answer.
     reveal: Any = None
 
@@ -48,6 +49,8 @@ class Identity(IdentityServiceServicer):
     async def ResolveIdentifiers(  # noqa: N802
         self, request: pb.ResolveIdentifiersRequest, context: Any
     ) -> pb.ResolveIdentifiersResponse:
+        if self.resolves_nothing:
+            await context.abort(grpc.StatusCode.INTERNAL, "out of order")
         return pb.ResolveIdentifiersResponse(entity_ids=[self.resolved.get((i.kind, i.value), 0) for i in request.identifiers])
 
     def open(self, batch: ObservedBatch, event: ObservedEvent) -> Identifiers:

@@ -79,10 +79,9 @@ class Room:
     def url(self) -> str:
         return self.settings.public_url
 
-    async def source(self, name: str, kind: int = pb.USER_ID_KIND_CRM_ID, appid: str = "") -> str:
-        answer = await self.rpc.CreateSource(
-            pb.CreateSourceRequest(source=pb.Source(name=name, user_id_kind=kind, appid=appid))
-        )
+    async def source(self, name: str, kind: int = pb.USER_ID_KIND_CRM_ID, appid: str = "", server_side: bool = False) -> str:
+        source = pb.Source(name=name, user_id_kind=kind, appid=appid)
+        answer = await self.rpc.CreateSource(pb.CreateSourceRequest(source=source, server_side=server_side))
         self.keys[name] = answer.write_key
         return str(answer.write_key)
 

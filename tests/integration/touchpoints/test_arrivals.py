@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from troika.identity.v1.identity_service_pb2 import Entity
 from troika.touchpoints.v1 import arrivals_service_pb2 as pb
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import ArrivalsServiceStub
 
@@ -25,11 +26,15 @@ from tests.conftest import Servers
 from tests.emulators import cameras
 from tests.emulators.cameras import CAMERAS, PICTURE, Post, fresh
 from tests.integration.touchpoints import room as rooms
-from tests.integration.touchpoints.neighbours import Dealer, Neighbours, dealer_system, neighbourhood
+from tests.integration.touchpoints.neighbours import DEALER as DEALER_KIND
+from tests.integration.touchpoints.neighbours import VEHICLE as VEHICLE_KIND
+from tests.integration.touchpoints.neighbours import Dealer, Neighbours, dealer_system, neighbourhood, related
 from tests.integration.touchpoints.room import Room, eventually, running, settings_for
 from tests.unit.touchpoints.test_arrivals_reading import HOSTILE
 
 PLATE, VEHICLE, PERSON = "京A12345", 501, 71
+# A dealer's day.
+PLATES = 4
 
 
 @dataclass
@@ -79,6 +84,7 @@ async def forecourt(servers: Servers, databases: DatabaseFactory) -> AsyncIterat
     async with databases.lent("touchpoints") as dsn, neighbourhood(Neighbours()) as base, dealer_system() as dealer:
         targets = {f"{peer}_target": base.target for peer in ("tags", "scoring", "orchestrator")}
         more = {"arrival_posts_per_s": 1000.0, "arrival_budget_ms": 1500.0, "arrival_proxies": ("127.0.0.1/32",)}
+        more["arrival_plates_per_day"] = PLATES
         settings = settings_for(dsn, servers.nats_url, base, **targets, **more)
         async with running(settings, base, bus, servers.nats_url) as room:
             dealer.secret = await room.endpoint("dealer-d001", 3, dealer.url, "D001")
@@ -186,11 +192,33 @@ async def test_what_is_not_allowed_is_left_out_and_not_even_asked_for(forecourt:
     await forecourt.said("dealer_sharing", given=False)
     await quiet_presence(forecourt)
     forecourt.base.asked.clear()
-    said = await forecourt.arrive(CAMERAS["dahua"](fresh(PLATE)))
-    assert {"customer", "vehicle", "score", "offer"} == {left["part"] for left in said["left_out"]}
-    assert [None] * 5 == [said[part] for part in ("customer", "service", "served_by", "score", "offer")]
-    assert ["ResolveIdentifiers", "GetEntity"] == forecourt.base.asked
-    assert {"plate_tail"} == {key for key, value in said["vehicle"].items() if value}
+    calls = len(forecourt.dealer.calls)
+    # Of a car whose owner nobody knows there is nobody to ask.
+    forecourt.base.known["plate", "", "京B00001"] = 502
+    forecourt.base.entities[VEHICLE_KIND, 502] = Entity(relations=[related("serviced_by", DEALER_KIND, 71)])
+    for plate in (PLATE, "京B00001"):
+        await forecourt.post(CAMERAS["dahua"](fresh(plate)))
+    await becomes(forecourt, (2, ""), (5, "opted_out"), (5, "unknown"))
+    assert {"ResolveIdentifiers", "GetEntity"} == set(forecourt.base.asked)
+    assert calls == len(forecourt.dealer.calls)
+
+
+async def test_who_tries_plates_soon_learns_no_more(forecourt: Forecourt, caplog: pytest.LogCaptureFixture) -> None:
+    url = await forecourt.door("d2-gate", dealer_code="D002")
+    other = await forecourt.room.endpoint("dealer-d002", 3, forecourt.dealer.url, "D002")
+    forecourt.dealer.secret, kept = other, forecourt.dealer.secret
+    tried = [f"京C{10_000 + n}" for n in range(6)]
+    for n, plate in enumerate(tried):
+        forecourt.base.car(plate, 600 + n, 700 + n)
+        assert 200 == (await forecourt.post(CAMERAS["dahua"](fresh(plate)), url)).status_code
+    # Who has no name is counted, and counts for no limit.
+    await forecourt.post(cameras.terminal("C-9"), url)
+    await becomes(forecourt, *[(2, "")] * PLATES, *[(3, "too_many_plates")] * (6 - PLATES), (5, ""))
+    # Elsewhere cars come as ever; and every one was a visit.
+    forecourt.dealer.secret = kept
+    await forecourt.arrive(CAMERAS["dahua"](fresh(PLATE)))
+    assert not [plate for plate in tried if plate in caplog.text]
+    assert ["D002"] == sorted({getattr(r, "dealer", "") for r in caplog.records} - {""})
 
 
 async def quiet_presence(forecourt: Forecourt) -> None:

@@ -20,7 +20,7 @@ SERVICE = {"purpose": "service"}
 async def test_a_list_is_fetched_by_rank_and_its_results_move_the_pushes(room: Room) -> None:
     for person in range(1, 7):
         room.identity.book[person, "mobile", ""] = (100 + person, f"+861380013800{person}")
-    keys = [basic(await room.source(name)) for name in ("call_center", "other")]
+    keys = [basic(await room.source(name, server_side=True)) for name in ("call_center", "other")]
     await room.endpoint("calls", int(Channel.CALL_LIST), "", "north", settings={"source": "call_center"})
     await room.request(
         *(request(f"c{person}", person, "call_list", score=100.0 * person, reasons=["=1+1", "b"]) for person in range(1, 7))
@@ -76,11 +76,15 @@ async def test_a_list_is_fetched_by_rank_and_its_results_move_the_pushes(room: R
     await room.request(request("again", 2, "call_list"))
     assert "opted_out" == (await room.in_state("again", State.SUPPRESSED)).reason
 
+    publishable = basic(await room.source("call_center"))
     refusals = [
+        (await room.http.get("/v1/call-lists/calls", headers=publishable)).json()["code"],
+        (await room.http.post("/v1/call-lists/calls/results", json={"results": []}, headers=publishable)).json()["code"],
         (await room.http.get("/v1/call-lists/calls", headers=keys[1])).json()["code"],
         (await room.http.get("/v1/call-lists/none", headers=keys[0])).json()["code"],
         (await room.http.get("/v1/call-lists/calls")).status_code,
         (await fetch(limit=0)).json()["field"],
         (await fetch(format="xls")).json()["field"],
     ]
-    assert ["list_not_allowed", "list_not_found", 401, "limit", "format"] == refusals
+    assert ["server_key_required"] * 2 == refusals[:2]
+    assert ["list_not_allowed", "list_not_found", 401, "limit", "format"] == refusals[2:]

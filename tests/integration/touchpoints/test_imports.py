@@ -26,7 +26,7 @@ from chassis.bus import Bus
 from chassis.errors import FailedPrecondition
 from chassis.testing import DatabaseFactory, drop_database
 from services.touchpoints.imports import command, jobs
-from services.touchpoints.imports.files import FILE, ImportFiles
+from services.touchpoints.imports.files import FILE, STORE, ImportFiles
 from services.touchpoints.imports.jobs import Job
 from services.touchpoints.imports.running import Importer
 from services.touchpoints.plan.gate import Gate
@@ -203,15 +203,15 @@ async def importers(room: Room, chunk_rows: int) -> AsyncIterator[Callable[[], I
         sealing.cancel()
 
 
-async def queued(room: Room, path: Path) -> Job:
+async def queued(room: Room, path: Path, where: str = FILE, dry_run: bool = False) -> Job:
     async with room.database.transaction() as uow:
         return await jobs.add(
             uow,
             source="dealer:D001",
-            place=f"{FILE}{path}",
+            place=f"{where}{path}",
             file_name=path.name,
             mapping=MAPPING,
-            dry_run=False,
+            dry_run=dry_run,
             caller="operator",
             own=True,
         )
@@ -246,6 +246,53 @@ async def test_an_import_that_is_killed_again_and_again_observes_every_row_once(
     observed = await store.observed()
     assert 172 == len({event.event_id for _, event in observed}) == len(observed)
     assert kills > 10
+
+
+async def silent(room: Room) -> None:
+    """Whoever worked on imports is gone without a word."""
+    async with room.database.transaction() as uow:
+        await uow.execute("UPDATE import_job SET leased_until = now() - interval '1 s'")
+
+
+async def test_a_file_that_ends_its_process_again_and_again_ends_no_more_of_them(room: Room) -> None:
+    job = await queued(room, Path("june.parquet"), STORE)
+    await jobs.begin(room.database, job, b"digest", 100)
+    ended = []
+    for attempt in range(1, 9):
+        await silent(room)
+        claimed = await jobs.claim(room.database, STORE)
+        ended.append(claimed is not None)
+        if attempt == 2:
+            # It came further: the next ones count anew.
+            await jobs.advance(room.database, job.id, (0, 10), 10, 0, [], "[]")
+        if attempt == 3:
+            # Asked to stop, or the bus was away: not the file's fault.
+            await jobs.release(room.database, job.id)
+    assert [True] * 6 + [False] * 2 == ended
+    async with room.database.read() as uow:
+        found = await jobs.get(uow, job.id)
+    assert (jobs.FAILED, "IMPORT_GAVE_UP", 10) == (found.state, found.reason, found.lines_done)
+    assert found.message.endswith("look behind line 10")
+
+
+async def test_a_command_that_was_killed_does_not_seem_to_run_for_ever(room: Room) -> None:
+    tried = await queued(room, Path("/tmp/july.csv"), dry_run=True)
+    job = await queued(room, Path("/tmp/june.csv"))
+    for each in (tried, job):
+        await jobs.begin(room.database, each, b"digest", 100)
+
+    async def states() -> list[str]:
+        async with room.database.read() as uow:
+            return [each.state for each in await jobs.page(uow, 2**62, 10)]
+
+    assert [jobs.RUNNING] * 2 == await states()
+    await silent(room)
+    assert [jobs.INTERRUPTED] * 2 == await states()
+    async with room.database.transaction() as uow:
+        again = await jobs.unfinished(uow, job.source, job.place, MAPPING)
+        assert await jobs.unfinished(uow, tried.source, tried.place, MAPPING) is None
+    assert again is not None and (job.id, jobs.RUNNING) == (again.id, again.state)
+    assert [jobs.RUNNING, jobs.INTERRUPTED] == await states()
 
 
 async def test_another_file_under_the_same_name_does_not_go_on_and_a_cancelled_import_stops(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.touchpoints.plan.command import VERBS
+from services.touchpoints import command as registering
+from services.touchpoints.plan import command as planning
 from tests.integration.touchpoints.quarantine import held
 from tests.integration.touchpoints.room import TOKEN, Room, basic
 
+VERBS = (*registering.VERBS, *planning.VERBS)
 Typed = Callable[..., Awaitable[str]]
 
 
@@ -70,3 +73,30 @@ async def test_an_operator_plans_an_event_finds_what_was_held_and_heals_it(room:
     assert "none\n" == await typed("plan", "passed")
     assert (await typed("quarantine", "discard", code=1)).startswith("INVALID_ARGUMENT (filter): ")
     assert (await typed("plan", "save", str(tmp_path / "none"), code=1)).startswith("FILE_NOT_READ: ")
+
+
+async def test_a_source_has_a_key_for_pages_and_one_for_servers(room: Room, typed: Typed) -> None:
+    publishable = (await typed("source", "app")).strip()
+    server = json.loads(await typed("source", "app", "--server-side", "--json"))
+    assert ("app", True) == (server["source"], server["server_side"])
+    for key in (publishable, server["key"]):
+        answer = await room.http.post("/v1/batch", json={"batch": []}, headers=basic(key))
+        assert (200, {"success": True}) == (answer.status_code, answer.json())
+    assert (await typed("source", "App", code=1)).startswith("INVALID_ARGUMENT")
+
+
+async def test_sensors_sdks_whose_names_have_no_blanks_reach_the_same_event(room: Room, typed: Typed, tmp_path: Path) -> None:
+    key, file = await room.source("app"), tmp_path / "seen.yaml"
+    planned = {"title": "看车", "schema": {"properties": {"price": {"type": "number"}}}, "aliases": ["kan_che"]}
+    file.write_text(yaml.safe_dump({"Car Seen": planned}, allow_unicode=True))
+    await typed("plan", "save", str(file))
+    assert {**planned, "description": ""} == yaml.safe_load(await typed("plan", "show", "Car Seen"))["Car Seen"]
+    for name, price in (("CarSeen", 1), ("kan_che", 2), ("CarSeen", "?")):
+        said = {"type": "track", "event": name, "distinct_id": "u1", "time": 1_795_248_000_000, "properties": {"price": price}}
+        data = base64.b64encode(json.dumps(said).encode()).decode()
+        assert 200 == (await room.http.post("/sa", params={"token": key}, data={"data": data})).status_code
+    assert ["Car Seen"] * 2 == [event.name for _, event in await room.observed()]
+    [(row, _)] = await held(room, 1)
+    assert ("Car Seen", "price") == (row["event"], row["field"])
+    file.write_text(yaml.safe_dump({"Car Looked At": planned}, allow_unicode=True))
+    assert (await typed("plan", "save", str(file), code=1)).startswith("ALIAS_TAKEN (event_type.aliases): kan_che ")

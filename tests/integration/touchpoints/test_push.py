@@ -36,7 +36,7 @@ async def opened(room: Room, jpush: JPushServer) -> dict[str, str]:
         settings={"jpush_app_key": jpush.app_key, "huawei_service": "DEVICE_REMINDER"},
         secrets={"jpush_master_secret": jpush.secret},
     )
-    return basic(await room.source("app"))
+    return basic(await room.source("app", server_side=True))
 
 
 async def register(room: Room, key: dict[str, str], user: str, token: str, method: str = "POST", **more: Any) -> int:
@@ -111,6 +111,13 @@ async def test_what_is_wrong_with_a_registration_is_named(room: Room, jpush: JPu
         answer = await room.http.post("/v1/push-tokens", json=good | changed, headers=key)
         assert (400, field) == (answer.status_code, answer.json()["field"]), changed
     assert 401 == (await room.http.post("/v1/push-tokens", json=good)).status_code
+    # What is in an app anybody can read: it may say nothing of anybody's devices. The server's key stays beside it.
+    publishable = basic(await room.source("app"))
+    for method in ("POST", "DELETE"):
+        answer = await room.http.request(method, "/v1/push-tokens", json=good, headers=publishable)
+        assert (403, "server_key_required") == (answer.status_code, answer.json()["code"])
+        assert "--server-side" in answer.json()["message"]
+    assert 400 == (await room.http.post("/v1/push-tokens", json={}, headers=key)).status_code
     stranger = "Basic " + base64.b64encode(b"stranger:").decode()
     answer = await room.http.post("/v1/push-tokens", content=orjson.dumps(good), headers={"Authorization": stranger})
     assert 401 == answer.status_code
@@ -129,7 +136,7 @@ async def test_fcm_reaches_each_device_and_a_repeat_takes_the_place_of_the_first
                 "phones", int(Channel.PUSH), "", "main", settings=settings, secrets={"fcm_service_account": "{}"}
             )
         await room.endpoint("phones", int(Channel.PUSH), "", "main", settings=settings, secrets=secrets)
-        key = basic(await room.source("app"))
+        key = basic(await room.source("app", server_side=True))
         for user, token in (("u1", "phone"), ("u1", "tablet"), ("u1", "old"), ("u2", "strange")):
             await register(room, key, user, token, provider="fcm")
         fcm.gone = {"old": "UNREGISTERED", "strange": "SENDER_ID_MISMATCH"}

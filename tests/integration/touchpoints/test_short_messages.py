@@ -119,20 +119,28 @@ async def test_who_replies_r_gets_nothing_more_from_that_moment_on(room: Room, g
     await room.request(request("s1", 1, "sms"))
     await room.in_state("s1", State.ACCEPTED)
 
-    async def reply(*replies: dict[str, Any]) -> dict[str, Any]:
+    async def reply(*replies: dict[str, Any], status: int = 200) -> dict[str, Any]:
         body = orjson.dumps({"replies": replies})
         headers = webhooks.signed_headers(secret, "msg_1", body)
-        return dict((await room.http.post("/sms/sms-all/replies", content=body, headers=headers)).json())
+        answer = await room.http.post("/sms/sms-all/replies", content=body, headers=headers)
+        assert status == answer.status_code
+        return dict(answer.json())
 
     now = datetime.now(UTC).isoformat()
     one = {"reply_id": "1", "mobile": "+8613800138001", "text": "好的", "received_at": now}
     assert {"accepted": 1, "opted_out": 0, "rejected": []} == await reply(one)
+    # While nobody says whose number it is, it cannot hold at once: it is kept, and the gateway is to say it again.
+    room.identity.resolves_nothing = True
+    assert "opt_out_pending" == (await reply(one | {"reply_id": "2", "text": "ｒ "}, status=503))["code"]
+    room.identity.resolves_nothing = False
+    [(_, kept)] = await eventually(room.observed, bool)
     answer = await reply(one | {"reply_id": "2", "text": "ｒ "}, {"reply_id": "3"})
     assert (1, 1, "replies[1].mobile") == (answer["accepted"], answer["opted_out"], answer["rejected"][0]["field"])
     # The door has answered: whatever goes out now comes too late.
     await room.request(request("s2", 1, "sms"))
     assert "opted_out" == (await room.in_state("s2", State.SUPPRESSED)).reason
-    [(batch, event)] = await eventually(room.observed, bool)
+    batch, event = (await eventually(room.observed, lambda found: len(found) > 1))[-1]
+    assert kept.event_id == event.event_id
     assert ("Unsubscribed", "sms:all", {"channel": "sms"}) == (event.name, event.source, orjson.loads(event.properties_json))
     assert [("mobile", "+8613800138001")] == [(i.kind, i.value) for i in room.identity.open(batch, event).identifiers]
     unsigned = await room.http.post("/sms/sms-all/replies", content=b"{}")

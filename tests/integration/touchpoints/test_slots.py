@@ -68,7 +68,7 @@ async def test_a_slot_shows_what_was_decided_for_who_looks_or_nothing_but_never_
     page: Room, orchestrator: Orchestrator
 ) -> None:
     page.identity.resolved |= {("crm_id", "u1"): 7, ("cookie", "c1"): 8}
-    key = await page.source("app")
+    key, publishable = await page.source("app", server_side=True), await page.source("app")
 
     async def show(slot: str = "home_banner", **query: str) -> Any:
         return await page.http.get(f"/v1/slots/{slot}", params=query, headers=basic(key))
@@ -77,7 +77,7 @@ async def test_a_slot_shows_what_was_decided_for_who_looks_or_nothing_but_never_
     assert {"decision": DECISION, "offer": "offers/12", "title": "试驾", "body": "欢迎试驾", "why": "drawn"} == answer.json()
     assert ("*", "no-store") == (answer.headers["access-control-allow-origin"], answer.headers["cache-control"])
     assert "offers/12" == (await show(anonymousId="c1", channel="car", vehicleState="parked", weather="rain")).json()["offer"]
-    stranger = await page.http.get("/v1/slots/home_banner", params={"anonymousId": "who", "writeKey": key})
+    stranger = await page.http.get("/v1/slots/home_banner", params={"anonymousId": "who", "writeKey": publishable})
     assert ("offers/1", "neutral") == (stranger.json()["offer"], stranger.json()["why"])
     asked = [(a.person_id, a.slot, a.channel, a.language, a.context.place, a.request_id) for a in orchestrator.asked]
     assert [(7, "home_banner", "web", "zh-CN", "home", "r1"), (8, "home_banner", "car", "zh", "", "")] == asked[:2]
@@ -95,6 +95,9 @@ async def test_a_slot_shows_what_was_decided_for_who_looks_or_nothing_but_never_
         assert (400, field_) == (refused.status_code, refused.json()["field"])
     assert "slot" == (await show("No-Slot")).json()["field"]
     assert 401 == (await page.http.get("/v1/slots/home_banner")).status_code
+    # A page knows its visitor; numbers of customers anybody could try.
+    guess = await page.http.get("/v1/slots/home_banner", params={"userId": "u1", "writeKey": publishable})
+    assert (403, "server_key_required", "userId") == (guess.status_code, guess.json()["code"], guess.json()["field"])
     for orchestrator.away in ("slow", "gone"):
         assert (200, EMPTY) == ((empty := await show(userId="u1")).status_code, empty.json())
 

@@ -99,11 +99,20 @@ async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_com
         assert (2, ["zhang", "zhang"]) == (wecom.tokens, [user for user, _ in wecom.texts])
         assert all("138001380" not in text and "wm1" not in text and "previous_outcome" in text for _, text in wecom.texts)
 
-    for n, change in enumerate(("add_external_contact", "del_follow_user")):
-        fields = {
-            "ToUserName": CORP, "FromUserName": "sys", "CreateTime": str(int(time.time())), "MsgType": "event",
-            "Event": "change_external_contact", "ChangeType": change, "UserID": "zhang", "ExternalUserID": "wm1", "State": "s1",
-        }  # fmt: skip
+    told_of = {"Event": "change_external_contact", "FromUserName": "sys", "UserID": "zhang", "ExternalUserID": "wm1"}
+    for n, said in enumerate(
+        (
+            # Employees are nobody's customers, whatever they write or click, and wherever they come from.
+            {"FromUserName": "zhang", "MsgType": "text", "Content": "退订", "MsgId": "1"},
+            {"FromUserName": "zhang", "Event": "subscribe"},
+            {"FromUserName": "zhang", "Event": "CLICK", "EventKey": "answer:yes:t1"},
+            {"FromUserName": "zhang", "Event": "unsubscribe"},
+            told_of | {"ChangeType": "add_external_contact", "ExternalUserID": "li"},
+            told_of | {"ChangeType": "add_external_contact", "State": "s1"},
+            told_of | {"ChangeType": "del_follow_user"},
+        )
+    ):
+        fields = {"ToUserName": CORP, "CreateTime": str(int(time.time())), "MsgType": "event"} | said
         sealed = encrypt(f"<xml>{''.join(f'<{k}><![CDATA[{v}]]></{k}>' for k, v in fields.items())}</xml>".encode(), KEY, CORP)
         query = {"timestamp": str(int(time.time())), "nonce": f"n{n}"}
         query["msg_signature"] = sha1("tok", query["timestamp"], query["nonce"], sealed)
@@ -111,8 +120,8 @@ async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_com
         for _ in range(2):
             answer = await room.http.post(f"/wecom/callback/{CORP}", params=query, content=body)
             assert (200, "success") == (answer.status_code, answer.text)
-        echo = await room.http.get(f"/wecom/callback/{CORP}", params=query | {"echostr": sealed})
-        assert (200, True) == (echo.status_code, change in echo.text)
+    echo = await room.http.get(f"/wecom/callback/{CORP}", params=query | {"echostr": sealed})
+    assert (200, True) == (echo.status_code, "del_follow_user" in echo.text)
     seen = await eventually(room.observed, lambda events: len(events) >= 3)
     told = {e.name: json.loads(e.properties_json) for _, e in seen}
     assert {
@@ -122,4 +131,7 @@ async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_com
     } == told
     people = {(i.kind, i.scope, i.value) for batch, event in seen for i in room.identity.open(batch, event).identifiers}
     assert {("crm_id", f"wecom:{CORP}", "wm1")} == people
+    assert State.ACCEPTED == (await room.in_state("t1", State.ACCEPTED)).state
+    async with room.database.read() as uow:
+        assert [] == await uow.rows("SELECT 1 FROM wechat_allowance")
     assert 401 == (await room.http.post(f"/wecom/callback/{CORP}", params=query, content=b"<xml></xml>")).status_code

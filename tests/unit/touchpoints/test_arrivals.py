@@ -108,13 +108,7 @@ def test_a_card_says_what_it_knows_and_why_not_the_rest() -> None:
     assert {"service_due": True, "has_open_recall": False} == said["service"]
     assert ["service_due"] == [reason["code"] for reason in said["reasons"]]
     assert {"value": 873, "band": "A"} == said["score"]
-    assert {"dealer_code": "D002", "here": False} == said["served_by"]
+    assert {"dealer_code": "D002", "here": True} == card("a1", "gate", "D002", AT, "345", facts)["served_by"]
+    # Nothing of whose customer it is elsewhere.
+    assert (None, False) == (said["served_by"], "D002" in str(said))
     assert [] == said["left_out"]
-
-
-def test_a_card_without_consent_tells_nothing_of_anybody() -> None:
-    facts = Facts(left_out=dict.fromkeys(("customer", "vehicle", "score", "offer"), "no_consent"))
-    said = card("a1", "gate", "D001", AT, "345", facts)
-    assert [None] * 5 == [said[key] for key in ("customer", "service", "score", "offer", "served_by")]
-    assert {"345"} == {value for value in said["vehicle"].values() if value}
-    assert {"customer", "vehicle", "score", "offer"} == {left["part"] for left in said["left_out"]}

@@ -103,6 +103,47 @@ def test_parquet_is_read_on_behind_any_row() -> None:
     assert 30 == reading.look(opened(content), layout).lines
 
 
+def written(table: pa.Table, **how: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **how)
+    return sink.getvalue()
+
+
+def test_a_long_word_in_every_row_is_in_memory_once() -> None:
+    """A few KB that would be 200 MB as rows."""
+    words = pa.DictionaryArray.from_arrays(
+        pa.array([n % 3 if n % 3 < 2 else None for n in range(200)], pa.int32()), ["x" * 1_000_000, "y"]
+    )
+    content = written(pa.table({"a": words}), dictionary_pagesize_limit=1 << 24, store_schema=False)
+    assert len(content) < 100_000
+    before, most, words_seen = pa.total_allocated_bytes(), 0, set[int]()
+    for row in reading.rows(opened(content), Layout("parquet", ("a",)), 0):
+        most = max(most, pa.total_allocated_bytes() - before)
+        words_seen.add(id(row.cells[0]))
+    assert 3 == len(words_seen)
+    assert most < 20_000_000
+
+
+@pytest.mark.parametrize("value", [[1], {"x": 1}, [("k", 1)]])
+def test_a_column_that_holds_no_values_is_refused_by_its_name(value: Any) -> None:
+    kind = pa.map_(pa.string(), pa.int64()) if isinstance(value, list) and isinstance(value[0], tuple) else None
+    table = pa.table({"a": [1], "tel": pa.array([value], kind), "other": [[1]]})
+    with pytest.raises(FileFault, match="column tel holds ") as fault:
+        reading.look(opened(written(table)), Layout("parquet", ("a", "tel")))
+    assert "NESTED_COLUMN" == fault.value.reason
+    assert 1 == reading.look(opened(written(table)), Layout("parquet", ("a",))).lines
+
+
+def test_a_row_group_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_GROUP", 20_000)
+    table = pa.table({"a": range(4000), "b": range(4000)})
+    with pytest.raises(FileFault, match="row group 1 unpacks to ") as fault:
+        reading.look(opened(written(table, use_dictionary=False)), Layout("parquet", ("a", "b")))
+    assert "ROW_GROUP_TOO_LARGE" == fault.value.reason
+    content = written(table, row_group_size=1000, use_dictionary=False)
+    assert 4000 == reading.look(opened(content), Layout("parquet", ("a", "b"))).lines
+
+
 @pytest.mark.parametrize(
     ("content", "layout", "reason"),
     [

@@ -77,6 +77,29 @@ def test_only_allowed_sources_may_send_an_event() -> None:
     assert [None, None, "SOURCE_NOT_ALLOWED", "SOURCE_NOT_ALLOWED"] == [fault and fault.reason for fault in faults]
 
 
+def test_an_event_under_another_name_is_the_planned_one() -> None:
+    plan = Plan(
+        [planned(aliases=("看车", "car.seen")), planned(name="CarLost", schema={}), planned(name="Car Lost", schema={})],
+        Unplanned.HOLD,
+    )
+    names = {name: plan.named(event(name)).name for name in ("Car Seen", "CarSeen", "看车", "car.seen", "carSeen", "CarLost")}
+    assert {
+        "Car Seen": "Car Seen",
+        "CarSeen": "Car Seen",
+        "看车": "Car Seen",
+        "car.seen": "Car Seen",
+        "carSeen": "carSeen",
+        "CarLost": "CarLost",
+    } == names
+    taken = {alias: plan.taken(planned(name="New", aliases=(alias,)).planned) for alias in ("看车", "CarSeen", "Car Seen", "x")}
+    assert {"看车": "看车", "CarSeen": "CarSeen", "Car Seen": "Car Seen", "x": ""} == taken
+    assert ("看车", "", "") == (
+        plan.taken(planned(name="看车").planned), plan.taken(planned(aliases=("看车",)).planned), plan.taken(planned().planned)
+    )  # fmt: skip
+    retired = Plan([planned(aliases=("看车",), retired=True)], Unplanned.PASS)
+    assert "看车" == retired.named(event("看车")).name
+
+
 def test_unplanned_events_pass_and_are_counted_or_are_held() -> None:
     passed: Counter[tuple[str, str]] = Counter()
     for mode, retired in ((Unplanned.PASS, False), (Unplanned.HOLD, False), (Unplanned.PASS, True), (Unplanned.HOLD, True)):

@@ -142,6 +142,10 @@ LISTS = {
             event("change_external_contact", ChangeType="del_external_contact", UserID="u", ExternalUserID="wm1"),
             ContactLost("u", "wm1", False),
         ),
+        (
+            event("change_external_contact", ChangeType="add_external_contact", UserID="u", ExternalUserID="colleague"),
+            Ignored(),
+        ),
         (event("change_external_contact", ChangeType="transfer_fail", UserID="u", ExternalUserID="wm1"), Ignored()),
     ],
 )

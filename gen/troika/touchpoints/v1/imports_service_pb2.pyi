@@ -39,6 +39,8 @@ class _ImportStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportSta
     """Stopped; `reason` says why. Rows up to `lines_done` are taken."""
     IMPORT_STATE_CANCELLED: _ImportState.ValueType  # 5
     """Somebody stopped it. Rows up to `lines_done` are taken."""
+    IMPORT_STATE_INTERRUPTED: _ImportState.ValueType  # 6
+    """The command that took it in is gone. Given again it goes on behind `lines_done`; a dry run begins anew."""
 
 class ImportState(_ImportState, metaclass=_ImportStateEnumTypeWrapper):
     """Where an import stands."""
@@ -55,6 +57,8 @@ IMPORT_STATE_FAILED: ImportState.ValueType  # 4
 """Stopped; `reason` says why. Rows up to `lines_done` are taken."""
 IMPORT_STATE_CANCELLED: ImportState.ValueType  # 5
 """Somebody stopped it. Rows up to `lines_done` are taken."""
+IMPORT_STATE_INTERRUPTED: ImportState.ValueType  # 6
+"""The command that took it in is gone. Given again it goes on behind `lines_done`; a dry run begins anew."""
 Global___ImportState: _TypeAlias = ImportState  # noqa: Y015
 
 @_typing.final

@@ -60,6 +60,7 @@ class EventType(_message.Message):
     RETIRED_FIELD_NUMBER: _builtins.int
     SAVE_TIME_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The event's name as sources send it, for example "Test Drive Booked"."""
     version: _builtins.int
@@ -84,6 +85,10 @@ class EventType(_message.Message):
     def save_time(self) -> _timestamp_pb2.Timestamp:
         """When this version was saved; absent for what is shipped."""
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What else sources call it: their events come under `name`. The name without its blanks ("TestDriveBooked") is always one."""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class EventType(_message.Message):
         retired: _builtins.bool = ...,
         save_time: _timestamp_pb2.Timestamp | None = ...,
         author: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["save_time", b"save_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "description", b"description", "name", b"name", "retired", b"retired", "save_time", b"save_time", "schema_json", b"schema_json", "sources", b"sources", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "author", b"author", "description", b"description", "name", b"name", "retired", b"retired", "save_time", b"save_time", "schema_json", b"schema_json", "sources", b"sources", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from troika.touchpoints.v1 import events_pb2 as troika_dot_touchpoints_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/troika/touchpoints/v1/touchpoints_service.proto\x12\x15troika.touchpoints.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"troika/touchpoints/v1/events.proto\"\xa9\x01\n\x06Source\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^[a-z][a-z0-9_]{0,30}(:[A-Za-z0-9_-]{1,64})?$\x12\x43\n\x0cuser_id_kind\x18\x02 \x01(\x0e\x32!.troika.touchpoints.v1.UserIdKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x16\n\x05\x61ppid\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"L\n\x13\x43reateSourceRequest\x12\x35\n\x06source\x18\x01 \x01(\x0b\x32\x1d.troika.touchpoints.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\"X\n\x14\x43reateSourceResponse\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.troika.touchpoints.v1.Source\x12\x11\n\twrite_key\x18\x02 \x01(\t\"\xe4\x03\n\x08\x45ndpoint\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12;\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x1e.troika.touchpoints.v1.ChannelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x03url\x18\x03 \x01(\tB\x0e\xbaH\x0br\x06\x18\xd0\x0f\x88\x01\x01\xd8\x01\x01\x12\x16\n\x05scope\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12l\n\x08settings\x18\x05 \x03(\x0b\x32-.troika.touchpoints.v1.Endpoint.SettingsEntryB+\xbaH(\x9a\x01%\x10\x32\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$*\x05r\x03\x18\x80}\x12j\n\x07secrets\x18\x06 \x03(\x0b\x32,.troika.touchpoints.v1.Endpoint.SecretsEntryB+\xbaH(\x9a\x01%\x10\x32\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$*\x05r\x03\x18\x80}\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x15\x43reateEndpointRequest\x12\x39\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.EndpointB\x06\xbaH\x03\xc8\x01\x01\"[\n\x16\x43reateEndpointResponse\x12\x31\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.Endpoint\x12\x0e\n\x06secret\x18\x02 \x01(\t\"4\n\x12GetDeliveryRequest\x12\x1e\n\x0b\x64\x65livery_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"H\n\x13GetDeliveryResponse\x12\x31\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.Delivery\"\xeb\x01\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12/\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x1e.troika.touchpoints.v1.Channel\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x1cGetDeliveryStatisticsRequest\x12\x16\n\x05theme\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"n\n\x1dGetDeliveryStatisticsResponse\x12\x34\n\x06\x63ounts\x18\x01 \x03(\x0b\x32$.troika.touchpoints.v1.DeliveryCount\x12\x17\n\x0f\x66\x65\x65\x64\x62\x61\x63k_events\x18\x02 \x01(\x03\"\x89\x01\n\rDeliveryCount\x12/\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1e.troika.touchpoints.v1.Channel\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x12\n\ndeliveries\x18\x03 \x01(\x03*\\\n\nUserIdKind\x12\x1c\n\x18USER_ID_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13USER_ID_KIND_CRM_ID\x10\x01\x12\x17\n\x13USER_ID_KIND_OPENID\x10\x02*\xe3\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANNEL_APP\x10\x01\x12\x12\n\x0e\x43HANNEL_WECHAT\x10\x02\x12\x12\n\x0e\x43HANNEL_DEALER\x10\x03\x12\x17\n\x13\x43HANNEL_WECHAT_MINI\x10\x04\x12\x11\n\rCHANNEL_WECOM\x10\x05\x12\x0f\n\x0b\x43HANNEL_SMS\x10\x06\x12\x10\n\x0c\x43HANNEL_PUSH\x10\x07\x12\x15\n\x11\x43HANNEL_CALL_LIST\x10\x08\x12\x0f\n\x0b\x43HANNEL_WEB\x10\t\x12\x0f\n\x0b\x43HANNEL_ADS\x10\n2\xd7\x03\n\x12TouchpointsService\x12g\n\x0c\x43reateSource\x12*.troika.touchpoints.v1.CreateSourceRequest\x1a+.troika.touchpoints.v1.CreateSourceResponse\x12m\n\x0e\x43reateEndpoint\x12,.troika.touchpoints.v1.CreateEndpointRequest\x1a-.troika.touchpoints.v1.CreateEndpointResponse\x12\x64\n\x0bGetDelivery\x12).troika.touchpoints.v1.GetDeliveryRequest\x1a*.troika.touchpoints.v1.GetDeliveryResponse\x12\x82\x01\n\x15GetDeliveryStatistics\x12\x33.troika.touchpoints.v1.GetDeliveryStatisticsRequest\x1a\x34.troika.touchpoints.v1.GetDeliveryStatisticsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/troika/touchpoints/v1/touchpoints_service.proto\x12\x15troika.touchpoints.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"troika/touchpoints/v1/events.proto\"\xa9\x01\n\x06Source\x12\x42\n\x04name\x18\x01 \x01(\tB4\xbaH1r/2-^[a-z][a-z0-9_]{0,30}(:[A-Za-z0-9_-]{1,64})?$\x12\x43\n\x0cuser_id_kind\x18\x02 \x01(\x0e\x32!.troika.touchpoints.v1.UserIdKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x16\n\x05\x61ppid\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"a\n\x13\x43reateSourceRequest\x12\x35\n\x06source\x18\x01 \x01(\x0b\x32\x1d.troika.touchpoints.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12\x13\n\x0bserver_side\x18\x02 \x01(\x08\"X\n\x14\x43reateSourceResponse\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.troika.touchpoints.v1.Source\x12\x11\n\twrite_key\x18\x02 \x01(\t\"\xe4\x03\n\x08\x45ndpoint\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12;\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x1e.troika.touchpoints.v1.ChannelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x03url\x18\x03 \x01(\tB\x0e\xbaH\x0br\x06\x18\xd0\x0f\x88\x01\x01\xd8\x01\x01\x12\x16\n\x05scope\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12l\n\x08settings\x18\x05 \x03(\x0b\x32-.troika.touchpoints.v1.Endpoint.SettingsEntryB+\xbaH(\x9a\x01%\x10\x32\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$*\x05r\x03\x18\x80}\x12j\n\x07secrets\x18\x06 \x03(\x0b\x32,.troika.touchpoints.v1.Endpoint.SecretsEntryB+\xbaH(\x9a\x01%\x10\x32\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$*\x05r\x03\x18\x80}\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x15\x43reateEndpointRequest\x12\x39\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.EndpointB\x06\xbaH\x03\xc8\x01\x01\"[\n\x16\x43reateEndpointResponse\x12\x31\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.Endpoint\x12\x0e\n\x06secret\x18\x02 \x01(\t\"4\n\x12GetDeliveryRequest\x12\x1e\n\x0b\x64\x65livery_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"H\n\x13GetDeliveryResponse\x12\x31\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1f.troika.touchpoints.v1.Delivery\"\xeb\x01\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x11\n\tperson_id\x18\x02 \x01(\x03\x12/\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x1e.troika.touchpoints.v1.Channel\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x1cGetDeliveryStatisticsRequest\x12\x16\n\x05theme\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"n\n\x1dGetDeliveryStatisticsResponse\x12\x34\n\x06\x63ounts\x18\x01 \x03(\x0b\x32$.troika.touchpoints.v1.DeliveryCount\x12\x17\n\x0f\x66\x65\x65\x64\x62\x61\x63k_events\x18\x02 \x01(\x03\"\x89\x01\n\rDeliveryCount\x12/\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1e.troika.touchpoints.v1.Channel\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.troika.touchpoints.v1.DeliveryState\x12\x12\n\ndeliveries\x18\x03 \x01(\x03*\\\n\nUserIdKind\x12\x1c\n\x18USER_ID_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13USER_ID_KIND_CRM_ID\x10\x01\x12\x17\n\x13USER_ID_KIND_OPENID\x10\x02*\xe3\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANNEL_APP\x10\x01\x12\x12\n\x0e\x43HANNEL_WECHAT\x10\x02\x12\x12\n\x0e\x43HANNEL_DEALER\x10\x03\x12\x17\n\x13\x43HANNEL_WECHAT_MINI\x10\x04\x12\x11\n\rCHANNEL_WECOM\x10\x05\x12\x0f\n\x0b\x43HANNEL_SMS\x10\x06\x12\x10\n\x0c\x43HANNEL_PUSH\x10\x07\x12\x15\n\x11\x43HANNEL_CALL_LIST\x10\x08\x12\x0f\n\x0b\x43HANNEL_WEB\x10\t\x12\x0f\n\x0b\x43HANNEL_ADS\x10\n2\xd7\x03\n\x12TouchpointsService\x12g\n\x0c\x43reateSource\x12*.troika.touchpoints.v1.CreateSourceRequest\x1a+.troika.touchpoints.v1.CreateSourceResponse\x12m\n\x0e\x43reateEndpoint\x12,.troika.touchpoints.v1.CreateEndpointRequest\x1a-.troika.touchpoints.v1.CreateEndpointResponse\x12\x64\n\x0bGetDelivery\x12).troika.touchpoints.v1.GetDeliveryRequest\x1a*.troika.touchpoints.v1.GetDeliveryResponse\x12\x82\x01\n\x15GetDeliveryStatistics\x12\x33.troika.touchpoints.v1.GetDeliveryStatisticsRequest\x1a\x34.troika.touchpoints.v1.GetDeliveryStatisticsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,38 +65,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDELIVERYREQUEST'].fields_by_name['delivery_id']._serialized_options = b'\272H\006r\004\020\001\030d'
   _globals['_GETDELIVERYSTATISTICSREQUEST'].fields_by_name['theme']._loaded_options = None
   _globals['_GETDELIVERYSTATISTICSREQUEST'].fields_by_name['theme']._serialized_options = b'\272H\004r\002\030d'
-  _globals['_USERIDKIND']._serialized_start=1850
-  _globals['_USERIDKIND']._serialized_end=1942
-  _globals['_CHANNEL']._serialized_start=1945
-  _globals['_CHANNEL']._serialized_end=2172
+  _globals['_USERIDKIND']._serialized_start=1871
+  _globals['_USERIDKIND']._serialized_end=1963
+  _globals['_CHANNEL']._serialized_start=1966
+  _globals['_CHANNEL']._serialized_end=2193
   _globals['_SOURCE']._serialized_start=173
   _globals['_SOURCE']._serialized_end=342
   _globals['_CREATESOURCEREQUEST']._serialized_start=344
-  _globals['_CREATESOURCEREQUEST']._serialized_end=420
-  _globals['_CREATESOURCERESPONSE']._serialized_start=422
-  _globals['_CREATESOURCERESPONSE']._serialized_end=510
-  _globals['_ENDPOINT']._serialized_start=513
-  _globals['_ENDPOINT']._serialized_end=997
-  _globals['_ENDPOINT_SETTINGSENTRY']._serialized_start=902
-  _globals['_ENDPOINT_SETTINGSENTRY']._serialized_end=949
-  _globals['_ENDPOINT_SECRETSENTRY']._serialized_start=951
-  _globals['_ENDPOINT_SECRETSENTRY']._serialized_end=997
-  _globals['_CREATEENDPOINTREQUEST']._serialized_start=999
-  _globals['_CREATEENDPOINTREQUEST']._serialized_end=1081
-  _globals['_CREATEENDPOINTRESPONSE']._serialized_start=1083
-  _globals['_CREATEENDPOINTRESPONSE']._serialized_end=1174
-  _globals['_GETDELIVERYREQUEST']._serialized_start=1176
-  _globals['_GETDELIVERYREQUEST']._serialized_end=1228
-  _globals['_GETDELIVERYRESPONSE']._serialized_start=1230
-  _globals['_GETDELIVERYRESPONSE']._serialized_end=1302
-  _globals['_DELIVERY']._serialized_start=1305
-  _globals['_DELIVERY']._serialized_end=1540
-  _globals['_GETDELIVERYSTATISTICSREQUEST']._serialized_start=1542
-  _globals['_GETDELIVERYSTATISTICSREQUEST']._serialized_end=1596
-  _globals['_GETDELIVERYSTATISTICSRESPONSE']._serialized_start=1598
-  _globals['_GETDELIVERYSTATISTICSRESPONSE']._serialized_end=1708
-  _globals['_DELIVERYCOUNT']._serialized_start=1711
-  _globals['_DELIVERYCOUNT']._serialized_end=1848
-  _globals['_TOUCHPOINTSSERVICE']._serialized_start=2175
-  _globals['_TOUCHPOINTSSERVICE']._serialized_end=2646
+  _globals['_CREATESOURCEREQUEST']._serialized_end=441
+  _globals['_CREATESOURCERESPONSE']._serialized_start=443
+  _globals['_CREATESOURCERESPONSE']._serialized_end=531
+  _globals['_ENDPOINT']._serialized_start=534
+  _globals['_ENDPOINT']._serialized_end=1018
+  _globals['_ENDPOINT_SETTINGSENTRY']._serialized_start=923
+  _globals['_ENDPOINT_SETTINGSENTRY']._serialized_end=970
+  _globals['_ENDPOINT_SECRETSENTRY']._serialized_start=972
+  _globals['_ENDPOINT_SECRETSENTRY']._serialized_end=1018
+  _globals['_CREATEENDPOINTREQUEST']._serialized_start=1020
+  _globals['_CREATEENDPOINTREQUEST']._serialized_end=1102
+  _globals['_CREATEENDPOINTRESPONSE']._serialized_start=1104
+  _globals['_CREATEENDPOINTRESPONSE']._serialized_end=1195
+  _globals['_GETDELIVERYREQUEST']._serialized_start=1197
+  _globals['_GETDELIVERYREQUEST']._serialized_end=1249
+  _globals['_GETDELIVERYRESPONSE']._serialized_start=1251
+  _globals['_GETDELIVERYRESPONSE']._serialized_end=1323
+  _globals['_DELIVERY']._serialized_start=1326
+  _globals['_DELIVERY']._serialized_end=1561
+  _globals['_GETDELIVERYSTATISTICSREQUEST']._serialized_start=1563
+  _globals['_GETDELIVERYSTATISTICSREQUEST']._serialized_end=1617
+  _globals['_GETDELIVERYSTATISTICSRESPONSE']._serialized_start=1619
+  _globals['_GETDELIVERYSTATISTICSRESPONSE']._serialized_end=1729
+  _globals['_DELIVERYCOUNT']._serialized_start=1732
+  _globals['_DELIVERYCOUNT']._serialized_end=1869
+  _globals['_TOUCHPOINTSSERVICE']._serialized_start=2196
+  _globals['_TOUCHPOINTSSERVICE']._serialized_end=2667
 # @@protoc_insertion_point(module_scope)

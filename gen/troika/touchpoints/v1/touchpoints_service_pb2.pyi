@@ -139,6 +139,11 @@ class CreateSourceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCE_FIELD_NUMBER: _builtins.int
+    SERVER_SIDE_FIELD_NUMBER: _builtins.int
+    server_side: _builtins.bool
+    """Asks for the source's server key, which never leaves its servers and may do what needs trust: register devices, ask slots
+    by user id, open call lists. Without it the key is publishable: browsers and apps may carry it, and it may only write.
+    """
     @_builtins.property
     def source(self) -> Global___Source:
         """The source to register."""
@@ -147,10 +152,11 @@ class CreateSourceRequest(_message.Message):
         self,
         *,
         source: Global___Source | None = ...,
+        server_side: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_side", b"server_side", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,7 +63,7 @@ class TouchpointsServiceServicer:
     """
 
     def CreateSource(self, request, context):
-        """Registers a source; asking again with the same name rotates its write key.
+        """Registers a source; asking again with the same name rotates the key that is asked for and keeps the other one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class TouchpointsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TouchpointsServiceAsyncStub: ...
     CreateSource: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateSourceRequest, _touchpoints_service_pb2.CreateSourceResponse]
-    """Registers a source; asking again with the same name rotates its write key."""
+    """Registers a source; asking again with the same name rotates the key that is asked for and keeps the other one."""
     CreateEndpoint: _grpc.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateEndpointRequest, _touchpoints_service_pb2.CreateEndpointResponse]
     """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
     under another scope it is somebody else's, with a new secret and without the management key.
@@ -51,7 +51,7 @@ class TouchpointsServiceAsyncStub(TouchpointsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSource: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateSourceRequest, _touchpoints_service_pb2.CreateSourceResponse]  # type: ignore[assignment]
-    """Registers a source; asking again with the same name rotates its write key."""
+    """Registers a source; asking again with the same name rotates the key that is asked for and keeps the other one."""
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_touchpoints_service_pb2.CreateEndpointRequest, _touchpoints_service_pb2.CreateEndpointResponse]  # type: ignore[assignment]
     """Registers where a channel pushes to; asking again with the same name changes what is given and keeps the secret;
     under another scope it is somebody else's, with a new secret and without the management key.
@@ -70,7 +70,7 @@ class TouchpointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _touchpoints_service_pb2.CreateSourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_touchpoints_service_pb2.CreateSourceResponse, _abc.Awaitable[_touchpoints_service_pb2.CreateSourceResponse]]:
-        """Registers a source; asking again with the same name rotates its write key."""
+        """Registers a source; asking again with the same name rotates the key that is asked for and keeps the other one."""
 
     @_abc_1.abstractmethod
     def CreateEndpoint(

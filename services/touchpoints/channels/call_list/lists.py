@@ -1,6 +1,6 @@
 """The doors of call lists: GET /v1/call-lists/{endpoint} fetches whom to call and why, POST …/results brings what came of it.
 
-Both want the write key of the endpoint's source. Numbers are not on the list: each entry has an expiring link, as dealers do.
+Both want the server key of the endpoint's source. Numbers are not on the list: each entry has an expiring link, as dealers do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from services.touchpoints.handlers import Reporter
 from services.touchpoints.sources import Sources
 from services.touchpoints.store.consents import Asked, forbidden
 from services.touchpoints.vault import Vault
-from services.touchpoints.web.keys import basic_key, bearer_key
+from services.touchpoints.web.keys import basic_key, bearer_key, only_server_side
 
 MOST_ENTRIES, USUAL_ENTRIES = 500, 100
 MOST_BYTES, MOST_RESULTS = 1024 * 1024, 500
@@ -128,6 +128,7 @@ class CallLists:
 
     async def _opened(self, name: str, request: Request) -> tuple[Endpoint, Source]:
         source = await self.sources.of(basic_key(request.headers) or bearer_key(request.headers))
+        only_server_side(source, "a call list")
         endpoint = await self.endpoints.named(name.lower())
         if endpoint is None or endpoint.channel is not Channel.CALL_LIST:
             raise NotFound("there is no such list", reason="LIST_NOT_FOUND", field="name")

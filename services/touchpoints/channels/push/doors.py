@@ -1,6 +1,7 @@
-"""The door for device tokens: apps, or their backends, say how a user's device can be reached, and that it no longer can.
+"""The door for device tokens: backends of apps say how a user's device can be reached, and that it no longer can.
 
-POST and DELETE /v1/push-tokens with a source's write key; `userId` is that of the source's other calls.
+POST and DELETE /v1/push-tokens with a source's server key; `userId` is that of the source's other calls. An app's own key
+would let whoever reads it get everybody's messages.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from services.touchpoints.domain.observed import Invalid, Source, id_in, instant
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.sources import Sources
 from services.touchpoints.web.doors import CORS, Door
-from services.touchpoints.web.keys import basic_key, bearer_key
+from services.touchpoints.web.keys import basic_key, bearer_key, only_server_side
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def add_token_door(app: FastAPI, database: Database, sources: Sources, registry:
 
     async def change(request: Request) -> Response:
         source = await sources.of(basic_key(request.headers) or bearer_key(request.headers))
+        only_server_side(source, "to say whose a device is")
         received_us = time.time_ns() // 1000
         given = read(await read_body(request, MOST_BYTES), source, received_us)
         async with database.transaction() as uow:

@@ -18,7 +18,7 @@ from troika.identity.v1.identity_service_pb2 import IdentifierRef, ResolveIdenti
 
 from chassis.consents import MESSAGES
 from chassis.db import Database, UnitOfWork
-from chassis.errors import InvalidArgument, Unauthenticated
+from chassis.errors import InvalidArgument, Unauthenticated, Unavailable
 from chassis.web import read_body
 from services.touchpoints import events, webhooks
 from services.touchpoints.channels.sms.channel import words_of
@@ -106,7 +106,10 @@ async def _stop(
     refused: Sequence[No],
     received_us: int,
 ) -> None:
-    """Here at once, as far as identity says now whose numbers these are; by identity's own statement for good."""
+    """Here at once, because identity says whose numbers these are; by identity's own statement for good.
+
+    Raises Unavailable when identity does not say it: what they want is durable, but may not hold at once.
+    """
     key, persons = sealer.key(), await _persons(identity, refused)
     source = f"sms:{endpoint.scope}"
     properties = orjson.dumps({"channel": Channel.SMS.consent_channel})
@@ -125,19 +128,21 @@ async def _stop(
         for no in refused
     ]
     async with database.transaction() as uow:
-        if living := {person: no for person, no in zip(persons, refused, strict=True) if person}:
+        if living := {person: no for person, no in zip(persons or (), refused, strict=persons is not None) if person}:
             await _withdraw(uow, living)
         uow.publish(events.OBSERVED, events.key_prefix(key) + events.sealed_batch(observed, key, received_us))
+    if persons is None:
+        raise Unavailable("kept, but not in force everywhere yet: send it again", reason="OPT_OUT_PENDING")
 
 
-async def _persons(identity: IdentityServiceAsyncStub, refused: Sequence[No]) -> Sequence[int]:
+async def _persons(identity: IdentityServiceAsyncStub, refused: Sequence[No]) -> Sequence[int] | None:
+    """Whose numbers they are, 0 for nobody's; None when identity does not answer."""
     asked = ResolveIdentifiersRequest(identifiers=[IdentifierRef(kind="mobile", value=no.mobile) for no in refused])
     try:
         answer = await identity.ResolveIdentifiers(asked, timeout=RESOLVE_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
-        # Without identity there is no address to send to either; its statement comes before it gives out any.
         log.warning("replies not resolved now", extra={"code": error.code().name, "replies": len(refused)})
-        return [0] * len(refused)
+        return None
     return list(answer.entity_ids)
 
 

@@ -25,7 +25,7 @@ from services.touchpoints.domain.observed import Source
 from services.touchpoints.ingest import Ingest
 from services.touchpoints.sources import Sources
 from services.touchpoints.web.doors import CORS, Door
-from services.touchpoints.web.keys import basic_key, bearer_key
+from services.touchpoints.web.keys import basic_key, bearer_key, only_server_side
 
 if TYPE_CHECKING:
     from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceAsyncStub
@@ -70,6 +70,9 @@ class Slots:
         """What to show, at once; nothing where nothing may be, or nobody answers in time."""
         query = request.query_params
         source = await self._source(request, query.get("writeKey", ""))
+        if query.get("userId", ""):
+            # Numbers of customers can be guessed; what a browser was given as anonymousId cannot.
+            only_server_side(source, "a slot asked by userId instead of anonymousId", "userId")
         asked = _asked(request.path_params["slot"], query)
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -12,7 +12,7 @@ STATEMENTS = (
     """
     CREATE TABLE source (
         name text NOT NULL, user_id_kind smallint NOT NULL, appid text NOT NULL, write_key_sha256 bytea NOT NULL,
-        CONSTRAINT pk_source PRIMARY KEY (name))
+        server_key_sha256 bytea NOT NULL, CONSTRAINT pk_source PRIMARY KEY (name))
     """,
     """
     CREATE TABLE endpoint (
@@ -134,7 +134,8 @@ STATEMENTS = (
         mapping text NOT NULL, file_sha256 bytea, state text NOT NULL, reason text NOT NULL, message text NOT NULL,
         dry_run boolean NOT NULL, lines bigint NOT NULL, lines_done bigint NOT NULL, taken bigint NOT NULL,
         refused bigint NOT NULL, sample text NOT NULL, caller text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
-        leased_until timestamptz NOT NULL DEFAULT now(), CONSTRAINT pk_import_job PRIMARY KEY (id))
+        attempts smallint NOT NULL DEFAULT 0, leased_until timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_import_job PRIMARY KEY (id))
     """,
     """
     CREATE TABLE import_error (
@@ -167,8 +168,8 @@ STATEMENTS = (
     """
     CREATE TABLE event_type (
         name text NOT NULL, version integer NOT NULL, title text NOT NULL, description text NOT NULL, schema text NOT NULL,
-        sources text[] NOT NULL, retired boolean NOT NULL, author text NOT NULL, saved_at timestamptz NOT NULL,
-        CONSTRAINT pk_event_type PRIMARY KEY (name, version))
+        sources text[] NOT NULL, retired boolean NOT NULL, aliases text[] NOT NULL, author text NOT NULL,
+        saved_at timestamptz NOT NULL, CONSTRAINT pk_event_type PRIMARY KEY (name, version))
     """,
     """
     CREATE TABLE tracking_plan (
