@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import nats
@@ -105,10 +106,16 @@ class Consumer:
 class Bus:
     """One connection to NATS; it reconnects for as long as it lives."""
 
-    def __init__(self, url: str, service: str, replicas: int = 1, certificates: Certificates | None = None) -> None:
-        """`certificates` are shown where the address is tls://."""
+    def __init__(
+        self, url: str, service: str, replicas: int = 1, certificates: Certificates | None = None, ca_file: str = ""
+    ) -> None:
+        """`certificates` are shown where the address is tls://; `ca_file`: who signs the server's, beside their authorities."""
         self._url, self._service, self._replicas = url, service, replicas
-        self._tls = certificates.client_context() if certificates and url.startswith("tls://") else None
+        self._tls: ssl.SSLContext | None = None
+        if url.startswith("tls://"):
+            self._tls = certificates.client_context() if certificates else ssl.create_default_context()
+            if ca_file:
+                self._tls.load_verify_locations(ca_file)
         self._client = Client()
 
     async def connect(self) -> None:
@@ -161,6 +168,29 @@ class Bus:
         state = (await self._js.stream_info(stream)).state
         return state.messages, state.bytes
 
+    async def streams(self) -> list[tuple[str, int, int]]:
+        """Name, copies and messages of every stream."""
+        infos = await self._js.streams_info()
+        return sorted((str(i.config.name), i.config.num_replicas or 1, i.state.messages) for i in infos)
+
+    async def readers(self, prefix: str) -> list[tuple[str, int, int]]:
+        """Durable consumers with such a name: messages that wait, and how many ask for them now."""
+        found = []
+        for stream, _, _ in await self.streams():
+            for info in await self._js.consumers_info(stream):
+                if info.name.startswith(prefix):
+                    waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
+                    found.append((info.name, waiting, info.num_waiting or 0))
+        return sorted(found)
+
+    async def clock(self) -> float:
+        """The server's time, seconds since the epoch."""
+        answer = await self._client.request(f"$JS.API.STREAM.INFO.{DEAD_LETTERS.name}", b"", timeout=PUBLISH_TIMEOUT_S)
+        told = json.loads(answer.data)
+        if "ts" not in told:
+            raise NotFoundError
+        return datetime.fromisoformat(told["ts"]).timestamp()
+
     async def has_handled(self, stream: str, consumer: str, sequence: int) -> bool:
         """Whether a durable consumer, over all its replicas, has acknowledged everything up to a sequence."""
         try:
@@ -201,12 +231,16 @@ class Bus:
                     log.exception("projection failed", extra={"stream": stream.name})
                 await asyncio.sleep(RETRY_S)
 
-    async def consume(self, consumer: Consumer, database: Database) -> None:
-        """Runs one lane of a consumer until cancelled; resubscribes in its own task whenever the bus was away."""
-        while True:
+    async def consume(self, consumer: Consumer, database: Database, stopping: asyncio.Event | None = None) -> None:
+        """Runs one lane of a consumer until cancelled; resubscribes in its own task whenever the bus was away.
+
+        After `stopping` it ends behind the batch that it has: what is fetched and left waits out ACK_WAIT before others get it.
+        """
+        stopping = stopping or asyncio.Event()
+        while not stopping.is_set():
             try:
                 subscription = await self._js.pull_subscribe(consumer.subject, durable=consumer.name, config=_durable(consumer))
-                while True:
+                while not stopping.is_set():
                     if messages := await _fetch(subscription, consumer.batch):
                         if consumer.gather_s and len(messages) < consumer.batch:
                             await asyncio.sleep(consumer.gather_s)

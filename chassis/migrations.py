@@ -6,27 +6,33 @@ from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, MetaData, pool, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from chassis.db import role_of
+from chassis.db import new_engine, role_of
 
 # A migration that waits longer than this for a lock would make every request behind it wait too.
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "10min"
 
 
-async def migrate(dsn: str, service: str, folder: Path) -> None:
-    """Makes role and schema when they are missing and upgrades to the newest revision in `folder`."""
-    engine = create_async_engine(make_url(dsn).set(drivername="postgresql+asyncpg"), poolclass=pool.NullPool)
+# What a revision says in `STAGE` when the code of the release before would not understand the schema after it.
+POST = "post"
+
+
+async def migrate(dsn: str, service: str, folder: Path, *, post: bool = True) -> None:
+    """Makes role and schema when they are missing and upgrades to the newest revision in `folder`.
+
+    Without `post`: to the newest that the release before still understands, because its processes are still running.
+    """
+    engine = new_engine(dsn, poolclass=pool.NullPool)
     try:
         async with engine.begin() as connection:
             # Roles belong to the whole server, so one lock for all services.
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('troika roles'))"))
             await connection.run_sync(_make_role, service)
         async with engine.connect() as connection:
-            await connection.run_sync(_upgrade, service, folder)
+            await connection.run_sync(_upgrade, service, folder, post)
     finally:
         await engine.dispose()
 
@@ -39,12 +45,20 @@ def _make_role(connection: Connection, service: str) -> None:
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {role}"))
 
 
-def _upgrade(connection: Connection, service: str, folder: Path) -> None:
+def _upgrade(connection: Connection, service: str, folder: Path, post: bool) -> None:
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["service"] = service
-    command.upgrade(config, "head")
+    # Newest first. What comes before a `pre` revision came with an earlier release, whose code is gone.
+    revisions = [each for each in ScriptDirectory.from_config(config).walk_revisions() if post or stage_of(each) != POST]
+    if revisions:
+        command.upgrade(config, revisions[0].revision)
+
+
+def stage_of(revision: Script) -> str:
+    """POST for a revision that must wait for the release before to be gone."""
+    return str(getattr(revision.module, "STAGE", ""))
 
 
 def run_env(metadata: MetaData) -> None:

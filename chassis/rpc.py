@@ -252,13 +252,27 @@ class _Stream(_Outgoing, grpc.aio.UnaryStreamClientInterceptor):
         return await continuation(self.details(client_call_details, STREAM_TIMEOUT_S), request)
 
 
-def connect(target: str, caller: str, token: str, certificates: tls.Certificates | None = None) -> grpc.aio.Channel:
-    """A channel to another service that shows who calls, passes the trace on and retries UNAVAILABLE."""
-    options: Sequence[tuple[str, Any]] = [
+def connect(
+    target: str,
+    caller: str,
+    token: str,
+    certificates: tls.Certificates | None = None,
+    *,
+    authorities: bytes = b"",
+    options: Sequence[tuple[str, Any]] = (),
+) -> grpc.aio.Channel:
+    """A channel to another service that shows who calls, passes the trace on and retries UNAVAILABLE.
+
+    With `certificates` it is mutual TLS; with `authorities` alone (PEM) it is TLS to a door for tokens. `options`: gRPC's.
+    """
+    options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.service_config", _RETRY_CONFIG),
+        *options,
     ]
     interceptors: list[grpc.aio.ClientInterceptor] = [_Unary(caller, token), _Stream(caller, token)]
+    if authorities:
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(authorities), options, interceptors=interceptors)
     if certificates is None:
         return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
     return tls.RenewingChannel(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 import uvloop
@@ -22,11 +22,14 @@ from pydantic import ValidationError
 from chassis import rpc, telemetry, web
 from chassis.bus import DEAD_LETTERS, Bus, Consumer, Stream
 from chassis.db import Database
-from chassis.errors import TroikaError
+from chassis.errors import TroikaError, Unavailable
 from chassis.outbox import Relay
 from chassis.settings import ChassisSettings
 from chassis.tls import Certificates
 from chassis.vitals import CERTIFICATE, Vitals
+
+if TYPE_CHECKING:
+    from chassis.doctor import Check
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +41,15 @@ class Runtime:
         self.service, self.settings = service, settings
         self.certificates = Certificates(settings.tls_folder) if settings.tls_folder else None
         self.database = Database(settings.postgres_dsn, service, settings.postgres_pool_size)
-        self.bus = Bus(settings.nats_url, service, settings.nats_replicas, self.certificates)
+        self.bus = Bus(settings.nats_url, service, settings.nats_replicas, self.certificates, settings.nats_ca_file)
+        # Set when the process is told to go; work that heeds it ends between two of its steps.
+        self.stopping = asyncio.Event()
         # A service adds its own, for example that a projection has caught up.
-        self.checks: dict[str, Callable[[], Awaitable[None]]] = {"postgres": self.database.check, "nats": self.bus.check}
+        self.checks: dict[str, Callable[[], Awaitable[None]]] = {
+            "postgres": self.database.check,
+            "nats": self.bus.check,
+            "stopping": self._check_staying,
+        }
         self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
         self._stack = AsyncExitStack()
         self._work: set[asyncio.Task[None]] = set()
@@ -68,9 +77,18 @@ class Runtime:
         self._stack.push_async_callback(channel.close)
         return channel
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs work until the end; when it raises, the whole process stops with that error."""
+    def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Has something closed when nothing works with it any more."""
+        self._stack.push_async_callback(close)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str, *, heeds_stopping: bool = False) -> None:
+        """Runs work until the end; when it raises, the whole process stops with that error.
+
+        Work that `heeds_stopping` ends by itself after the event `stopping`; all other is cancelled where it stands.
+        """
         task = asyncio.create_task(work, name=name)
+        if heeds_stopping:
+            self._heeding.add(task)
 
         def done(finished: asyncio.Task[None]) -> None:
             if not finished.cancelled() and (error := finished.exception()) and not self._failed.done():
@@ -90,7 +108,7 @@ class Runtime:
         self._consumers += consumers
         for consumer in consumers:
             for _ in range(consumer.lanes):
-                self.spawn(self.bus.consume(consumer, self.database), consumer.name)
+                self.spawn(self.bus.consume(consumer, self.database, self.stopping), consumer.name, heeds_stopping=True)
 
     async def serve(self, allowed: Mapping[str, frozenset[str]], register: Callable[[grpc.aio.Server], None]) -> None:
         """Opens both doors, says where, and waits for SIGTERM or SIGINT. `allowed`: RPC service → callers."""
@@ -99,23 +117,24 @@ class Runtime:
         self._stack.push_async_callback(self._stop_work)
         server = rpc.Server(settings.caller_token_sha256, allowed, settings.grpc_reflection)
         register(server.aio)
-        stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
         tokens = f"{settings.bind_host}:{settings.token_grpc_port}" if settings.token_grpc_port else ""
         grpc_port = await server.start(f"{settings.bind_host}:{settings.grpc_port}", self.certificates, tokens)
-        self._stack.push_async_callback(server.stop, settings.shutdown_grace_s)
         site = web.WebServer(self.app, settings.bind_host, settings.http_port, settings.shutdown_grace_s)
         serving = asyncio.create_task(site.serve())
 
-        async def close_site() -> None:
-            site.should_exit = True
-            await serving
+        async def let_go() -> None:
+            """All at once: none of them needs another one to end, and together they must not take longer than one may."""
+            self.stopping.set()
+            await asyncio.gather(
+                site.close(serving), server.stop(settings.shutdown_grace_s), self._end_heeding(settings.shutdown_grace_s)
+            )
 
-        self._stack.push_async_callback(close_site)
+        self._stack.push_async_callback(let_go)
         spare_what_lives()
         log.info("serving", extra={"grpc_port": grpc_port, "http_port": settings.http_port})
-        stopped = asyncio.create_task(stopping.wait())
+        stopped = asyncio.create_task(self.stopping.wait())
         ends: set[asyncio.Future[Any]] = {stopped, serving, self._failed}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +143,15 @@ class Runtime:
         log.info("stopping")
         if self._failed.done():
             self._failed.result()
+
+    async def _end_heeding(self, patience_s: float) -> None:
+        """Lets consumers finish their batch and calls to receivers end: who takes them over later would have to wait for it."""
+        if self._heeding:
+            await asyncio.wait(self._heeding, timeout=patience_s)
+
+    async def _check_staying(self) -> None:
+        if self.stopping.is_set():
+            raise Unavailable("stopping")
 
     async def _stop_work(self) -> None:
         """Cancels until it works: on Python 3.11 `wait_for`, which nats-py uses, may swallow a cancellation."""
@@ -177,12 +205,19 @@ def main(
     migrations: Path,
     serve: Callable[[S], Coroutine[Any, Any, None]],
     verbs: Sequence[Verb[S] | PlainVerb] = (),
+    checks: Sequence[Check] = (),
 ) -> None:
-    """Command line of a service: `serve` runs it, `migrate` prepares its schema, `verbs` are its own."""
+    """Command line of a service: `serve` runs it, `migrate` prepares its schema, `verbs` are its own.
+
+    `checks` are what `doctor` looks at beside what all services stand on.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m services.{service}", description=f"Troika {service}")
     words = parser.add_subparsers(dest="verb", required=True)
     words.add_parser("serve", help="run the service until SIGTERM")
-    words.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
+    migrating = words.add_parser("migrate", help="make or upgrade the service's schema and role, then exit")
+    migrating.add_argument("--post", action="store_true", help="also what code of the release before would not understand")
+    examining = words.add_parser("doctor", help="look at what the service stands on, and say what to do about it")
+    examining.add_argument("--json", action="store_true", help="print findings as JSON, for machines")
     for each in verbs:
         each.arguments(words.add_parser(each.name, help=each.help))
     arguments = parser.parse_args()
@@ -202,7 +237,12 @@ def main(
             # What only this verb needs takes a fifth of a second to import.
             from chassis.migrations import migrate
 
-            uvloop.run(migrate(settings.postgres_dsn, service, migrations))
+            uvloop.run(migrate(settings.postgres_dsn, service, migrations, post=arguments.post))
+        elif verb == "doctor":
+            from chassis import doctor
+
+            findings = uvloop.run(doctor.examine(service, settings, migrations, checks))
+            sys.exit(doctor.show(findings, as_json=arguments.json))
         elif verb == "serve":
             uvloop.run(serve(settings))
         elif own is not None:

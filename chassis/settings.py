@@ -16,8 +16,16 @@ class ChassisSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TROIKA_", extra="ignore", frozen=True)
 
-    postgres_dsn: str = Field(description="postgresql:// address; the user must be allowed to SET ROLE troika_<service>.")
-    nats_url: str = Field(description="nats:// address of a server with JetStream.")
+    postgres_dsn: str = Field(
+        description="postgresql:// address as libpq reads it, sslmode and sslrootcert too; its user must be allowed to"
+        " SET ROLE troika_<service>."
+    )
+    nats_url: str = Field(
+        description="nats:// or tls:// address of a server with JetStream, with user:password@ where it asks for them."
+    )
+    nats_ca_file: str = Field(
+        "", description="PEM of who signed the certificate of a tls:// NATS, beside the authorities in TROIKA_TLS_FOLDER."
+    )
     # Loopback by default: a door opens to the network only when somebody says so (the Helm chart does).
     bind_host: str = Field("127.0.0.1", description="Address the doors listen on.")
     grpc_port: int = Field(ge=0, le=65535, description="Port of the gRPC door; 0 takes a free one.")
@@ -40,7 +48,10 @@ class ChassisSettings(BaseSettings):
     postgres_pool_size: int = Field(8, ge=1, le=100, description="Connections this process may hold.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     grpc_reflection: bool = Field(True, description="Serve gRPC reflection; switch it off at production edges.")
-    shutdown_grace_s: float = Field(10.0, ge=0, description="Seconds that running requests get after SIGTERM.")
+    # A call to a receiver may take 15 s; one that is broken off is made again.
+    shutdown_grace_s: float = Field(
+        18.0, ge=0, description="Seconds that running requests, batches and calls get after SIGTERM."
+    )
     nats_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 in production survives a lost machine.")
 
     def allowed_callers(self) -> dict[str, frozenset[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -98,6 +99,8 @@ class TraceMiddleware:
                 telemetry.REQUESTS.labels("http", route, status).observe(time.perf_counter() - start)
 
 
+# Clients that have anything to say say it within this time; idle connections are closed then.
+LEAVE_S = 3.0
 _PROBES = ("/livez", "/readyz", "/metrics")
 
 
@@ -157,6 +160,7 @@ class WebServer(uvicorn.Server):
     """uvicorn inside our own loop: the runtime owns the signals."""
 
     def __init__(self, app: ASGIApp, host: str, port: int, grace_s: float) -> None:
+        self._grace_s = grace_s
         super().__init__(
             uvicorn.Config(
                 app,
@@ -167,9 +171,28 @@ class WebServer(uvicorn.Server):
                 server_header=False,
                 # Who the peer is no header may say; doors that stand behind proxies know which ones to believe.
                 proxy_headers=False,
+                # Longer than proxies keep idle connections (nginx: 60 s): a post that meets the end of its connection is lost.
+                timeout_keep_alive=75,
                 timeout_graceful_shutdown=max(1, int(grace_s)),
             )
         )
 
-    def install_signal_handlers(self) -> None:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Left to the runtime."""
+        yield
+
+    async def close(self, serving: asyncio.Task[None]) -> None:
+        """Tells clients to take their next request elsewhere, lets running ones end, closes.
+
+        Who still holds an idle connection when it is closed may have sent a request that nobody reads any more.
+        """
+        leave = (b"connection", b"close")
+        # The tick makes the defaults anew from the configuration once a second.
+        self.config.encoded_headers.append(leave)
+        self.server_state.default_headers = [*self.server_state.default_headers, leave]
+        deadline = time.monotonic() + min(LEAVE_S, self._grace_s)
+        while self.server_state.connections and not serving.done() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        self.should_exit = True
+        await serving

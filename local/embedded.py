@@ -121,21 +121,30 @@ class Postgres:
 class Nats:
     """A NATS server with JetStream, its store in `folder`."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, certificates: Path | None = None) -> None:
+        """`certificates`: TLS, and clients show a certificate of the same authority and a password."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self.port = folder, port or free_port()
+        self._folder, self.port, self._certificates = folder, port or free_port(), certificates
+        self._password = secrets.token_urlsafe(24) if certificates else ""
 
     @property
     def url(self) -> str:
         """Address for clients."""
+        if self._certificates:
+            return f"tls://troika:{self._password}@127.0.0.1:{self.port}"
         return f"nats://127.0.0.1:{self.port}"
 
     def command(self) -> Command:
         """How to start it."""
         config = self._folder / "nats.conf"
+        protected = ""
+        if folder := self._certificates:
+            files = f'cert_file: "{folder}/tls.crt", key_file: "{folder}/tls.key", ca_file: "{folder}/ca.crt"'
+            protected = f'tls {{ {files}, verify: true }}\nauthorization {{ user: troika, password: "{self._password}" }}\n'
+        config.touch(0o600)
         # Micro-batches are up to 512 KiB; the default limit of 1 MiB leaves little room for growth.
         config.write_text(
-            f"listen: 127.0.0.1:{self.port}\nmax_payload: 8MB\n"
+            f"listen: 127.0.0.1:{self.port}\nmax_payload: 8MB\n{protected}"
             f'jetstream {{ store_dir: "{self._folder}", max_file_store: 50GB, max_memory_store: 1GB }}\n'
         )
         script = Path(sysconfig.get_path("scripts")) / "nats-server"

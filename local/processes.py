@@ -32,6 +32,8 @@ class Child:
     folder: Path
     stop_signal: signal.Signals = signal.SIGTERM
     uid: int | None = None
+    # Whether it sees our own environment too.
+    inherits: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     wanted: bool = field(default=False, init=False)
     restarts: int = field(default=0, init=False)
@@ -42,7 +44,8 @@ class Child:
         """Starts it in a session of its own: a Ctrl-C at the terminal reaches the supervisor alone, which stops in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # A dozen processes import the same modules: compiled once, they start in a third of the time.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        ours = os.environ if self.inherits else {}
+        inherited = {name: value for name, value in ours.items() if name != "PYTHONDONTWRITEBYTECODE"}
         uid = -1 if self.uid is None else self.uid
         tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), str(int(self.stop_signal)), str(uid)]
         with self.log.open("ab") as out:
@@ -79,7 +82,7 @@ class Child:
             await asyncio.sleep(0.02)
         return not self.alive
 
-    async def stop(self, patience_s: float = 20.0) -> None:
+    async def stop(self, patience_s: float = 30.0) -> None:
         """Asks it to end, then kills it."""
         self.wanted = False
         self.send(self.stop_signal)

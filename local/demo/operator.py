@@ -17,8 +17,8 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServiceStub
 
 from chassis.errors import is_operational
+from local.demo.stage import Stage
 from local.keys import APPROVER
-from local.supervisor import Suite
 
 Answer = TypeVar("Answer")
 # Longer than any restart takes; after that somebody should look.
@@ -33,7 +33,7 @@ class NeverCameError(TimeoutError):
 class Operator:
     """Stubs of all five services."""
 
-    def __init__(self, suite: Suite) -> None:
+    def __init__(self, suite: Stage) -> None:
         self._channels = [
             suite.operator_channel(name) for name in ("identity", "tags", "scoring", "orchestrator", "touchpoints")
         ]

@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import orjson
 
+from local.demo.stage import Stage
 from local.overlay import WECHAT_APPID, Overlay
 from local.ports import free_ports
 from local.processes import Child
-from local.supervisor import ROOT, Suite
+from local.supervisor import ROOT
 
 NAMES = ("app_backend", "dealer_backend", "wechat")
 WECHAT_SECRET = "demo-app-secret-0123456789abcdef"  # noqa: S105  # of an account that the emulator invents
@@ -35,7 +36,7 @@ class Judgement:
 class Receivers:
     """App backend, all dealers' backends, WeChat."""
 
-    def __init__(self, suite: Suite, folder: Path, seed: int) -> None:
+    def __init__(self, suite: Stage, folder: Path, seed: int) -> None:
         self._suite, self._folder, self._seed = suite, folder, seed
         self._ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
         self._client = httpx.AsyncClient(trust_env=False, timeout=30)

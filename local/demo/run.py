@@ -20,6 +20,7 @@ from local.demo.doors import Doors
 from local.demo.figures import Outcome, figures
 from local.demo.operator import NeverCameError, Operator, until
 from local.demo.receivers import NAMES, Judgement, Receivers
+from local.demo.stage import Stage
 from local.overlay import Overlay
 from local.supervisor import Suite
 
@@ -63,7 +64,7 @@ async def demo(persons: int, seed: int, folder: Path) -> int:
     return 0 if all(check.holds for check in result.checks) else 1
 
 
-async def run(screen: Screen, suite: Suite, persons: int, seed: int) -> Result:
+async def run(screen: Screen, suite: Stage, persons: int, seed: int) -> Result:
     """Once around the loop on a suite that is empty."""
     began = time.perf_counter()
     with screen.step("Make the identity overlay"):
@@ -84,7 +85,7 @@ class MainJob:
     """The steps of the loop, in order."""
 
     screen: Screen
-    suite: Suite
+    suite: Stage
     operator: Operator
     receivers: Receivers
     overlay: Overlay

@@ -96,31 +96,29 @@ async def serve(settings: Settings) -> None:
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         add_optout_doors(app, OptoutDoors(database, Links(vault, settings.public_url), settings.consent_regimes))
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
-        try:
-            parts = Parts(settings, caller, vault, database)
-            rooms: Sequence[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = (
-                (add_DeliveryServiceServicer_to_server, open_engine(runtime, parts, endpoints, addresses)),
-                (add_ImportServiceServicer_to_server, ImportsRpc(database, files)),
-                (add_PlanServiceServicer_to_server, PlanRpc(database, live, replayer, holder)),
-                (add_AdvertisingServiceServicer_to_server, open_ads(room, caller)),
-                (
-                    add_ArrivalsServiceServicer_to_server,
-                    open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller),
-                ),
-                (add_EndpointServiceServicer_to_server, open_selfservice(runtime, settings, endpoints, vault, caller)),
-                (
-                    add_TouchpointsServiceServicer_to_server,
-                    TouchpointsRpc(database, endpoints, settings.allow_private_endpoints),
-                ),
-            )
+        runtime.at_end(caller.close)
+        parts = Parts(settings, caller, vault, database)
+        rooms: Sequence[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = (
+            (add_DeliveryServiceServicer_to_server, open_engine(runtime, parts, endpoints, addresses)),
+            (add_ImportServiceServicer_to_server, ImportsRpc(database, files)),
+            (add_PlanServiceServicer_to_server, PlanRpc(database, live, replayer, holder)),
+            (add_AdvertisingServiceServicer_to_server, open_ads(room, caller)),
+            (
+                add_ArrivalsServiceServicer_to_server,
+                open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller),
+            ),
+            (add_EndpointServiceServicer_to_server, open_selfservice(runtime, settings, endpoints, vault, caller)),
+            (
+                add_TouchpointsServiceServicer_to_server,
+                TouchpointsRpc(database, endpoints, settings.allow_private_endpoints),
+            ),
+        )
 
-            def register(server: grpc.aio.Server) -> None:
-                for add, servicer in rooms:
-                    add(servicer, server)
+        def register(server: grpc.aio.Server) -> None:
+            for add, servicer in rooms:
+                add(servicer, server)
 
-            await runtime.serve(settings.allowed_callers(), register)
-        finally:
-            await caller.close()
+        await runtime.serve(settings.allowed_callers(), register)
 
 
 def main() -> None:

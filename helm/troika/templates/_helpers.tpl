@@ -33,7 +33,6 @@ touchpoints: []
 {{- define "troika.env" -}}
 {{- $root := .root -}}
 {{- $env := dict
-  "TROIKA_NATS_URL" $root.Values.nats.url
   "TROIKA_NATS_REPLICAS" (toString $root.Values.nats.replicas)
   "TROIKA_BIND_HOST" "0.0.0.0"
   "TROIKA_GRPC_PORT" "7000"
@@ -42,6 +41,16 @@ touchpoints: []
 -}}
 {{- range $peer := list "identity" "tags" "scoring" "orchestrator" "touchpoints" -}}
 {{- $_ := set $env (printf "TROIKA_%s_TARGET" (upper $peer)) (printf "dns:///%s:7000" (include "troika.name" (dict "root" $root "service" $peer))) -}}
+{{- end -}}
+{{- if not $root.Values.nats.existingSecret -}}
+{{- $_ := set $env "TROIKA_NATS_URL" $root.Values.nats.url -}}
+{{- end -}}
+{{- if $root.Values.nats.caSecret -}}
+{{- $_ := set $env "TROIKA_NATS_CA_FILE" "/etc/troika/nats/ca.crt" -}}
+{{- end -}}
+{{- if $root.Values.postgres.caSecret -}}
+{{- $_ := set $env "PGSSLMODE" "verify-full" -}}
+{{- $_ := set $env "PGSSLROOTCERT" "/etc/troika/postgres/ca.crt" -}}
 {{- end -}}
 {{- if $root.Values.tls.enabled -}}
 {{- $_ := set $env "TROIKA_TLS_FOLDER" "/etc/troika/tls" -}}
@@ -67,6 +76,11 @@ touchpoints: []
     secretKeyRef:
       name: {{ $privileged | default $login.existingSecret | default $root.Values.postgres.existingSecret }}
       key: {{ ternary $root.Values.postgres.key ($login.key | default $root.Values.postgres.key) (not (empty $privileged)) }}
+{{- with $root.Values.nats.existingSecret }}
+- name: TROIKA_NATS_URL
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: {{ $root.Values.nats.key }}}
+{{- end }}
 - name: TROIKA_CALLER_TOKEN
   valueFrom:
     secretKeyRef: {name: {{ $root.Values.callers.existingSecret }}, key: {{ .service }}}
@@ -77,6 +91,24 @@ touchpoints: []
 - name: {{ $variable }}
   valueFrom:
     secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}
+{{- end }}
+{{- end }}
+
+{{/* Who signed the certificates of PostgreSQL and NATS. */}}
+{{- define "troika.authorityMounts" -}}
+{{- range list "postgres" "nats" }}
+{{- if (index $.root.Values .).caSecret }}
+- {name: {{ . }}-ca, mountPath: /etc/troika/{{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "troika.authorities" -}}
+{{- range $server := list "postgres" "nats" }}
+{{- with (index $.root.Values $server).caSecret }}
+- name: {{ $server }}-ca
+  secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}], defaultMode: 0440}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -245,6 +245,7 @@ spec:
             {{- if $root.Values.tls.enabled }}
             - {name: tls, mountPath: /etc/troika/tls, readOnly: true}
             {{- end }}
+            {{- include "troika.authorityMounts" . | nindent 12 }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 2Gi}
@@ -256,6 +257,7 @@ spec:
         - name: tls
           secret: {secretName: {{ $name }}-tls, defaultMode: 0440}
         {{- end }}
+        {{- include "troika.authorities" . | nindent 8 }}
 {{- end }}
 
 {{- define "troika.networkPolicy" -}}
@@ -369,7 +371,9 @@ spec:
           resources: {{- toYaml $root.Values.migrations.resources | nindent 12 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
+            {{- include "troika.authorityMounts" . | nindent 12 }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}
+        {{- include "troika.authorities" . | nindent 8 }}
 {{- end }}

@@ -16,6 +16,7 @@ def open_engine(runtime: Runtime, parts: Parts, endpoints: Endpoints, addresses:
     channels, database = all_channels(parts), runtime.database
     sweeper = Sweeper(database, endpoints, channels)
     if parts.settings.sender_workers:
-        runtime.spawn(Sender(database, endpoints, addresses, channels, parts.settings).run(), "sender")
+        sender = Sender(database, endpoints, addresses, channels, parts.settings)
+        runtime.spawn(sender.run(runtime.stopping), "sender", heeds_stopping=True)
         runtime.spawn(sweeper.run(), "sweeper")
     return DeliveriesRpc(database, sweeper)
