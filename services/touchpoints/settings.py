@@ -39,7 +39,7 @@ class Settings(ChassisSettings):
     send_timeout_s: float = Field(15.0, gt=0, description="Seconds a receiver has to answer.")
     # Longer than a call may take: a lease that ends during the call would have a second process call at the same time.
     send_lease_s: float = Field(30.0, gt=0, description="Seconds after which a push whose sender vanished is sent again.")
-    send_attempts: int = Field(12, ge=1, description="Calls to a provider before a push counts as failed.")
+    send_attempts: int = Field(12, ge=1, description="Calls to a provider before a push is parked.")
     publish_timeout_s: float = Field(4.0, gt=0, description="Seconds the bus has to take a batch before the door answers 503.")
     contact_hours: float = Field(72.0, gt=0, description="How long a dealer may fetch a lead's contact.")
     provider_rates: dict[str, float] = Field(

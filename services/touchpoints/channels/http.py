@@ -147,7 +147,7 @@ class Caller:
 
     async def _call(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> Answer | Retry | Refused:
         if forbidden(url, self._allow_private):
-            return Refused("forbidden_address")
+            return Refused("forbidden_address", mendable=True)
         try:
             # The client's own timeouts start anew with each byte.
             async with asyncio.timeout(self._timeout_s):
@@ -178,9 +178,9 @@ def webhook_outcome(answer: Answer) -> Outcome:
     if 200 <= answer.status < 300:
         return Accepted()
     if answer.status == 410:
-        return Refused("endpoint_gone", disables_endpoint=True)
+        return Refused("endpoint_gone", disables_endpoint=True, mendable=True)
     if answer.status in PERMANENT:
-        return Refused(f"http_{answer.status}")
+        return Refused(f"http_{answer.status}", mendable=True)
     throttles = answer.status == 429
     return Retry(f"http_{answer.status}", answer.after_s, faults_endpoint=not throttles, throttles=throttles)
 

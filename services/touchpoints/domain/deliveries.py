@@ -139,6 +139,8 @@ class Refused:
     reason: str
     # The receiver is gone for good (HTTP 410).
     disables_endpoint: bool = False
+    # Its owner may mend what the receiver could not take: it is parked, not at its end.
+    mendable: bool = False
 
 
 Outcome = Accepted | Retry | Refused
@@ -165,8 +167,8 @@ class Change:
     parked: str = ""
 
 
-# Why notices are parked.
-REFUSED, UNHEARD = "refused", "unheard"
+# Why pushes are parked that were called, and why notices are whose time is over.
+REFUSED, EXHAUSTED, UNHEARD = "refused", "retries_exhausted", "unheard"
 # First steps are short: most faults are a lost connection or a busy second. Seconds after the n-th failure.
 LADDER_S: Sequence[float] = (0.5, 2, 5, 30, 300, 1800, 7200, 18000)
 JITTER = 0.2
@@ -184,6 +186,11 @@ def unsent(delivery: Delivery, reason: str, attempts: int, *, sure: bool, ends: 
     return Change(delivery.delivery_id, state, reason, sure=sure, attempts=attempts, channel=delivery.channel)
 
 
+def _parked(change: Change, why: str) -> Change:
+    """What somebody may replay has no end yet, unless it goes to another channel."""
+    return change if change.state is State.QUEUED else replace(change, state=State.SENDING, parked=why)
+
+
 def after_attempt(delivery: Delivery, attempts: int, outcome: Outcome, most_attempts: int, luck: float) -> Change:
     """The change that an attempt's outcome makes; `attempts` counts this one.
 
@@ -195,11 +202,11 @@ def after_attempt(delivery: Delivery, attempts: int, outcome: Outcome, most_atte
     sure, notice = delivery.unsure_s is None and not sent_perhaps, delivery.kind in NOTICES
     if isinstance(outcome, Refused):
         change = unsent(delivery, outcome.reason, attempts, sure=sure)
-        return replace(change, state=State.SENDING, parked=REFUSED) if notice else change
+        return _parked(change, REFUSED) if notice or outcome.mendable else change
     # What stops a whole endpoint is no push's fault, and uses none up.
     counts = sent_perhaps or not outcome.pauses_endpoint
     if counts and attempts >= most_attempts and not notice:
-        return unsent(delivery, "retries_exhausted", attempts, sure=sure)
+        return _parked(unsent(delivery, outcome.reason, attempts, sure=sure), EXHAUSTED)
     return Change(
         delivery.delivery_id,
         State.SENDING,

@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from chassis.db import UnitOfWork
-from services.touchpoints.domain.deliveries import Channel, State
-
-# Faults of transport: the receiver never had the push, or could not take it. What is about the person is not sent again.
-REPLAYABLE = "(reason IN ('retries_exhausted', 'endpoint_gone', 'forbidden_address') OR reason LIKE 'http%')"
+from services.touchpoints.domain.deliveries import Channel
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,14 @@ class Managed:
     management_key_sha256: bytes = field(repr=False)
 
 
-async def managed(uow: UnitOfWork, name: str, key_sha256: bytes) -> Managed | None:
-    """The endpoint of a name whose management key has this hash."""
+async def managed(uow: UnitOfWork, name: str, key_sha256: bytes | None) -> Managed | None:
+    """The endpoint of a name whose management key has this hash; None for who has shown something else than a key."""
     rows = await uow.rows(
         "SELECT name, channel, scope, url, secret <> '' AS signed, event_types_off, verified_at, disabled_at,"
         " management_key_sha256,"
         " CASE WHEN previous_until > now() THEN previous_until END AS previous_until"
-        " FROM endpoint WHERE name = :name AND management_key_sha256 = :key AND management_key_sha256 <> ''",
+        " FROM endpoint WHERE name = :name"
+        " AND (CAST(:key AS bytea) IS NULL OR (management_key_sha256 = :key AND management_key_sha256 <> ''))",
         name=name,
         key=key_sha256,
     )
@@ -155,10 +153,7 @@ async def forget_attempts(uow: UnitOfWork, days: float, most: int) -> int:
 
 
 async def replay(uow: UnitOfWork, endpoint: str, delivery_ids: Sequence[str], since: datetime | None, most: int) -> list[str]:
-    """Queues pushes of an endpoint again that failed in transport or are parked and not yet expired; returns their ids.
-
-    The only way back for a state, and only by whoever answers for the receiver; by the webhook's id it counts once what it had.
-    """
+    """Lets parked pushes of an endpoint go again that are not yet expired; returns their ids. What has its end keeps it."""
     await uow.execute(
         # Who asks says that the receiver works again; it shall not first have to prove it push by push.
         "UPDATE circuit SET failures = 0, trips = 0, opened_at = NULL, open_until = NULL, probe_until = NULL"
@@ -166,19 +161,16 @@ async def replay(uow: UnitOfWork, endpoint: str, delivery_ids: Sequence[str], si
         endpoint=endpoint,
     )
     rows = await uow.rows(
-        "WITH theirs AS (SELECT delivery_id FROM delivery WHERE endpoint = :endpoint AND expires_at > now()"  # noqa: S608
-        f" AND ((state = :failed AND {REPLAYABLE}) OR (state <= 2 AND held NOT IN ('', 'turn')))"
-        " AND (:all OR delivery_id = ANY(CAST(:ids AS text[])))"
-        " AND COALESCE(held_at, updated_at) >= COALESCE(CAST(:since AS timestamptz), '-infinity')"
+        "WITH theirs AS (SELECT delivery_id FROM delivery WHERE endpoint = :endpoint AND expires_at > now()"
+        " AND state <= 2 AND held NOT IN ('', 'turn') AND (:all OR delivery_id = ANY(CAST(:ids AS text[])))"
+        " AND held_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')"
         " ORDER BY delivery_id LIMIT :most FOR UPDATE SKIP LOCKED)"
-        " UPDATE delivery d SET state = :queued, reason = '', attempts = 0, held = '', held_at = NULL, slot_at = NULL,"
-        " due_at = now(), updated_at = now() FROM theirs WHERE d.delivery_id = theirs.delivery_id RETURNING d.delivery_id",
+        " UPDATE delivery d SET held = '', held_at = NULL, slot_at = NULL, due_at = now(), updated_at = now() FROM theirs"
+        " WHERE d.delivery_id = theirs.delivery_id RETURNING d.delivery_id",
         endpoint=endpoint,
         all=not delivery_ids,
         ids=list(delivery_ids),
         since=since,
         most=most,
-        failed=int(State.FAILED),
-        queued=int(State.QUEUED),
     )
     return sorted(row.delivery_id for row in rows)

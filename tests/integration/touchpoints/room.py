@@ -108,6 +108,11 @@ class Room:
         assert read is not None
         return read
 
+    async def parked(self, delivery_id: str, why: str) -> pb.Delivery:
+        read = await eventually(lambda: self.delivery(delivery_id), lambda d: d is not None and d.reason == why)
+        assert read is not None
+        return read
+
     async def messages(self, stream: str) -> list[bytes]:
         """Everything in a stream, in order."""
         client = await nats.connect(self.nats_url)

@@ -109,7 +109,7 @@ async def test_nothing_is_sent_into_our_own_network() -> None:
     port = server.sockets[0].getsockname()[1]
     assert Retry("connection_failed", faults_endpoint=True) == await caller.post(f"https://localhost:{port}/", b"{}", {})
     for host in ("127.0.0.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]"):
-        assert Refused("forbidden_address") == await caller.post(f"https://{host}:{port}/", b"{}", {})
+        assert Refused("forbidden_address", mendable=True) == await caller.post(f"https://{host}:{port}/", b"{}", {})
     with pytest.raises(OSError, match="private address"):
         await PublicOnly().resolve("localhost")
     assert [] == asked

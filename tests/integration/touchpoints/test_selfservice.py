@@ -175,7 +175,7 @@ async def test_for_some_hours_two_secrets_sign_and_either_is_taken(room: Room, o
     assert Webhook(last)
 
 
-async def test_an_owner_sees_attempts_chooses_types_and_replays_what_failed(
+async def test_an_owner_sees_attempts_chooses_types_and_replays_what_is_parked(
     room: Room, owners: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await room.endpoint("dealer-d001", DEALER, receiver.url, "D001")
@@ -185,8 +185,12 @@ async def test_an_owner_sees_attempts_chooses_types_and_replays_what_failed(
     mine = await owner_of(room, owners)
     receiver.answer = lambda n, body: (422, {})
     await room.request(request("d1", 1, "dealer"), request("d2", 1, "dealer"), request("a1", 1, "app"))
+
+    async def told() -> list[tuple[str, int]]:
+        return [(update.delivery_id, update.state) for update in await room.updates()]
+
     for delivery in ("d1", "d2", "a1"):
-        assert "http_422" == (await room.in_state(delivery, FAILED)).reason
+        await room.parked(delivery, "refused")
     found = (await mine.ask("GET", "/attempts", limit=1)).json()
     assert ("refused", "http_422") == tuple(found["attempts"][0][k] for k in ("outcome", "reason"))
     rest = (await mine.ask("GET", "/attempts", before=found["next_before"])).json()["attempts"]
@@ -198,7 +202,9 @@ async def test_an_owner_sees_attempts_chooses_types_and_replays_what_failed(
     answer = (await mine.ask("POST", "/replay", {"delivery_ids": ["d1", "a1", "nothing"]})).json()
     # Another's push is as unknown as one that never was.
     assert {"replayed": ["d1"], "not_replayed": ["a1", "nothing"]} == answer
-    assert 1 == (await room.in_state("d1", ACCEPTED)).attempts
+    # It has been at the dealer's twice by then, and has had no end in between: who takes it back later knows that.
+    assert 2 == (await room.in_state("d1", ACCEPTED)).attempts
+    assert [("d1", ACCEPTED)] == await eventually(told, bool)
     assert {"replayed": ["d2"], "not_replayed": []} == (await mine.ask("POST", "/replay")).json()
     await room.in_state("d2", ACCEPTED)
     assert {"replayed": [], "not_replayed": []} == (await mine.ask("POST", "/replay", {})).json()

@@ -58,13 +58,21 @@ def test_retry_after_is_never_undercut(attempts: int, after_s: float, luck: floa
         (Accepted("7"), 1, State.ACCEPTED, ""),
         (Refused("http_400"), 1, State.FAILED, "http_400"),
         (Retry("http_500"), 1, State.SENDING, "http_500"),
-        (Retry("http_500"), 3, State.FAILED, "retries_exhausted"),
     ],
 )
 def test_an_attempt_ends_in_a_state(given_outcome: Outcome, attempts: int, state: State, reason: str) -> None:
     change = after_attempt(PUSH, attempts, given_outcome, most_attempts=3, luck=0)
     assert (state, reason) == (change.state, change.reason)
     assert (change.due_in_s is not None) == (state is State.SENDING)
+
+
+@pytest.mark.parametrize(
+    ("given_outcome", "parked"),
+    [(Retry("http_500"), "retries_exhausted"), (Refused("http_422", mendable=True), "refused")],
+)
+def test_what_an_owner_may_mend_is_parked(given_outcome: Outcome, parked: str) -> None:
+    change = after_attempt(PUSH, 3, given_outcome, most_attempts=3, luck=0)
+    assert (State.SENDING, parked, given_outcome.reason, None) == (change.state, change.parked, change.reason, change.due_in_s)  # type: ignore[union-attr]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
@@ -85,7 +93,7 @@ def test_calls_are_sure_only_while_none_was_perhaps_sent(perhaps: list[bool]) ->
         (Retry("busy", sent_perhaps=False), None, State.QUEUED),
         # Something may have come through here: the other channel's would be the second one.
         (Refused("no_permission"), 3.0, State.FAILED),
-        (Retry("timeout"), None, State.FAILED),
+        (Retry("timeout"), None, State.SENDING),
     ],
 )
 def test_what_surely_was_not_sent_goes_to_the_next_channel(
@@ -106,10 +114,10 @@ def test_what_stops_a_whole_endpoint_uses_up_no_attempts() -> None:
         (200, Accepted()),
         (204, Accepted()),
         (301, Retry("http_301", 9, faults_endpoint=True)),
-        (400, Refused("http_400")),
+        (400, Refused("http_400", mendable=True)),
         (401, Retry("http_401", 9, faults_endpoint=True)),
-        (410, Refused("endpoint_gone", disables_endpoint=True)),
-        (422, Refused("http_422")),
+        (410, Refused("endpoint_gone", disables_endpoint=True, mendable=True)),
+        (422, Refused("http_422", mendable=True)),
         (429, Retry("http_429", 9, throttles=True)),
         (500, Retry("http_500", 9, faults_endpoint=True)),
     ],

@@ -124,7 +124,7 @@ async def test_a_name_is_checked_each_time_it_is_resolved_and_with_all_its_addre
 async def test_a_name_of_this_machine_is_not_called() -> None:
     caller = Caller(2.0, allow_private=False)
     try:
-        assert Refused("forbidden_address") == await caller.post("https://127.0.0.1:8443/", b"", {})
+        assert Refused("forbidden_address", mendable=True) == await caller.post("https://127.0.0.1:8443/", b"", {})
         assert isinstance(await caller.post("https://localhost:8443/", b"", {}), Retry)
     finally:
         await caller.close()
