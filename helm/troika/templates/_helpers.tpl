@@ -42,7 +42,10 @@ touchpoints: []
 {{- range $peer := list "identity" "tags" "scoring" "orchestrator" "touchpoints" -}}
 {{- $_ := set $env (printf "TROIKA_%s_TARGET" (upper $peer)) (printf "dns:///%s:7000" (include "troika.name" (dict "root" $root "service" $peer))) -}}
 {{- end -}}
-{{- if not $root.Values.nats.existingSecret -}}
+{{- if $root.Values.trial.enabled -}}
+{{- $_ := set $env "TROIKA_NATS_URL" (printf "nats://%s-trial-nats:4222" $root.Release.Name) -}}
+{{- $_ := set $env "TROIKA_NATS_REPLICAS" "1" -}}
+{{- else if not $root.Values.nats.existingSecret -}}
 {{- $_ := set $env "TROIKA_NATS_URL" $root.Values.nats.url -}}
 {{- end -}}
 {{- if $root.Values.nats.caSecret -}}
@@ -116,6 +119,80 @@ touchpoints: []
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What all pods of ours say. Called with (dict "root" $). */}}
+{{- define "troika.podBasics" -}}
+{{- with .root.Values -}}
+enableServiceLinks: false
+securityContext: {{- toYaml .podSecurityContext | nindent 2 }}
+{{- with .image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The container that migrates, of a Job or before a pod's own. */}}
+{{- define "troika.migrate" -}}
+name: migrate
+image: {{ include "troika.image" . }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [python, -m, services.{{ .service }}, migrate]
+securityContext: {{- include "troika.securityContext" . | nindent 2 }}
+# The Job comes before the ConfigMap, so the variables stand here.
+env:
+  {{- range $variable, $value := include "troika.env" . | fromYaml }}
+  {{- if not (eq $variable "TROIKA_TLS_FOLDER") }}
+  - {name: {{ $variable }}, value: {{ $value | quote }}}
+  {{- end }}
+  {{- end }}
+  {{- include "troika.secrets" (merge (dict "migrating" true) .) | nindent 2 }}
+resources: {{- toYaml .root.Values.migrations.resources | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- include "troika.authorityMounts" . | nindent 2 }}
+{{- end }}
+
+{{- define "troika.migratesInPods" -}}
+{{- if or .Values.migrations.inPods .Values.trial.enabled }}yes{{ end }}
+{{- end }}
+
+{{/* On pods that come and go: migrations, jobs, tests. One policy is for all of them. */}}
+{{- define "troika.batchLabels" -}}
+app.kubernetes.io/name: troika
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+troika/batch: "true"
+{{- end }}
+
+{{/* Where PostgreSQL and NATS are, for policies. */}}
+{{- define "troika.postgres" -}}
+{{- if .Values.trial.enabled }}
+port: 5432
+podSelector: {matchLabels: {app.kubernetes.io/instance: {{ .Release.Name }}, app.kubernetes.io/component: trial-postgres}}
+{{- else }}
+{{- .Values.postgres | toYaml }}
+{{- end }}
+{{- end }}
+{{- define "troika.nats" -}}
+{{- if .Values.trial.enabled }}
+port: 4222
+podSelector: {matchLabels: {app.kubernetes.io/instance: {{ .Release.Name }}, app.kubernetes.io/component: trial-nats}}
+{{- else }}
+{{- .Values.nats | toYaml }}
+{{- end }}
 {{- end }}
 
 {{/* Whom a pod may reach on PostgreSQL or NATS: pods of the selector, networks, or anybody on that port. */}}

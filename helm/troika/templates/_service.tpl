@@ -84,7 +84,7 @@ spec:
     - type: nats-jetstream
       metadata:
         natsServerMonitoringEndpoint: {{ $root.Values.autoscaling.natsMonitoring | quote }}
-        account: $G
+        account: {{ $root.Values.autoscaling.natsAccount | quote }}
         stream: {{ .stream }}
         consumer: {{ .name }}
         lagThreshold: {{ $root.Values.autoscaling.lag | quote }}
@@ -102,6 +102,16 @@ spec:
   metrics:
     - type: Resource
       resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ $own.autoscaling.cpu }}}}
+    {{- if $root.Values.autoscaling.lagMetric }}
+    {{- range $own.consumers }}
+    - type: External
+      external:
+        metric:
+          name: {{ $root.Values.autoscaling.lagMetric }}
+          selector: {matchLabels: {namespace: {{ $root.Release.Namespace }}, consumer: {{ .name }}}}
+        target: {type: AverageValue, averageValue: {{ $root.Values.autoscaling.lag | quote }}}
+    {{- end }}
+    {{- end }}
 {{- end }}
 {{- end }}
 {{- if $root.Values.networkPolicy.enabled }}
@@ -136,15 +146,17 @@ apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
   name: {{ $name }}
-  labels: {{- include "troika.labels" . | nindent 4 }}
+  labels: {{- merge (include "troika.labels" . | fromYaml) $root.Values.monitoring.labels | toYaml | nindent 4 }}
 spec:
   selector:
     matchLabels: {{- include "troika.selector" . | nindent 6 }}
   endpoints:
     - {port: metrics, path: /metrics, interval: {{ $root.Values.monitoring.interval }}}
 {{- end }}
+{{- if not (include "troika.migratesInPods" $root) }}
 ---
 {{ include "troika.migration" . }}
+{{- end }}
 {{- end }}
 
 {{- define "troika.deployment" -}}
@@ -174,25 +186,9 @@ spec:
     spec:
       serviceAccountName: {{ $name }}
       automountServiceAccountToken: false
-      enableServiceLinks: false
       # Longer than the services take to let go of calls, batches and leases.
       terminationGracePeriodSeconds: 45
-      securityContext: {{- toYaml $root.Values.podSecurityContext | nindent 8 }}
-      {{- with $root.Values.image.pullSecrets }}
-      imagePullSecrets: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $root.Values.priorityClassName }}
-      priorityClassName: {{ . }}
-      {{- end }}
-      {{- with $root.Values.nodeSelector }}
-      nodeSelector: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $root.Values.tolerations }}
-      tolerations: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $root.Values.affinity }}
-      affinity: {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "troika.podBasics" . | nindent 6 }}
       {{- with $root.Values.topologySpread }}
       topologySpreadConstraints:
         {{- range . }}
@@ -202,6 +198,10 @@ spec:
           labelSelector:
             matchLabels: {{- include "troika.selector" $scope | nindent 14 }}
         {{- end }}
+      {{- end }}
+      {{- if include "troika.migratesInPods" $root }}
+      initContainers:
+        - {{- include "troika.migrate" . | nindent 10 }}
       {{- end }}
       containers:
         - name: {{ .service }}
@@ -304,8 +304,8 @@ spec:
     {{- end }}
   egress:
     - ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
-    {{- include "troika.egress" $root.Values.postgres | nindent 4 }}
-    {{- include "troika.egress" $root.Values.nats | nindent 4 }}
+    {{- include "troika.egress" (include "troika.postgres" $root | fromYaml) | nindent 4 }}
+    {{- include "troika.egress" (include "troika.nats" $root | fromYaml) | nindent 4 }}
     {{- range $peer, $allowed := $callers }}
     {{- if has $service $allowed }}
     - ports: [{protocol: TCP, port: 7000}]
@@ -342,36 +342,13 @@ spec:
   backoffLimit: {{ $root.Values.migrations.backoffLimit }}
   template:
     metadata:
-      labels:
-        app.kubernetes.io/name: troika
-        app.kubernetes.io/instance: {{ $root.Release.Name }}
-        app.kubernetes.io/component: {{ .service }}-migrate
+      labels: {{- include "troika.batchLabels" (dict "root" $root "component" (printf "%s-migrate" .service)) | nindent 8 }}
     spec:
       restartPolicy: OnFailure
       automountServiceAccountToken: false
-      enableServiceLinks: false
-      securityContext: {{- toYaml $root.Values.podSecurityContext | nindent 8 }}
-      {{- with $root.Values.image.pullSecrets }}
-      imagePullSecrets: {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "troika.podBasics" . | nindent 6 }}
       containers:
-        - name: migrate
-          image: {{ include "troika.image" . }}
-          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-          command: [python, -m, services.{{ .service }}, migrate]
-          securityContext: {{- include "troika.securityContext" . | nindent 12 }}
-          # The hook comes before the ConfigMap, so the variables stand here.
-          env:
-            {{- range $variable, $value := include "troika.env" . | fromYaml }}
-            {{- if not (eq $variable "TROIKA_TLS_FOLDER") }}
-            - {name: {{ $variable }}, value: {{ $value | quote }}}
-            {{- end }}
-            {{- end }}
-            {{- include "troika.secrets" (merge (dict "migrating" true) .) | nindent 12 }}
-          resources: {{- toYaml $root.Values.migrations.resources | nindent 12 }}
-          volumeMounts:
-            - {name: tmp, mountPath: /tmp}
-            {{- include "troika.authorityMounts" . | nindent 12 }}
+        - {{- include "troika.migrate" . | nindent 10 }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 256Mi}
