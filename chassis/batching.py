@@ -25,14 +25,20 @@ class Batching(Generic[Q, A]):
         self._something.set()
         return await done
 
-    async def run(self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
+    async def run(self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], pace_s: float = 0.0) -> None:
         """A lane: one batch after the other until cancelled; whoever waits then is told so.
 
-        `work` gives an answer for each of its questions, in their order.
+        `work` gives an answer for each of its questions, in their order. Two batches begin at least `pace_s` apart: who comes
+        alone never waits, who come one after the other go together.
         """
+        clock = asyncio.get_running_loop().time
+        began = float("-inf")
         try:
             while True:
                 await self._something.wait()
+                if pace_s and (early_s := began + pace_s - clock()) > 0:
+                    await asyncio.sleep(early_s)
+                began = clock()
                 batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
                 if not self._waiting:
                     self._something.clear()

@@ -46,7 +46,7 @@ MOST_AT_ONCE: Final = 128
 BATCH: Final = 32
 POLL_S: Final = 0.5
 # A card's end is in no hurry: until it is noted the lease holds.
-NOTE_EVERY_S: Final = 0.05
+NOTE_EVERY_S: Final = 0.2
 FORGET_S: Final = 3600.0
 LAST_WORD_S: Final = 1.0
 # Counts of the last days; nothing personal is in them any more.
@@ -211,6 +211,8 @@ class Cards:
 
     async def note(self) -> None:
         """Keeps what became of cards, several at a time, until cancelled. What is not kept in time is sent once more."""
+        # Here and not beside: cards that are given a moment more need their answers.
+        lanes = [asyncio.create_task(lane) for lane in self._finder.lanes()]
         try:
             while True:
                 await asyncio.sleep(NOTE_EVERY_S)
@@ -221,6 +223,9 @@ class Cards:
                         log.exception("arrival cards not noted")
         finally:
             await self._let_go()
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
             # The world may have gone first; what is not noted is sent once more, under its id.
             with suppress(Exception):
                 await self._keep_notes()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from chassis.batching import Batching
 from chassis.consents import OPT_OUT, SEPARATE, SHARING, regime
 from chassis.db import Database
 from services.touchpoints.arrivals import store
+from services.touchpoints.arrivals.store import Asked
 
 BIOMETRIC: Final = "biometric"
 PROFILING: Final = "personalisation"
@@ -28,21 +30,30 @@ class Consents:
 
     def __init__(self, database: Database, regimes: Mapping[str, str]) -> None:
         self._database = database
+        self._asked: Batching[Asked, list[tuple[bool, bool]] | None] = Batching()
         self._sharing = regime(regimes, SHARING, "dealer")
         # As scoring has it: who never spoke of personalisation is scored, who has switched it off is not (PIPL 24).
         self._profiling = regimes.get(PROFILING, OPT_OUT)
 
+    async def run(self) -> None:
+        """Answers all who ask, those who wait together at once, until cancelled."""
+        reader = self._database.pinned()
+        try:
+            await self._asked.run(lambda asked: store.standing(reader, asked))
+        finally:
+            await reader.close()
+
     async def of(self, person_id: int) -> Permissions:
         """What a card may say of a person."""
         uses = (SHARING, self._sharing), (PROFILING, self._profiling)
-        said = await store.standing(self._database, person_id, [(purpose, needs == SEPARATE) for purpose, needs in uses])
+        said = await self._asked.ask(Asked(person_id, tuple((purpose, needs == SEPARATE) for purpose, needs in uses)))
         if said is None:
             return Permissions(ERASED, ERASED)
         return Permissions(*(_why(needs, *answer) for (_, needs), answer in zip(uses, said, strict=True)))
 
     async def face(self, person_id: int) -> bool:
         """Whether a face may be recognised: only of who said so separately, whatever the settings (CONVENTIONS 6)."""
-        said = await store.standing(self._database, person_id, [(BIOMETRIC, True)])
+        said = await self._asked.ask(Asked(person_id, ((BIOMETRIC, True),)))
         return said is not None and said[0] == (False, True)
 
 

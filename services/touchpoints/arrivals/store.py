@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from chassis import outbox
 from chassis.db import Reader, UnitOfWork
 from chassis.merges import present
+from chassis.outbox import Outgoing
 from services.touchpoints.store.consents import STANDING
 
 
@@ -134,48 +136,88 @@ class Arrival:
     attempts: int = 0
 
 
-# Under the row's lock, so that of two replicas that see the same car at once one finds an arrival and the other its repeat.
+class Entry(NamedTuple):
+    """A sighting that may be an arrival. `post`: the device's own number of it, to know it again by; empty without one."""
+
+    arrival: Arrival
+    sighting: Sighting
+    state: CardState
+    post: str
+    # Kept by a camera that was offline: an event and nothing else.
+    late: bool
+    # What is published if, and only if, it is an arrival.
+    event: Outgoing | None
+    # Why there will be no card.
+    reason: str = ""
+
+
+# All in one statement, so that it is one trip and one commit however many come together. Under the row's lock, so that of two
+# replicas that see the same car at once one finds an arrival and the other its repeat.
 # Seen again within the door's minutes it is the same arrival and goes on; so it is, however late, when the same device says
-# that it was within ten seconds of what it said last.
+# that it was within ten seconds of what it said last. Both tables are written in the order of their keys: no deadlock.
 TAKE = """
-WITH present AS (
+WITH seen AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::smallint[], $7::bytea[], $8::text[],
+        $9::bytea[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::interval[], $14::boolean[],
+        $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[])
+    AS s(arrival_id, door, dealer_code, arrived_at, state, sealed, post, subject, device, camera_at, received_at, repeats, late,
+        reason, message_id, subject_to, payload, headers)
+), fresh AS (
+    INSERT INTO inbox (consumer, message_id) SELECT 'arrivals:' || door, post FROM seen WHERE post <> '' ORDER BY 1, 2
+    ON CONFLICT DO NOTHING RETURNING consumer, message_id
+), news AS MATERIALIZED (
+    SELECT s.* FROM seen s LEFT JOIN fresh f ON f.consumer = 'arrivals:' || s.door AND f.message_id = s.post
+    WHERE s.post = '' OR f.message_id IS NOT NULL
+), present AS (
     INSERT INTO arrival_presence AS p (dealer_code, subject, device, camera_at, last_seen, arrival_id)
-    VALUES (:dealer, :subject, :device, CAST(:camera AS timestamptz), CAST(:received AS timestamptz), :arrival)
+    SELECT dealer_code, subject, device, camera_at, received_at, arrival_id FROM news WHERE NOT late
+    ORDER BY dealer_code, subject
     ON CONFLICT (dealer_code, subject) DO UPDATE SET
-        arrival_id = CASE WHEN excluded.last_seen - p.last_seen <= CAST(:repeats AS interval)
+        arrival_id = CASE WHEN excluded.last_seen - p.last_seen
+                <= (SELECT n.repeats FROM news n WHERE n.arrival_id = excluded.arrival_id)
             OR (p.device <> '' AND p.device = excluded.device
                 AND abs(extract(epoch FROM excluded.camera_at - p.camera_at)) <= 10)
             THEN p.arrival_id ELSE excluded.arrival_id END,
         device = excluded.device, camera_at = excluded.camera_at, last_seen = GREATEST(p.last_seen, excluded.last_seen)
     RETURNING arrival_id
+), made AS (
+    INSERT INTO arrival (arrival_id, door, dealer_code, arrived_at, state, reason, sealed, due_at)
+    SELECT n.arrival_id, n.door, n.dealer_code, n.arrived_at, n.state, n.reason, n.sealed, n.received_at + $1::interval
+    FROM news n JOIN present USING (arrival_id)
+    RETURNING arrival_id
+), arrived AS MATERIALIZED (
+    SELECT arrival_id FROM made UNION ALL SELECT arrival_id FROM news WHERE late
+), told AS (
+    INSERT INTO outbox (message_id, subject, payload, headers)
+    SELECT n.message_id, n.subject_to, n.payload, n.headers FROM news n JOIN arrived USING (arrival_id) WHERE n.message_id <> ''
 )
-INSERT INTO arrival (arrival_id, door, dealer_code, arrived_at, state, reason, sealed, due_at)
-SELECT :arrival, :door, :dealer, CAST(:arrived AS timestamptz), :state, :reason, :sealed,
-    CAST(:received AS timestamptz) + CAST(:lease AS interval)
-FROM present WHERE arrival_id = :arrival
-RETURNING arrival_id
+SELECT arrival_id FROM arrived
 """
 
 
-async def take(uow: UnitOfWork, seen: Sighting, arrival: Arrival, state: CardState, lease: timedelta, reason: str = "") -> bool:
-    """Notes a sighting; True when it is an arrival, False when it is another sight of one."""
-    rows = await uow.rows(
+async def take(reader: Reader, entries: Sequence[Entry], lease: timedelta) -> set[str]:
+    """Notes sightings, each car and each post once; returns the ids of those that are arrivals and no repeats of one."""
+    nothing = outbox.NOTHING
+    rows = await reader.fetch(
         TAKE,
-        dealer=seen.dealer_code,
-        subject=seen.subject,
-        device=seen.device,
-        camera=seen.camera_time,
-        received=seen.received,
-        repeats=seen.repeats,
-        arrival=arrival.arrival_id,
-        door=arrival.door,
-        arrived=arrival.arrived_at,
-        state=int(state),
-        reason=reason,
-        sealed=arrival.sealed if state is CardState.WAITING else b"",
-        lease=lease,
+        lease,
+        [e.arrival.arrival_id for e in entries],
+        [e.arrival.door for e in entries],
+        [e.arrival.dealer_code for e in entries],
+        [e.arrival.arrived_at for e in entries],
+        [int(e.state) for e in entries],
+        [e.arrival.sealed if e.state is CardState.WAITING else b"" for e in entries],
+        [e.post for e in entries],
+        [e.sighting.subject for e in entries],
+        [e.sighting.device for e in entries],
+        [e.sighting.camera_time for e in entries],
+        [e.sighting.received for e in entries],
+        [e.sighting.repeats for e in entries],
+        [e.late for e in entries],
+        [e.reason for e in entries],
+        *outbox.columns([e.event or nothing for e in entries]),
     )
-    return bool(rows)
+    return {row[0] for row in rows}
 
 
 # By places, for one statement by itself is one trip. Marks of plates have 16 bytes, those of nobody one more.
@@ -248,29 +290,46 @@ async def forget(uow: UnitOfWork, keep: timedelta) -> None:
     await uow.execute("DELETE FROM arrival_presence WHERE last_seen < now() - interval '25 hours'")
 
 
-# Beside what was said whether the person was erased, as number -1. By places, for one statement by itself is one trip.
+class Asked(NamedTuple):
+    """Whether a person agreed to purposes towards dealers; (purpose, only separate consent counts)."""
+
+    person_id: int
+    purposes: tuple[tuple[str, bool], ...]
+
+
+# Beside what was said whether the person was erased, as the negative number less one. By places, for one statement by itself is
+# one trip.
 _ASKED = ("numbers", "persons", "anchors", "purposes", "channels", "separate")
-_PRESENT = present("(CAST(:persons AS bigint[]))[1]")
 _STANDING = f"""{STANDING} UNION ALL
-SELECT -1, true, true WHERE EXISTS (SELECT FROM erased_person e WHERE e.person_id = {_PRESENT})
+SELECT -u.number - 1, true, true FROM unnest(CAST(:numbers AS int[]), CAST(:persons AS bigint[])) AS u(number, person)
+WHERE EXISTS (SELECT FROM erased_person e WHERE e.person_id = {present("u.person")})
 """  # noqa: S608  (a constant of ours)
 STANDING_OR_ERASED = re.sub(rf":({'|'.join(_ASKED)})\b", lambda m: f"${_ASKED.index(m[1]) + 1}", _STANDING)
+# Nothing was said.
+_SILENCE = (False, False)
 
 
-async def standing(reader: Reader, person_id: int, purposes: Sequence[tuple[str, bool]]) -> list[tuple[bool, bool]] | None:
-    """For each (purpose, only separate consent counts): whether the person withdrew it, and gave it, towards dealers.
+async def standing(reader: Reader, asked: Sequence[Asked]) -> list[list[tuple[bool, bool]] | None]:
+    """For each purpose of each who is asked about: whether the person withdrew it, and gave it.
 
     None for somebody who was erased.
     """
-    size = len(purposes)
+    uses = [(each.person_id, *purpose) for each in asked for purpose in each.purposes]
+    size = len(uses)
     rows = await reader.fetch(
         STANDING_OR_ERASED,
         list(range(size)),
-        [person_id] * size,
+        [person for person, _, _ in uses],
         [0] * size,
-        [purpose for purpose, _ in purposes],
+        [purpose for _, purpose, _ in uses],
         ["dealer"] * size,
-        [separate for _, separate in purposes],
+        [separate for _, _, separate in uses],
     )
     found = {row[0]: (bool(row[1]), bool(row[2])) for row in rows}
-    return None if -1 in found else [found.get(number, (False, False)) for number in range(size)]
+    answers: list[list[tuple[bool, bool]] | None] = []
+    first = 0
+    for each in asked:
+        numbers = range(first, first := first + len(each.purposes))
+        erased = any(-number - 1 in found for number in numbers)
+        answers.append(None if erased else [found.get(number, _SILENCE) for number in numbers])
+    return answers

@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 import orjson
 from aiohttp import web
-from google.protobuf.timestamp_pb2 import Timestamp
 from standardwebhooks import Webhook
 from troika.identity.v1 import events_pb2 as entities
+from troika.identity.v1 import holder_service_pb2 as holder_pb2
 from troika.identity.v1 import identity_service_pb2 as identity_pb2
+from troika.identity.v1.holder_service_pb2_grpc import HolderServiceServicer, add_HolderServiceServicer_to_server
 from troika.identity.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from troika.orchestrator.v1 import decide_service_pb2 as decide_pb2
 from troika.orchestrator.v1.decide_service_pb2_grpc import DecisionServiceServicer, add_DecisionServiceServicer_to_server
@@ -30,18 +31,16 @@ PERSON, VEHICLE, DEALER = entities.ENTITY_KIND_PERSON, entities.ENTITY_KIND_VEHI
 Key = tuple[str, str, str]
 
 
-def related(kind: str, space: Any, number: int, ended: bool = False, confidence: float = 1.0) -> identity_pb2.Relation:
-    relation = identity_pb2.Relation(kind=kind, entity_kind=space, entity_id=number, confidence=confidence)
-    if ended:
-        relation.valid_to.CopyFrom(Timestamp(seconds=1))
-    return relation
+def related(kind: str, space: Any, number: int) -> identity_pb2.Relation:
+    return identity_pb2.Relation(kind=kind, entity_kind=space, entity_id=number, confidence=1.0)
 
 
 @dataclass
-class Neighbours(Identity, TagsServiceServicer, ScoringServiceServicer, DecisionServiceServicer):
+class Neighbours(Identity, HolderServiceServicer, TagsServiceServicer, ScoringServiceServicer, DecisionServiceServicer):
     """All of them on one port. `slow`: method → seconds that it takes; `down`: methods that fail."""
 
     known: dict[Key, int] = field(default_factory=dict)
+    held: dict[str, holder_pb2.Holder] = field(default_factory=dict)
     entities: dict[tuple[int, int], identity_pb2.Entity] = field(default_factory=dict)
     tags: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
@@ -53,13 +52,7 @@ class Neighbours(Identity, TagsServiceServicer, ScoringServiceServicer, Decision
 
     def car(self, plate: str, vehicle: int, person: int, **tags: Any) -> None:
         """A car of somebody's, and what is known of both."""
-        self.known["plate", "", plate] = vehicle
-        mine = [
-            related("owns", PERSON, 9999, ended=True),
-            related("drives", PERSON, person + 1),
-            related("owns", PERSON, person),
-        ]
-        self.entities[VEHICLE, vehicle] = identity_pb2.Entity(relations=[*mine, related("serviced_by", DEALER, 71)])
+        self.held[plate] = holder_pb2.Holder(vehicle_id=vehicle, person_id=person, relation="owns", serviced_by=71)
         self.entities[PERSON, person] = identity_pb2.Entity(
             anchor_ids=[person * 10], relations=[related("owns", VEHICLE, vehicle), related("advised_by", DEALER, 71)]
         )
@@ -86,33 +79,43 @@ class Neighbours(Identity, TagsServiceServicer, ScoringServiceServicer, Decision
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such entity")
         return identity_pb2.GetEntityResponse(entity=entity)
 
-    async def RevealAddresses(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self._asked("RevealAddresses", context)
-        return await super().RevealAddresses(request, context)
+    async def FindHolders(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._asked("FindHolders", context)
+        return holder_pb2.FindHoldersResponse(holders=[self.held.get(p, holder_pb2.Holder()) for p in request.plates])
+
+    async def RevealNames(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._asked("RevealNames", context)
+        assert "dealer_contact" == request.purpose
+        named = [p for p in request.person_ids if p in self.names]
+        return holder_pb2.RevealNamesResponse(names=[holder_pb2.PersonName(person_id=p, name=self.names[p]) for p in named])
 
     async def StreamTagValues(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         await self._asked("StreamTagValues", context)
-        (vehicle,) = request.entity_ids
-        answer = tags_pb2.StreamTagValuesResponse(entity_ids=[vehicle])
-        known = self.tags.get(vehicle, {})
+        answer = tags_pb2.StreamTagValuesResponse(entity_ids=request.entity_ids)
+        known = [self.tags.get(vehicle, {}) for vehicle in request.entity_ids]
         assert list(VEHICLE_TAGS) == list(request.tags)
         for tag in request.tags:
             if tag in VEHICLE_WORDS:
-                answer.columns.add(word_indexes=[0 if tag in known else -1], words=[known[tag]] if tag in known else [])
+                words = sorted({each[tag] for each in known if tag in each})
+                answer.columns.add(word_indexes=[words.index(each[tag]) if tag in each else -1 for each in known], words=words)
             else:
-                answer.columns.add(numbers=[float(known.get(tag, "nan"))])
+                answer.columns.add(numbers=[float(each.get(tag, "nan")) for each in known])
         yield answer
 
     async def ScorePersons(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._asked("ScorePersons", context)
         return scoring_pb2.ScorePersonsResponse(scores=[self.scores.get(p, -1.0) for p in request.person_ids])
 
-    async def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self._asked("Decide", context)
-        self.decided.append(request)
-        offer = self.offers.get(request.person_id, "")
-        return decide_pb2.DecideResponse(
-            decision="decisions/" + "0" * 32, offer=offer, title="延保" if offer else "", body="八折"
+    async def BatchDecide(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._asked("BatchDecide", context)
+        self.decided += request.requests
+        return decide_pb2.BatchDecideResponse(
+            answers=[
+                decide_pb2.DecideResponse(
+                    decision="decisions/" + "0" * 32, offer=offer, title="延保" if offer else "", body="八折"
+                )
+                for offer in (self.offers.get(each.person_id, "") for each in request.requests)
+            ]
         )
 
 
@@ -120,7 +123,7 @@ class Neighbours(Identity, TagsServiceServicer, ScoringServiceServicer, Decision
 async def neighbourhood(neighbours: Neighbours) -> AsyncIterator[Neighbours]:
     server = grpc.aio.server()
     for add in (
-        *(add_IdentityServiceServicer_to_server, add_TagsServiceServicer_to_server),
+        *(add_IdentityServiceServicer_to_server, add_HolderServiceServicer_to_server, add_TagsServiceServicer_to_server),
         *(add_ScoringServiceServicer_to_server, add_DecisionServiceServicer_to_server),
     ):
         add(neighbours, server)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.db import Database
+from chassis.outbox import Outgoing
 from chassis.testing import DatabaseFactory
 from services.touchpoints.arrivals import store
-from services.touchpoints.arrivals.store import Arrival, CardState, Sighting
+from services.touchpoints.arrivals.store import Arrival, CardState, Entry, Sighting
+from services.touchpoints.arrivals.taking import keep
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 REPEATS = timedelta(minutes=10)
@@ -65,16 +68,22 @@ def arrivals(looks: list[Look]) -> list[bool]:
     return found
 
 
-async def look_in(database: Database, dealer: str, looks: list[Look]) -> list[bool]:
-    found, now = [], NOW
+def entry(number: str, dealer: str, look: Look, now: datetime, **more: Any) -> Entry:
+    camera = None if look.clock_s is None else NOW + timedelta(seconds=look.clock_s)
+    sighting = Sighting(dealer, bytes([look.subject]), look.device, camera, now, REPEATS)
+    given_: dict[str, Any] = {"state": CardState.WAITING, "post": "", "late": False, "event": None} | more
+    return Entry(Arrival(f"{dealer}-{number}", "gate", dealer, now, b""), sighting, **given_)
+
+
+async def look_in(database: Database, dealer: str, looks: list[Look], together: int) -> list[bool | Exception]:
+    """So many looks are kept at a time."""
+    entries, now = [], NOW
     for number, look in enumerate(looks):
         now += timedelta(seconds=look.after_s)
-        camera = None if look.clock_s is None else NOW + timedelta(seconds=look.clock_s)
-        sighting = Sighting(dealer, bytes([look.subject]), look.device, camera, now, REPEATS)
-        arrival = Arrival(f"{dealer}-{number}", "gate", dealer, now, b"")
-        async with database.transaction() as uow:
-            found.append(await store.take(uow, sighting, arrival, CardState.WAITING, LEASE))
-    return found
+        entries.append(entry(str(number), dealer, look, now))
+    return [
+        found for start in range(0, len(entries), together) for found in await keep(database, entries[start : start + together])
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +93,58 @@ async def database(databases: DatabaseFactory) -> AsyncIterator[Database]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(looks=LOOKS)
-async def test_repeats_are_what_the_rule_says(database: Database, looks: list[Look]) -> None:
+@given(looks=LOOKS, together=st.sampled_from([1, 3, 12]))
+async def test_repeats_are_what_the_rule_says_however_many_come_together(
+    database: Database, looks: list[Look], together: int
+) -> None:
     # Each example has a forecourt of its own.
-    assert arrivals(looks) == await look_in(database, secrets.token_hex(8), looks)
+    assert arrivals(looks) == await look_in(database, secrets.token_hex(8), looks, together)
+
+
+async def test_what_is_kept_together_is_one_arrival_per_post_with_its_event(database: Database) -> None:
+    dealer, event = secrets.token_hex(8), Outgoing.now("troika.events.observed.v1", b"sealed")
+    first, second = Look(0, 1, "a", None), Look(0, 2, "a", None)
+    entries = [
+        entry("0", dealer, first, NOW, post="p1", event=event),
+        # The same post again; the same car by another post; another car that a camera kept while it was offline, twice.
+        entry("1", dealer, second, NOW, post="p1"),
+        entry("2", dealer, first, NOW, post="p2"),
+        entry("3", dealer, second, NOW, post="p3", late=True, event=dataclasses.replace(event, message_id="late")),
+        entry("4", dealer, second, NOW, post="p3", late=True),
+        entry("5", dealer, second, NOW, post="p4", state=CardState.UNKNOWN),
+    ]
+    async with database.transaction() as uow:
+        await uow.execute("DELETE FROM outbox")
+        await uow.execute("DELETE FROM inbox")
+    assert [True, False, False, True, False, True] == await keep(database, entries)
+    async with database.read() as uow:
+        kept = await uow.rows("SELECT arrival_id, state FROM arrival WHERE dealer_code = :d ORDER BY arrival_id", d=dealer)
+        told = await uow.rows("SELECT message_id, subject, payload, headers FROM outbox ORDER BY id")
+    assert [(f"{dealer}-0", 1), (f"{dealer}-5", 5)] == [tuple(row) for row in kept]
+    assert {event.message_id, "late"} == {row.message_id for row in told}
+    assert [(event.subject, event.payload, event.headers)] * 2 == [(row.subject, row.payload, row.headers) for row in told]
+
+
+async def test_what_the_database_refuses_spoils_no_other(database: Database) -> None:
+    dealer = secrets.token_hex(8)
+    looks = [Look(0, number, "a", None) for number in range(3)]
+    good, bad, other = (entry(str(look.subject), dealer, look, NOW) for look in looks)
+    bad = bad._replace(post="\0")
+    found = await keep(database, [good, bad, other])
+    assert [True, True] == [found[0], found[2]] and isinstance(found[1], Exception)
 
 
 async def test_replicas_that_see_the_same_car_at_once_agree_on_one_arrival(database: Database) -> None:
-    async def replica(number: int) -> bool:
-        async with database.transaction() as uow:
-            sighting = Sighting("D001", b"car", str(number), None, NOW, REPEATS)
-            return await store.take(uow, sighting, Arrival(str(number), "gate", "D001", NOW, b""), CardState.WAITING, LEASE)
+    looks = [Look(0, subject, "a", None) for subject in (7, 8, 9)]
 
-    assert 1 == sum(await asyncio.gather(*(replica(number) for number in range(8))))
+    async def replica(number: int) -> list[bool | Exception]:
+        order = looks[number % 3 :] + looks[: number % 3]
+        return await keep(
+            database, [entry(f"{number}-{look.subject}", "D001", look, NOW, post=f"p{look.subject}") for look in order]
+        )
+
+    found = [each for answers in await asyncio.gather(*(replica(number) for number in range(8))) for each in answers]
+    assert (24, 3) == (len(found), found.count(True)) and not [each for each in found if isinstance(each, Exception)]
 
 
 async def test_due_cards_are_found_by_their_index(database: Database) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from troika.identity.v1.identity_service_pb2 import Entity
+from troika.identity.v1.holder_service_pb2 import Holder
 from troika.touchpoints.v1 import arrivals_service_pb2 as pb
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import ArrivalsServiceStub
 
@@ -26,9 +26,7 @@ from tests.conftest import Servers
 from tests.emulators import cameras
 from tests.emulators.cameras import CAMERAS, PICTURE, Post, fresh
 from tests.integration.touchpoints import room as rooms
-from tests.integration.touchpoints.neighbours import DEALER as DEALER_KIND
-from tests.integration.touchpoints.neighbours import VEHICLE as VEHICLE_KIND
-from tests.integration.touchpoints.neighbours import Dealer, Neighbours, dealer_system, neighbourhood, related
+from tests.integration.touchpoints.neighbours import Dealer, Neighbours, dealer_system, neighbourhood
 from tests.integration.touchpoints.room import Room, eventually, running, settings_for
 from tests.unit.touchpoints.test_arrivals_reading import HOSTILE
 
@@ -101,7 +99,7 @@ async def forecourt(servers: Servers, databases: DatabaseFactory) -> AsyncIterat
 async def quiet(forecourt: Forecourt) -> None:
     """Every test begins with an empty forecourt."""
     base = forecourt.base
-    for each in (base.known, base.entities, base.asked, base.decided, base.slow, base.down, base.reveals):
+    for each in (base.known, base.held, base.entities, base.asked, base.decided, base.slow, base.down, base.reveals):
         each.clear()
     base.car(PLATE, VEHICLE, PERSON, model="X5", mileage_km=61000.0, service_is_overdue=1.0, has_open_recall=0.0)
     forecourt.dealer.refuse.clear()
@@ -154,7 +152,7 @@ async def everything(uow: UnitOfWork) -> str:
 
 async def test_nothing_of_picture_plate_or_person_stays(forecourt: Forecourt, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    forecourt.base.down.add("Decide")
+    forecourt.base.down.add("BatchDecide")
     for dialect in CAMERAS:
         await forecourt.post(CAMERAS[dialect](fresh(PLATE)))
     await forecourt.post(cameras.terminal("C-1"))
@@ -194,12 +192,11 @@ async def test_what_is_not_allowed_is_left_out_and_not_even_asked_for(forecourt:
     forecourt.base.asked.clear()
     calls = len(forecourt.dealer.calls)
     # Of a car whose owner nobody knows there is nobody to ask.
-    forecourt.base.known["plate", "", "京B00001"] = 502
-    forecourt.base.entities[VEHICLE_KIND, 502] = Entity(relations=[related("serviced_by", DEALER_KIND, 71)])
+    forecourt.base.held["京B00001"] = Holder(vehicle_id=502, serviced_by=71)
     for plate in (PLATE, "京B00001"):
         await forecourt.post(CAMERAS["dahua"](fresh(plate)))
     await becomes(forecourt, (2, ""), (5, "opted_out"), (5, "unknown"))
-    assert {"ResolveIdentifiers", "GetEntity"} == set(forecourt.base.asked)
+    assert {"FindHolders"} == set(forecourt.base.asked)
     assert calls == len(forecourt.dealer.calls)
 
 
@@ -227,7 +224,7 @@ async def quiet_presence(forecourt: Forecourt) -> None:
 
 
 async def test_a_partial_card_comes_before_a_late_one(forecourt: Forecourt) -> None:
-    forecourt.base.slow |= {"StreamTagValues": 30.0, "Decide": 30.0}
+    forecourt.base.slow |= {"StreamTagValues": 30.0, "BatchDecide": 30.0}
     forecourt.base.down.add("ScorePersons")
     began = time.monotonic()
     said = await forecourt.arrive(CAMERAS["hikvision_xml"](fresh(PLATE)))
@@ -242,7 +239,7 @@ async def test_a_partial_card_comes_before_a_late_one(forecourt: Forecourt) -> N
 async def test_who_is_unknown_gets_no_card_and_who_cannot_be_asked_gets_it_later(forecourt: Forecourt) -> None:
     await forecourt.post(CAMERAS["dahua"](fresh("沪B88888")))
     await becomes(forecourt, (5, "unknown"))
-    forecourt.base.down.add("ResolveIdentifiers")
+    forecourt.base.down.add("FindHolders")
     cards = len(forecourt.dealer.cards)
     assert 200 == (await forecourt.post(CAMERAS["dahua"](fresh(PLATE)))).status_code
     await becomes(forecourt, (5, "unknown"), (1, "identity_unavailable"))

@@ -29,6 +29,27 @@ async def test_what_comes_while_a_batch_is_under_way_is_the_next_one() -> None:
     lane.cancel()
 
 
+async def test_at_a_pace_who_comes_alone_goes_at_once_and_those_behind_together() -> None:
+    batches: list[list[int]] = []
+
+    async def note(numbers: Sequence[int]) -> list[int]:
+        batches.append(list(numbers))
+        return list(numbers)
+
+    together: Batching[int, int] = Batching()
+    lane = asyncio.create_task(together.run(note, pace_s=0.2))
+    began = asyncio.get_running_loop().time()
+    await together.ask(0)
+    asked = []
+    for number in (1, 2, 3):
+        asked.append(asyncio.create_task(together.ask(number)))
+        await asyncio.sleep(0)
+    assert [1, 2, 3] == await asyncio.gather(*asked)
+    assert [[0], [1, 2, 3]] == batches
+    assert asyncio.get_running_loop().time() - began >= 0.2
+    lane.cancel()
+
+
 async def test_an_error_is_that_of_its_batch_and_the_next_one_goes_on() -> None:
     async def picky(numbers: Sequence[int]) -> list[int]:
         if 13 in numbers:
