@@ -26,6 +26,7 @@ from services.touchpoints.arrivals.opening import open_arrivals
 from services.touchpoints.channels.ads.opening import open_ads
 from services.touchpoints.channels.dealer.notices import DealerNotices
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.http2 import Http2
 from services.touchpoints.channels.opening import Opening, open_channels
 from services.touchpoints.channels.table import Parts
 from services.touchpoints.endpoints import Endpoints
@@ -34,6 +35,7 @@ from services.touchpoints.imports import command as importing
 from services.touchpoints.imports.files import ImportFiles
 from services.touchpoints.imports.running import Importer
 from services.touchpoints.ingest import Ingest
+from services.touchpoints.oidc import Issuer
 from services.touchpoints.optouts.links import Links
 from services.touchpoints.plan import command as planning
 from services.touchpoints.plan import holding
@@ -68,7 +70,11 @@ async def serve(settings: Settings) -> None:
         identity: Any = IdentityServiceStub(runtime.client(settings.identity_target))
         vault = Vault(bytes.fromhex(settings.secrets_key.get_secret_value()))
         runtime.consumes(*consumers.consumers(DealerNotices(vault, settings.consent_regimes)))
-        sealer, sources, endpoints = Sealer(identity), Sources(database), Endpoints(database, vault)
+        # An issuer's address is ours to set: it may well be one of the cluster.
+        issuers = Caller(settings.send_timeout_s, allow_private=True)
+        runtime.at_end(issuers.close)
+        issuer = Issuer(settings, issuers)
+        sealer, sources, endpoints = Sealer(identity), Sources(database, issuer), Endpoints(database, vault)
         runtime.checks["sealing key"] = sealer.check
         runtime.spawn(sealer.run(), "sealing key")
         runtime.spawn(sources.run(), "sources")
@@ -96,8 +102,9 @@ async def serve(settings: Settings) -> None:
         add_contact_door(app, database, vault, addresses, settings.consent_regimes)
         add_optout_doors(app, OptoutDoors(database, Links(vault, settings.public_url), settings.consent_regimes))
         caller = Caller(settings.send_timeout_s, settings.allow_private_endpoints)
+        http2 = Http2(settings.send_timeout_s, settings.allow_private_endpoints)
         runtime.at_end(caller.close)
-        parts = Parts(settings, caller, vault, database)
+        parts = Parts(settings, caller, http2, vault, database)
         rooms: Sequence[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = (
             (add_DeliveryServiceServicer_to_server, open_engine(runtime, parts, endpoints, addresses)),
             (add_ImportServiceServicer_to_server, ImportsRpc(database, files)),
@@ -107,7 +114,7 @@ async def serve(settings: Settings) -> None:
                 add_ArrivalsServiceServicer_to_server,
                 open_arrivals(runtime, settings, identity, vault, sealer, endpoints, caller),
             ),
-            (add_EndpointServiceServicer_to_server, open_selfservice(runtime, settings, endpoints, vault, caller)),
+            (add_EndpointServiceServicer_to_server, open_selfservice(runtime, settings, endpoints, vault, caller, issuer)),
             (
                 add_TouchpointsServiceServicer_to_server,
                 TouchpointsRpc(database, endpoints, settings.allow_private_endpoints),

@@ -63,6 +63,13 @@ class Settings(ChassisSettings):
     # Long enough to notice and mend what was wrong, and a stated end for what may be personal.
     quarantine_days: float = Field(30.0, gt=0, description="Days after which held events are deleted.")
     quarantine_mb: int = Field(1024, ge=1, description="Megabytes of held events; beyond them the oldest are deleted.")
+    oidc_issuer: str = Field(
+        "", pattern="^(https?://.+)?$", description="Issuer whose OpenID Connect tokens stand for keys; empty: none does."
+    )
+    oidc_audience: str = Field("troika", min_length=1, description="For whom a token must have been made.")
+    oidc_claim: str = Field(
+        "scope", min_length=1, description="Claim with the words troika:source:<name> and troika:endpoint:<name>."
+    )
     plan_callers: frozenset[str] = Field(
         frozenset({"operator"}), description="Who may change the tracking plan, and see, replay and discard held events."
     )

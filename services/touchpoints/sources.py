@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import logging
 import time
+from dataclasses import replace
 
 from chassis.db import Database
 from chassis.errors import Unauthenticated, Unavailable, is_operational
 from services.touchpoints import store
 from services.touchpoints.domain.observed import Source
+from services.touchpoints.oidc import Issuer, is_token
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +23,9 @@ MISS_REFRESH_S = 0.25
 class Sources:
     """A copy of the table `source`, at most REFRESH_S old while the database answers."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, issuer: Issuer | None = None) -> None:
+        """`issuer`: whose tokens stand for server keys."""
+        self._database, self._issuer = database, issuer
         self._by_key: dict[bytes, Source] = {}
         self._by_text: dict[str, Source] = {}
         self._by_name: dict[str, Source] = {}
@@ -33,6 +36,8 @@ class Sources:
         """The source of a write key; raises Unauthenticated, or Unavailable while nothing could be read yet."""
         if source := self._by_text.get(write_key):
             return source
+        if self._issuer is not None and is_token(write_key):
+            return await self._of_token(self._issuer, write_key)
         hashed = hashlib.sha256(write_key.encode()).digest()
         if hashed not in self._by_key:
             await self._read_since(time.monotonic())
@@ -40,6 +45,16 @@ class Sources:
             self._by_text[write_key] = source
             return source
         raise Unauthenticated("unknown write key", reason="UNAUTHORIZED", field="authorization")
+
+    async def _of_token(self, issuer: Issuer, token: str) -> Source:
+        granted = (await issuer.grants(token)).sources
+        if len(granted) == 1:
+            if granted[0] not in self._by_name:
+                await self._read_since(time.monotonic())
+            if source := self._by_name.get(granted[0]):
+                return source if source.server_side else replace(source, server_side=True)
+        why = "the token must stand for one source that there is, by one word troika:source:<name>"
+        raise Unauthenticated(why, reason="UNAUTHORIZED", field="authorization")
 
     def named(self, name: str) -> Source | None:
         """A source by its name, as last read."""

@@ -16,6 +16,7 @@ from chassis.errors import FailedPrecondition, InvalidArgument, NotFound, Resour
 from services.touchpoints import webhooks
 from services.touchpoints.channels.http import Answer, Caller, forbidden
 from services.touchpoints.endpoints import Endpoint, Endpoints
+from services.touchpoints.oidc import Issuer, is_token
 from services.touchpoints.outgoing import TEST, types_of
 from services.touchpoints.selfservice import store
 from services.touchpoints.selfservice.store import Managed, Tried
@@ -49,9 +50,11 @@ class Tested:
 class Desk:
     """Opens for a name and its key; every other method takes what `open` returned."""
 
-    def __init__(self, database: Database, endpoints: Endpoints, vault: Vault, caller: Caller, allow_private: bool) -> None:
+    def __init__(
+        self, database: Database, endpoints: Endpoints, vault: Vault, caller: Caller, issuer: Issuer, allow_private: bool
+    ) -> None:
         self._database, self._endpoints, self._vault, self._caller = database, endpoints, vault, caller
-        self._allow_private = allow_private
+        self._issuer, self._allow_private = issuer, allow_private
 
     async def new_key(self, name: str) -> str:
         """Another management key for an endpoint, shown once; the old one ends."""
@@ -69,9 +72,12 @@ class Desk:
                 raise NotFound("no such endpoint with a webhook secret", reason="ENDPOINT_NOT_FOUND", field="name")
 
     async def open(self, name: str, key: str) -> Managed:
-        """The endpoint; raises Unauthenticated for a wrong key and an unknown name alike."""
+        """The endpoint, by its key or a token that names it; raises Unauthenticated for a wrong one or an unknown name."""
+        token = is_token(key)
+        if token and name not in (await self._issuer.grants(key)).endpoints:
+            raise _not_the_key()
         async with self._database.read() as uow:
-            found = await store.managed(uow, name, hashed(key)) if key.startswith(_PREFIX) else None
+            found = await store.managed(uow, name, None if token else hashed(key)) if token or key.startswith(_PREFIX) else None
         if found is None:
             raise _not_the_key()
         return found

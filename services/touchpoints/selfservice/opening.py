@@ -11,6 +11,7 @@ from chassis.errors import is_operational
 from chassis.run import Runtime
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.endpoints import Endpoints
+from services.touchpoints.oidc import Issuer
 from services.touchpoints.rpc_endpoints import EndpointRpc
 from services.touchpoints.selfservice import store
 from services.touchpoints.selfservice.desk import Desk
@@ -25,9 +26,11 @@ FORGET_EVERY_S: Final = 600.0
 MOST_AT_ONCE: Final = 20_000
 
 
-def open_selfservice(runtime: Runtime, settings: Settings, endpoints: Endpoints, vault: Vault, caller: Caller) -> EndpointRpc:
+def open_selfservice(
+    runtime: Runtime, settings: Settings, endpoints: Endpoints, vault: Vault, caller: Caller, issuer: Issuer
+) -> EndpointRpc:
     """Opens the doors of owners, starts forgetting old attempts, and returns the door of operators."""
-    desk = Desk(runtime.database, endpoints, vault, caller, settings.allow_private_endpoints)
+    desk = Desk(runtime.database, endpoints, vault, caller, issuer, settings.allow_private_endpoints)
     add_endpoint_doors(runtime.app, desk)
     # Owners ask /openapi.json what doors there are.
     runtime.app.openapi = document  # type: ignore[method-assign]

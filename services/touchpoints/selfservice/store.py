@@ -27,13 +27,14 @@ class Managed:
     management_key_sha256: bytes = field(repr=False)
 
 
-async def managed(uow: UnitOfWork, name: str, key_sha256: bytes) -> Managed | None:
-    """The endpoint of a name whose management key has this hash."""
+async def managed(uow: UnitOfWork, name: str, key_sha256: bytes | None) -> Managed | None:
+    """The endpoint of a name whose management key has this hash; None for who has shown something else than a key."""
     rows = await uow.rows(
         "SELECT name, channel, scope, url, secret <> '' AS signed, event_types_off, verified_at, disabled_at,"
         " management_key_sha256,"
         " CASE WHEN previous_until > now() THEN previous_until END AS previous_until"
-        " FROM endpoint WHERE name = :name AND management_key_sha256 = :key AND management_key_sha256 <> ''",
+        " FROM endpoint WHERE name = :name"
+        " AND (CAST(:key AS bytea) IS NULL OR (management_key_sha256 = :key AND management_key_sha256 <> ''))",
         name=name,
         key=key_sha256,
     )

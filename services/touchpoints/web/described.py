@@ -23,7 +23,7 @@ _SECURITY: Mapping[str, Schema] = {
         "name": "webhook-signature",
         "description": "Standard Webhooks: HMAC-SHA256 with the endpoint's secret over webhook-id, webhook-timestamp and body.",
     },
-    MANAGEMENT_KEY: {"type": "http", "scheme": "bearer", "description": "The endpoint's management key."},
+    MANAGEMENT_KEY: {"type": "http", "scheme": "bearer", "description": "The endpoint's management key, or a token of the issuer."},
 }
 _ERROR: Schema = {
     "type": "object",
