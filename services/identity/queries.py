@@ -51,6 +51,20 @@ async def entity_ids(reader: Reader, tokens: Sequence[bytes]) -> dict[bytes, int
     return {row[0]: row[1] for row in rows}
 
 
+async def anchors(reader: Reader, tokens: Sequence[bytes]) -> dict[bytes, int]:
+    """Token → the anchor through which it belongs to its entity: itself, or the oldest record of the entity that names it."""
+    rows = await reader.fetch(
+        "SELECT wanted.token, CASE WHEN i.anchor THEN i.id ELSE coalesce((SELECT min(l.anchor_id) FROM link l"
+        " JOIN identifier a ON a.id = l.anchor_id WHERE l.value_id = i.id AND l.strength = 0 AND a.anchor"
+        " AND a.entity_id = i.entity_id), 0) END FROM unnest($1::bytea[]) AS wanted(token)"
+        " CROSS JOIN LATERAL (SELECT id, entity_id, anchor FROM identifier WHERE token = wanted.token"
+        " UNION ALL SELECT id, entity_id, anchor FROM identifier WHERE next_token = wanted.token OFFSET 0) i"
+        " WHERE i.entity_id > 0",
+        tokens,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 async def members(uow: UnitOfWork, space: Space, entity_id: int) -> Sequence[Any]:
     """Rows (id, kind, anchor) of one entity's identifiers."""
     return await uow.rows(

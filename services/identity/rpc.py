@@ -50,9 +50,14 @@ class IdentityRpc(IdentityServiceServicer):
         """0 where nobody is known by it, or more than one."""
         known = [self._vault.known(ref.kind, ref.scope, ref.value) for ref in request.identifiers]
         tokens = [self._vault.lookup_tokens(k) if isinstance(k, Known) else () for k in known]
-        found = await queries.entity_ids(self._database, list({token for each in tokens for token in each}))
+        asked = list({token for each in tokens for token in each})
+        found = await queries.entity_ids(self._database, asked)
+        anchors = await queries.anchors(self._database, asked) if request.with_anchors else {}
         return pb.ResolveIdentifiersResponse(
-            entity_ids=[next((found[token] for token in each if token in found), 0) for each in tokens]
+            entity_ids=[next((found[token] for token in each if token in found), 0) for each in tokens],
+            anchor_ids=[next((anchors[token] for token in each if token in anchors), 0) for each in tokens]
+            if request.with_anchors
+            else (),
         )
 
     async def GetEntity(self, request: pb.GetEntityRequest, context: Context) -> pb.GetEntityResponse:

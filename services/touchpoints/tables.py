@@ -368,7 +368,7 @@ Table(
 )
 
 # Devices that apps registered: who of an app's users has one, as keyed digests; the token itself is sealed. `anchor_id` is
-# known once something was sent there.
+# known once identity knows the user (channels/push/linking.py).
 device_token = Table(
     "device_token",
     metadata,
@@ -379,6 +379,8 @@ device_token = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("owner", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    # Source and user, sealed, until the anchor is known.
+    Column("user_sealed", LargeBinary, nullable=False),
     Column("anchor_id", BigInteger, nullable=False, server_default="0"),
     Column("registered_at", DateTime(timezone=True), nullable=False),
     Column("last_success_at", DateTime(timezone=True)),
@@ -395,6 +397,7 @@ Index(
 )
 Index("ix_device_token_owner", device_token.c.owner)
 Index("ix_device_token_anchor_id", device_token.c.anchor_id, postgresql_where=sql("anchor_id > 0"))
+Index("ix_device_token_unlinked", device_token.c.token_id, postgresql_where=sql("anchor_id = 0"))
 
 # The provider's number under which a push is called, the same for each attempt.
 push_call = Table(

@@ -10,6 +10,7 @@ from troika.orchestrator.v1.decide_service_pb2_grpc import DecisionServiceStub
 from chassis.run import Runtime
 from services.touchpoints.channels.call_list.lists import CallLists, add_call_list_doors
 from services.touchpoints.channels.push.doors import add_token_door, prune_tokens
+from services.touchpoints.channels.push.linking import Linker
 from services.touchpoints.channels.push.tokens import Tokens
 from services.touchpoints.channels.sms.replies import add_reply_door
 from services.touchpoints.channels.web.slots import Slots, add_slot_doors
@@ -52,6 +53,7 @@ def open_channels(given: Opening) -> None:
     )
     add_call_list_doors(app, lists)
     runtime.spawn(prune_tokens(database), "device tokens")
+    runtime.spawn(Linker(database, Tokens(given.vault), given.identity).run(), "owners of device tokens")
     decisions: Any = DecisionServiceStub(runtime.client(settings.orchestrator_target))
     slots = Slots(given.identity, decisions, given.sources, given.ingest, settings.slot_timeout_ms / 1000)
     add_slot_doors(app, slots)

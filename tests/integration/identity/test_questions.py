@@ -76,10 +76,15 @@ async def test_the_sealing_key_is_the_public_half(world: World, callers: Callers
 
 
 async def test_identifiers_resolve_in_the_order_asked_and_unknown_ones_to_nobody(world: World, callers: Callers) -> None:
-    zhang, _, _, li, _ = (event.person.entity_id for event in await family(world))
+    seen = await family(world)
+    zhang, _, _, li, _ = (event.person.entity_id for event in seen)
     refs = [ref("mobile", "139 1234 5679"), ref("mobile", OTHER), ref("mobile", "0"), ref("crm_id", "D2", "dealer:D001")]
     answer = await callers.operator.ResolveIdentifiers(pb.ResolveIdentifiersRequest(identifiers=refs))
-    assert [zhang, 0, 0, li] == list(answer.entity_ids)
+    assert ([zhang, 0, 0, li], []) == (list(answer.entity_ids), list(answer.anchor_ids))
+    answer = await callers.operator.ResolveIdentifiers(pb.ResolveIdentifiersRequest(identifiers=refs, with_anchors=True))
+    mobile, *nobody, crm = answer.anchor_ids
+    assert ([0, 0], seen[3].person.anchor_id) == (nobody, crm)
+    assert mobile in {event.person.anchor_id for event in seen if event.person.entity_id == zhang}
 
 
 async def test_a_person_shows_anchors_counts_and_relations(world: World, callers: Callers) -> None:

@@ -51,7 +51,9 @@ class Identity(IdentityServiceServicer):
     ) -> pb.ResolveIdentifiersResponse:
         if self.resolves_nothing:
             await context.abort(grpc.StatusCode.INTERNAL, "out of order")
-        return pb.ResolveIdentifiersResponse(entity_ids=[self.resolved.get((i.kind, i.value), 0) for i in request.identifiers])
+        persons = [self.resolved.get((i.kind, i.value), 0) for i in request.identifiers]
+        anchors = [self.book.get((p, i.kind, i.scope), (0, ""))[0] for p, i in zip(persons, request.identifiers, strict=True)]
+        return pb.ResolveIdentifiersResponse(entity_ids=persons, anchor_ids=anchors if request.with_anchors else ())
 
     def open(self, batch: ObservedBatch, event: ObservedEvent) -> Identifiers:
         key = recover(self.private, batch.sealed_key.key_id, batch.sealed_key.ephemeral_public_key)

@@ -10,9 +10,15 @@ import grpc
 import orjson
 import pytest
 from troika.identity.v1.events_pb2 import EntitiesChanged, Erasure
+from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
+from chassis import rpc
 from chassis.outbox import Outgoing
+from services.touchpoints.channels.push import linking
+from services.touchpoints.channels.push.linking import Linker
+from services.touchpoints.channels.push.tokens import Tokens
 from services.touchpoints.domain.deliveries import Channel, State
+from services.touchpoints.vault import Vault
 from tests.emulators.providers import FcmServer, JPushServer, serving, wrong
 from tests.integration.touchpoints.room import Room, basic, eventually, request
 
@@ -84,6 +90,28 @@ async def test_all_devices_of_a_person_show_it_once_and_dead_ones_are_known(room
     erased = EntitiesChanged(erasures=[Erasure(erasure_id=1, person_id=1, anchor_ids=[101])]).SerializeToString()
     await room.bus.publish_all([Outgoing.now("troika.entities.changed.v1", erased)])
     await eventually(lambda: tokens(room), lambda kept: (101, "") not in kept)
+
+
+async def test_devices_of_people_nobody_wrote_to_go_with_them_at_once(
+    room: Room, jpush: JPushServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, vault = await opened(room, jpush), Vault(bytes.fromhex(room.settings.secrets_key.get_secret_value()))
+    for user in ("u1", "u2", "stranger"):
+        assert 204 == await register(room, key, user, f"device of {user}".replace(" ", "-"))
+    room.identity.resolved |= {("crm_id", "u1"): 1, ("crm_id", "u2"): 2}
+    erased = EntitiesChanged(erasures=[Erasure(erasure_id=1, person_id=1, anchor_ids=[101])]).SerializeToString()
+    monkeypatch.setattr(linking, "AT_ONCE", 2)
+    async with rpc.connect(room.identity.target, "touchpoints", "x" * 20) as peer:
+        linker = Linker(room.database, Tokens(vault), IdentityServiceStub(peer))
+        # Two at once, then who is left, whom identity does not know.
+        assert [True, False] == [await linker.link(), await linker.link()]
+        assert {(101, ""): 1, (102, ""): 1, (0, ""): 1} == await tokens(room)
+        await room.bus.publish_all([Outgoing.now("troika.entities.changed.v1", erased)])
+        await eventually(lambda: tokens(room), lambda kept: kept == {(102, ""): 1, (0, ""): 1})
+        # Identity answered before the erasure, what it said is noted after it.
+        assert 204 == await register(room, key, "u1", "another-device")
+        await linker.link()
+    assert {(102, ""): 1, (0, ""): 1} == await tokens(room)
 
 
 async def test_a_call_whose_answer_is_lost_is_made_again_under_its_number(room: Room, jpush: JPushServer) -> None:

@@ -101,6 +101,9 @@ class ResolveIdentifiersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTIFIERS_FIELD_NUMBER: _builtins.int
+    WITH_ANCHORS_FIELD_NUMBER: _builtins.int
+    with_anchors: _builtins.bool
+    """Whether anchors are wanted, too."""
     @_builtins.property
     def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___IdentifierRef]:
         """At most 10,000."""
@@ -109,10 +112,11 @@ class ResolveIdentifiersRequest(_message.Message):
         self,
         *,
         identifiers: _abc.Iterable[Global___IdentifierRef] | None = ...,
+        with_anchors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifiers", b"identifiers", "with_anchors", b"with_anchors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,18 +129,24 @@ class ResolveIdentifiersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTITY_IDS_FIELD_NUMBER: _builtins.int
+    ANCHOR_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One for each identifier asked for, in the same order; 0 where none is known or the value is shared or invalid."""
+
+    @_builtins.property
+    def anchor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where wanted, the anchor through which each belongs to its entity: facts kept under it follow merges and splits. 0 likewise."""
 
     def __init__(
         self,
         *,
         entity_ids: _abc.Iterable[_builtins.int] | None = ...,
+        anchor_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_ids", b"entity_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_ids", b"anchor_ids", "entity_ids", b"entity_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

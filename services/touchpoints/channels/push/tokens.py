@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from chassis.db import UnitOfWork
+from services.touchpoints.store import erasures
 from services.touchpoints.vault import Vault
 
 JPUSH, FCM, APNS = "jpush", "fcm", "apns"
@@ -17,6 +18,8 @@ PROVIDERS = (JPUSH, FCM, APNS)
 ENVIRONMENTS = ("production", "sandbox")
 # FCM's own expiry; a token silent for longer belongs to an app that is gone.
 SILENT_DAYS = 270
+# Nothing can be sent to a user whom identity does not know.
+UNKNOWN_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Tokens:
     async def register(self, uow: UnitOfWork, given: Registration) -> None:
         """Keeps a token as its latest user's; a device that signs in anew takes its token along, and it works again."""
         await uow.execute(
-            "INSERT INTO device_token AS t (provider, app, environment, digest, owner, sealed, registered_at)"
-            " VALUES (:provider, :app, :environment, :digest, :owner, :sealed, :at)"
+            "INSERT INTO device_token AS t (provider, app, environment, digest, owner, sealed, user_sealed, registered_at)"
+            " VALUES (:provider, :app, :environment, :digest, :owner, :sealed, :user, :at)"
             " ON CONFLICT (provider, app, environment, digest) DO UPDATE SET owner = excluded.owner,"
             " anchor_id = CASE WHEN t.owner = excluded.owner THEN t.anchor_id ELSE 0 END,"
+            " user_sealed = CASE WHEN t.owner = excluded.owner THEN t.user_sealed ELSE excluded.user_sealed END,"
             " registered_at = excluded.registered_at, invalid_at = NULL, invalid_reason = ''"
             " WHERE excluded.registered_at >= t.registered_at",
             provider=given.provider,
@@ -68,6 +72,7 @@ class Tokens:
             digest=self._digest(given.token),
             owner=self.owner(given.source, given.user_id),
             sealed=self._vault.hide(given.token, self._place(given.provider, given.token)),
+            user=self._vault.hide(f"{given.source}\0{given.user_id}", self._place(given.provider, given.token) + "/user"),
             at=given.at,
         )
 
@@ -94,8 +99,9 @@ class Tokens:
         )
         # For erasures, which know anchors.
         await uow.execute(
-            "UPDATE device_token t SET anchor_id = o.anchor FROM unnest(CAST(:owners AS bytea[]), CAST(:anchors AS bigint[]))"
-            " AS o(owner, anchor) WHERE t.owner = o.owner AND t.anchor_id <> o.anchor",
+            "UPDATE device_token t SET anchor_id = o.anchor, user_sealed = ''"
+            " FROM unnest(CAST(:owners AS bytea[]), CAST(:anchors AS bigint[])) AS o(owner, anchor)"
+            " WHERE t.owner = o.owner AND t.anchor_id <> o.anchor",
             owners=list(owners),
             anchors=list(owners.values()),
         )
@@ -104,6 +110,21 @@ class Tokens:
             value = self._vault.show(row.sealed, f"device/{row.provider}/{bytes(row.digest).hex()}")
             token = Token(row.token_id, row.provider, row.environment, value, row.registered_at)
             found.setdefault(bytes(row.owner), []).append(token)
+        return found
+
+    async def unlinked(self, uow: UnitOfWork, after: int, most: int) -> list[tuple[int, str, str]]:
+        """(number, source, user id) of tokens whose anchor is not known, beyond a number (index ix_device_token_unlinked)."""
+        rows = await uow.rows(
+            "SELECT token_id, provider, digest, user_sealed FROM device_token WHERE anchor_id = 0 AND token_id > :after"
+            " ORDER BY token_id LIMIT :most",
+            after=after,
+            most=most,
+        )
+        found = []
+        for row in rows:
+            said = self._vault.show(row.user_sealed, f"device/{row.provider}/{bytes(row.digest).hex()}/user")
+            source, _, user_id = said.partition("\0")
+            found.append((row.token_id, source, user_id))
         return found
 
     def _digest(self, token: str) -> bytes:
@@ -137,11 +158,29 @@ async def note(uow: UnitOfWork, reached: Iterable[int], dead: Sequence[Dead]) ->
     )
 
 
+async def link(uow: UnitOfWork, anchors: Mapping[int, int]) -> None:
+    """Notes the anchors of tokens, by which erasures find them; one that was erased meanwhile takes its tokens along."""
+    await erasures.hold_off(uow)
+    await uow.execute(
+        "UPDATE device_token t SET anchor_id = l.anchor, user_sealed = '' FROM unnest(CAST(:ids AS bigint[]),"
+        " CAST(:anchors AS bigint[])) AS l(id, anchor) WHERE t.token_id = l.id AND t.anchor_id = 0",
+        ids=list(anchors),
+        anchors=list(anchors.values()),
+    )
+    await uow.execute(
+        "DELETE FROM device_token t USING erased_anchor e WHERE t.token_id = ANY(CAST(:ids AS bigint[]))"
+        " AND e.anchor_id = t.anchor_id",
+        ids=list(anchors),
+    )
+
+
 async def prune(uow: UnitOfWork) -> int:
-    """Deletes tokens silent for too long, and those long known to be dead; returns how many."""
+    """Deletes tokens silent for too long, of users whom nobody came to know, and long known to be dead; returns how many."""
     await uow.execute("DELETE FROM push_call WHERE made_at < now() - interval '3 days'")
     return await uow.execute(
         "DELETE FROM device_token WHERE GREATEST(registered_at, last_success_at) < now() - make_interval(days => :days)"
-        " OR invalid_at < now() - interval '30 days'",
+        " OR invalid_at < now() - interval '30 days'"
+        " OR (anchor_id = 0 AND registered_at < now() - make_interval(days => :unknown))",
         days=SILENT_DAYS,
+        unknown=UNKNOWN_DAYS,
     )

@@ -201,13 +201,15 @@ STATEMENTS = (
     """
     CREATE TABLE device_token (
         token_id bigint GENERATED ALWAYS AS IDENTITY, provider text NOT NULL, app text NOT NULL, environment text NOT NULL,
-        digest bytea NOT NULL, owner bytea NOT NULL, sealed bytea NOT NULL, anchor_id bigint NOT NULL DEFAULT 0,
+        digest bytea NOT NULL, owner bytea NOT NULL, sealed bytea NOT NULL, user_sealed bytea NOT NULL,
+        anchor_id bigint NOT NULL DEFAULT 0,
         registered_at timestamptz NOT NULL, last_success_at timestamptz, invalid_at timestamptz,
         invalid_reason text NOT NULL DEFAULT '', CONSTRAINT pk_device_token PRIMARY KEY (token_id))
     """,
     "CREATE UNIQUE INDEX ix_device_token_digest ON device_token (provider, app, environment, digest)",
     "CREATE INDEX ix_device_token_owner ON device_token (owner)",
     "CREATE INDEX ix_device_token_anchor_id ON device_token (anchor_id) WHERE anchor_id > 0",
+    "CREATE INDEX ix_device_token_unlinked ON device_token (token_id) WHERE anchor_id = 0",
     """
     CREATE TABLE push_call (
         delivery_id text NOT NULL, call_id text NOT NULL, made_at timestamptz NOT NULL,
