@@ -13,6 +13,7 @@ from services.touchpoints.channels.contract import Channel, Plan, Push
 from services.touchpoints.channels.dealer import channel as dealer
 from services.touchpoints.channels.forms import Form
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.channels.http2 import Http2
 from services.touchpoints.channels.push import channel as push
 from services.touchpoints.channels.sms import channel as sms
 from services.touchpoints.channels.wechat_mini import channel as wechat_mini
@@ -36,6 +37,7 @@ class Parts:
 
     settings: Settings
     caller: Caller
+    http2: Http2
     vault: Vault
     database: Database
 
@@ -75,7 +77,7 @@ TABLE: Mapping[deliveries.Channel, Row] = {
     deliveries.Channel.CALL_LIST: Row(call_list.FORM, lambda _: call_list.CallListChannel()),
     deliveries.Channel.SMS: Row(sms.FORM, lambda p: sms.SmsChannel(p.caller)),
     deliveries.Channel.ADS: Row(ads.FORM, lambda p: ads.AdsChannel(p.caller, p.vault)),
-    deliveries.Channel.PUSH: Row(push.FORM, lambda p: push.PushChannel(p.caller, p.vault, p.settings.app_source)),
+    deliveries.Channel.PUSH: Row(push.FORM, lambda p: push.PushChannel(p.caller, p.http2, p.vault, p.settings.app_source)),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from chassis.testing import DatabaseFactory
 from services.touchpoints.channels.contract import Denied, Push
 from services.touchpoints.channels.http import PAUSE_S, Caller
+from services.touchpoints.channels.http2 import Http2
 from services.touchpoints.channels.push import jpush
 from services.touchpoints.channels.push.channel import PushChannel
 from services.touchpoints.channels.push.jpush import POOL, JPush
@@ -74,11 +75,12 @@ async def test_old_numbers_are_thrown_away(server: JPushServer, client: JPush, m
 
 
 async def test_devices_that_no_provider_of_the_app_serves_are_none(databases: DatabaseFactory, server: JPushServer) -> None:
-    caller, vault = Caller(5, allow_private=True), Vault(b"k" * 32)
+    caller, http2, vault = Caller(5, allow_private=True), Http2(5, allow_private=True), Vault(b"k" * 32)
     delivery = Delivery("d1", "t", 1, Channel.PUSH, (), "", "", "b", "service", 0, 0, (), "", NOW, NOW, NOW)
     async with databases.database("touchpoints") as database, database.transaction() as uow:
         await Tokens(vault).register(uow, Registration("app", "u1", "apns", "main", "production", "token", NOW))
-        channel = PushChannel(caller, vault, "app")
+        channel = PushChannel(caller, http2, vault, "app")
         taken = await channel.memory.take(uow, [Push(delivery, phones(server, server.secret), "u1", 101)])
     assert {"d1": Denied("no_device")} == taken
     await caller.close()
+    await http2.close()

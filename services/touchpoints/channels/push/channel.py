@@ -11,7 +11,9 @@ from chassis.db import UnitOfWork
 from services.touchpoints.channels.contract import Denied, Lookup, Plan, Push, Settled
 from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import Caller
-from services.touchpoints.channels.push import tokens
+from services.touchpoints.channels.http2 import Http2
+from services.touchpoints.channels.push import apns, tokens
+from services.touchpoints.channels.push.apns import Apns
 from services.touchpoints.channels.push.fcm import URL, Fcm, unsound
 from services.touchpoints.channels.push.jpush import LIFE_S, REST_S, VENDORS, JPush
 from services.touchpoints.channels.push.providers import Notification, Provider, Told, together
@@ -29,6 +31,16 @@ FORM = Form(
     Field("scope", "the app's name, as its devices register with it", pattern=CODE),
     settings=(
         Field("source", "the source whose crm_id is the app's user id; without it TROIKA_APP_SOURCE", required=False),
+        Field("apns_team", "the team's id at Apple", required=False, pattern="[A-Z0-9]{10}"),
+        Field("apns_key_id", "the id of the signing key", required=False, pattern="[A-Z0-9]{10}"),
+        Field("apns_topic", "the app's bundle id", required=False, pattern="[A-Za-z0-9.-]{1,155}"),
+        Field("apns_url", f"APNs' address; without it {apns.URL}", required=False, pattern="https?://[^ ]{1,200}"),
+        Field(
+            "apns_sandbox_url",
+            f"the same for devices of the sandbox; without it {apns.SANDBOX_URL}",
+            required=False,
+            pattern="https?://[^ ]{1,200}",
+        ),
         Field("fcm_project", "the Firebase project's id", required=False, pattern=CODE),
         Field("fcm_url", f"FCM's address; without it {URL}", required=False, pattern="https?://[^ ]{1,200}"),
         Field("jpush_app_key", "the application's AppKey at JPush", required=False, pattern=CODE),
@@ -40,6 +52,7 @@ FORM = Form(
     ),
     secrets=(
         Field("jpush_master_secret", "the application's Master Secret at JPush", required=False),
+        Field("apns_key", "the signing key, the text of its .p8 file", required=False, pattern=".{1,2000}", check=apns.unsound),
         Field("fcm_service_account", "the JSON key of the service account", required=False, pattern=".{1,8000}", check=unsound),
     ),
     default_url="https://api.jpush.cn",
@@ -121,10 +134,10 @@ class PushChannel:
 
     remembers_s = REMEMBERS_S
 
-    def __init__(self, caller: Caller, vault: Vault, app_source: str) -> None:
+    def __init__(self, caller: Caller, http2: Http2, vault: Vault, app_source: str) -> None:
         self._source = app_source
         jpush = JPush(caller)
-        self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush, tokens.FCM: Fcm(caller)}
+        self._providers: Mapping[str, Provider] = {tokens.JPUSH: jpush, tokens.FCM: Fcm(caller), tokens.APNS: Apns(http2)}
         self._devices = Devices(Tokens(vault), jpush, self._providers, app_source)
 
     @property
