@@ -43,6 +43,14 @@ class PayloadTooLarge(InvalidArgument):
     default_reason = "PAYLOAD_TOO_LARGE"
 
 
+class TooSlow(TroikaError):
+    """The sender did not end in time."""
+
+    grpc_code = grpc.StatusCode.DEADLINE_EXCEEDED
+    http_status = 408
+    default_reason = "BODY_TOO_SLOW"
+
+
 class Unauthenticated(TroikaError):
     """Nobody we know."""
 

@@ -50,7 +50,7 @@ class Runtime:
             "nats": self.bus.check,
             "stopping": self._check_staying,
         }
-        self.app: FastAPI = web.new_app(f"Troika {service}", self.checks)
+        self.app: FastAPI = web.new_app(f"Troika {service}", self.checks, settings.body_timeout_s)
         self._stack = AsyncExitStack()
         self._work: set[asyncio.Task[None]] = set()
         self._heeding: set[asyncio.Task[None]] = set()
@@ -121,7 +121,8 @@ class Runtime:
             asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
         tokens = f"{settings.bind_host}:{settings.token_grpc_port}" if settings.token_grpc_port else ""
         grpc_port = await server.start(f"{settings.bind_host}:{settings.grpc_port}", self.certificates, tokens)
-        site = web.WebServer(self.app, settings.bind_host, settings.http_port, settings.shutdown_grace_s)
+        limits = settings.body_timeout_s, settings.http_connections
+        site = web.WebServer(self.app, settings.bind_host, settings.http_port, settings.shutdown_grace_s, *limits)
         serving = asyncio.create_task(site.serve())
 
         async def let_go() -> None:

@@ -45,6 +45,13 @@ class ChassisSettings(BaseSettings):
     # Each service's settings say who needs it; nobody else comes in.
     callers: frozenset[str] = Field(frozenset({"operator"}), description="Who may call this service's RPCs, as JSON list.")
     # 4 connections feed 2 cores: doors, consumers and relay each hold one only during a transaction.
+    # Mobile networks stall for seconds; who needs longer for a few hundred KB holds a place for nothing.
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds that the head, and then the body, of an HTTP request may take."
+    )
+    http_connections: int = Field(
+        4096, ge=16, description="HTTP connections that this process holds; beyond them new ones are closed."
+    )
     postgres_pool_size: int = Field(8, ge=1, le=100, description="Connections this process may hold.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     grpc_reflection: bool = Field(True, description="Serve gRPC reflection; switch it off at production edges.")

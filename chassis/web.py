@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -21,7 +22,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import telemetry
-from chassis.errors import InvalidArgument, PayloadTooLarge, ResourceExhausted, TroikaError, Unavailable, is_operational
+from chassis.connections import Connection
+from chassis.errors import (
+    InvalidArgument,
+    PayloadTooLarge,
+    ResourceExhausted,
+    TooSlow,
+    TroikaError,
+    Unavailable,
+    is_operational,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +45,9 @@ def error_response(error: TroikaError) -> Response:
     """`{"code","message","field"?}`: RudderStack's SDK retries permanent errors in any other shape (CONVENTIONS trap 2)."""
     body = {"code": error.reason.lower(), "message": error.message} | ({"field": error.field} if error.field else {})
     headers = {"Retry-After": "1"} if isinstance(error, (ResourceExhausted, Unavailable)) else None
+    if isinstance(error, TooSlow):
+        # Else the rest of the body would hold the connection on.
+        headers = {"Connection": "close"}
     return json_response(body, error.http_status, headers)
 
 
@@ -57,16 +70,20 @@ def translate(error: Exception, path: str) -> Response:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The raw body; raises PayloadTooLarge as soon as it passes `limit` bytes."""
+    """The raw body; raises PayloadTooLarge as soon as it passes `limit` bytes, TooSlow when it does not end in time."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise PayloadTooLarge(f"body is larger than {limit} bytes", field="body")
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise PayloadTooLarge(f"body is larger than {limit} bytes", field="body")
-        chunks.append(chunk)
+    chunks, size, patience_s = [], 0, request.app.state.body_timeout_s
+    try:
+        async with asyncio.timeout(patience_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise PayloadTooLarge(f"body is larger than {limit} bytes", field="body")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise TooSlow(f"the body did not end within {patience_s:g} s", field="body") from None
     return b"".join(chunks)
 
 
@@ -108,9 +125,10 @@ _PROBES = ("/livez", "/readyz", "/metrics")
 _OURS_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 
-def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]]) -> FastAPI:
+def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]], body_timeout_s: float = 30.0) -> FastAPI:
     """A FastAPI app with /livez, /readyz, /metrics and typed errors. `checks` raise when a dependency is down."""
     app = FastAPI(title=title, redirect_slashes=False, docs_url=None, redoc_url=None, telemetry=_OURS_ALONE)
+    app.state.body_timeout_s = body_timeout_s
     app.add_middleware(TraceMiddleware)
 
     @app.exception_handler(RequestValidationError)
@@ -159,13 +177,17 @@ def new_app(title: str, checks: dict[str, Callable[[], Awaitable[None]]]) -> Fas
 class WebServer(uvicorn.Server):
     """uvicorn inside our own loop: the runtime owns the signals."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, grace_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, grace_s: float, head_timeout_s: float = 30.0, most_connections: int = 4096
+    ) -> None:
+        """`head_timeout_s`: seconds a request's head may take; `most_connections`: beyond them new ones are closed."""
         self._grace_s = grace_s
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
+                http=partial(Connection, head_timeout_s, most_connections),  # type: ignore[arg-type]  # a callable will do
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from fastapi import FastAPI, Request, Response
 
-from chassis.errors import InvalidArgument, NotFound, PayloadTooLarge, Unavailable
+from chassis.errors import InvalidArgument, NotFound, PayloadTooLarge, TooSlow
 from services.touchpoints.arrivals import dahua
 from services.touchpoints.arrivals.delivering import Cards
 from services.touchpoints.arrivals.doors import Doors
@@ -69,7 +69,7 @@ class ArrivalDoor:
         except Unreadable as error:
             raise InvalidArgument(f"{error.field} {error.message}", reason="INVALID_REQUEST", field=error.field) from None
         except TimeoutError:
-            raise Unavailable("the post did not end in time", reason="BODY_TOO_SLOW") from None
+            raise TooSlow("the post did not end in time", field="body") from None
 
 
 async def _limited(request: Request) -> AsyncIterator[bytes]:

@@ -117,6 +117,7 @@ BAD_REQUEST = Reply("An unreadable body or one past a limit; the field is named.
 UNAUTHORIZED = Reply("Unknown key, or a signature that does not fit.")
 NOT_FOUND = Reply("No such thing.")
 UNAVAILABLE = Reply("Not taken; send it again after Retry-After seconds.")
+TOO_SLOW = Reply("The body did not end in time; nothing was taken.")
 # What any door may answer to a request that it cannot take.
 REFUSALS: Mapping[int, Reply] = {400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE}
 
@@ -173,9 +174,11 @@ def _operation(said: Operation) -> dict[str, Any]:
             for media, schema in said.takes.items()
         }
         made["requestBody"] = {"required": True, "content": content}
+    # Whoever takes a body waits for it, but not for ever.
+    replies = said.replies | ({408: TOO_SLOW} if said.takes else {})
     made["responses"] = {
         str(status): {"description": reply.meaning} | _content(reply, [e for e in said.examples if e.status == status])
-        for status, reply in said.replies.items()
+        for status, reply in sorted(replies.items())
     }
     if said.same_as:
         made["x-same-as"] = said.same_as
