@@ -1,6 +1,8 @@
 # One service's image: docker build --build-arg SERVICE=identity -t troika-identity .   (or: make images)
-# PYTHON: any image with Python 3.11 or newer and a C library; deploy/base.sh makes one where none can be pulled.
+# PYTHON: any image with Python 3.11 or newer, pip and a C library; deploy/base.sh makes one where none can be pulled.
+# RUNTIME: what services run in, where that may be less: it needs no pip.
 ARG PYTHON=python:3.11-slim
+ARG RUNTIME=${PYTHON}
 
 FROM ${PYTHON} AS build
 ARG SERVICE
@@ -12,11 +14,14 @@ RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
       --only-binary :all: --require-hashes --no-deps $from -r /tmp/service.lock
 
-FROM ${PYTHON}
+FROM ${RUNTIME}
 ARG SERVICE
 ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="troika-${SERVICE}" \
+      org.opencontainers.image.description="Troika, the customer-operations platform for car makers: ${SERVICE}" \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN test -n "${SERVICE}" && groupadd --gid 10001 troika && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin troika
 COPY --from=build /opt/venv /opt/venv

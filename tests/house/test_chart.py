@@ -178,6 +178,22 @@ def test_no_rule_of_a_policy_is_open_to_everybody_by_mistake() -> None:
             assert [] == [rule for rule in each["spec"]["ingress"] or [] if not rule.get("from")], each["metadata"]["name"]
 
 
+def test_schemas_are_ready_before_pods_and_only_then_bereft_of_what_old_ones_needed(
+    rendered: dict[str, list[dict[str, Any]]],
+) -> None:
+    hooks = {}
+    for each in rendered["full"]:
+        if each["kind"] == "Job":
+            [container] = each["spec"]["template"]["spec"]["containers"]
+            hooks[each["metadata"]["name"]] = each["metadata"]["annotations"]["helm.sh/hook"], container["command"][3:]
+    before, after = ("pre-install,pre-upgrade", ["migrate"]), ("post-upgrade", ["migrate", "--post"])
+    assert hooks == {f"troika-{s}-migrate": before for s in SERVICES} | {f"troika-{s}-post-migrate": after for s in SERVICES}
+    # Where nothing is there yet, and no Job could reach it.
+    assert not [each for each in rendered["trial"] if each["kind"] == "Job"]
+    starting = [pod["initContainers"][0] for name, pod in pods(rendered["trial"]) if name.startswith("Deployment ")]
+    assert [["migrate"]] * 5 == [container["command"][3:] for container in starting]
+
+
 def test_jobs_are_verbs_that_their_services_have(rendered: dict[str, list[dict[str, Any]]]) -> None:
     jobs = [pod["containers"][0] for name, pod in pods(rendered["full"]) if name.startswith("CronJob ")]
     assert 5 == len(jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -72,3 +73,45 @@ def test_images_run_as_nobody_of_the_host_and_build_from_hashes() -> None:
     build, last = text.split("\nFROM ")[1:]
     assert "--require-hashes" in build and "USER 10001:10001" in last
     assert "pip" not in last and "gcc" not in text and "latest" not in text
+
+
+def test_scripts_that_make_images_are_sound_and_say_what_they_lack(tmp_path: Path) -> None:
+    scripts = sorted(path.as_posix() for path in (ROOT / "deploy").glob("*.sh"))
+    assert {"base.sh", "images.sh", "spark.sh"} < {Path(script).name for script in scripts}
+    checked = subprocess.run(
+        [Path(sys.executable).parent / "shellcheck", *scripts], capture_output=True, text=True, check=False
+    )
+    assert not checked.returncode, checked.stdout
+    usage = subprocess.run(["sh", "deploy/base.sh", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--mirror" in usage.stdout
+    # Where there are shells and nothing else.
+    for tool in ("sh", "sed", "dirname", "id", "git", "head"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    for script, lacking in (
+        ("images.sh", "No container engine"),
+        ("spark.sh", "No container engine"),
+        ("base.sh", "debootstrap"),
+    ):
+        command = [str(tmp_path / "sh"), f"deploy/{script}"]
+        done = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+        assert 1 == done.returncode and lacking in done.stderr, done
+
+
+def test_executors_of_spark_are_started_as_spark_wants_it(tmp_path: Path) -> None:
+    (tmp_path / "java").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "java").chmod(0o755)
+    names = ("DRIVER_URL", "EXECUTOR_ID", "EXECUTOR_CORES", "APPLICATION_ID", "EXECUTOR_POD_IP", "RESOURCE_PROFILE_ID")
+    given = {f"SPARK_{name}": name.lower() for name in (*names, "EXECUTOR_POD_NAME")} | {
+        "SPARK_EXECUTOR_MEMORY": "4g",
+        "SPARK_PACKAGES": "/packages",
+        "SPARK_JAVA_OPT_0": "-Da=with blanks",
+        "SPARK_JAVA_OPT_10": "-Dc=2",
+        "SPARK_JAVA_OPT_2": "-Db=1",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    command = ["sh", "deploy/spark-entrypoint.sh", "executor"]
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert ["-Da=with blanks", "-Db=1", "-Dc=2", "-Xms4g", "-Xmx4g", "-cp", ":/packages/jars/*"] == said[:7]
+    assert ["--driver-url", "driver_url"] == said[8:10]
+    assert "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend" == said[7]

@@ -149,7 +149,7 @@ affinity: {{- toYaml . | nindent 2 }}
 name: migrate
 image: {{ include "troika.image" . }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-command: [python, -m, services.{{ .service }}, migrate]
+command: [python, -m, services.{{ .service }}, migrate{{ if .post }}, --post{{ end }}]
 securityContext: {{- include "troika.securityContext" . | nindent 2 }}
 # The Job comes before the ConfigMap, so the variables stand here.
 env:

@@ -157,6 +157,10 @@ spec:
 ---
 {{ include "troika.migration" . }}
 {{- end }}
+{{- if $root.Values.migrations.post }}
+---
+{{ include "troika.migration" (merge (dict "post" true) .) }}
+{{- end }}
 {{- end }}
 
 {{- define "troika.deployment" -}}
@@ -325,17 +329,20 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* Before the pods of a release: schemas that the old code still understands. Replicas and retries wait for one lock. */}}
+{{/*
+Before the pods of a release: schemas that the old code still understands; with "post" after them, what it would not have.
+Replicas and retries wait for one lock.
+*/}}
 {{- define "troika.migration" -}}
 {{- $root := .root -}}
 {{- $name := include "troika.name" . -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {{ $name }}-migrate
+  name: {{ $name }}-{{ if .post }}post-{{ end }}migrate
   labels: {{- include "troika.labels" . | nindent 4 }}
   annotations:
-    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook: {{ if .post }}post-upgrade{{ else }}pre-install,pre-upgrade{{ end }}
     helm.sh/hook-weight: "0"
     helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 spec:
