@@ -14,7 +14,7 @@ from services.orchestrator.offers.templates import Parts, Type, Value, check, fi
 
 OfferId = NewType("OfferId", int)
 
-# Characters of (title, body); for channels whose provider states nothing, the contract's own.
+# Characters of (title, body), as the channel counts them; for channels whose provider states nothing, the contract's own.
 USUAL: Final = (200, 2000)
 LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
     # A template's `thing`.
@@ -151,14 +151,21 @@ def _check_variant(variant: Variant, purpose: str, field: str) -> None:
             raise InvalidArgument(message, reason="SMS_MARKETING", field=f"{field}.body")
 
 
+def _length(channel: str, text: str) -> int:
+    """Characters as a channel counts them: a picture is two to carriers and phones; WeCom counts bytes, three to a character."""
+    if channel in ("sms", "push"):
+        return len(text.encode("utf-16-le")) // 2
+    return -(-len(text.encode()) // 3) if channel == "wecom" else len(text)
+
+
 def _check_length(channel: str, part: str, text: str, field: str) -> None:
-    most = LENGTHS.get(channel, USUAL)[part == "body"]
-    if len(text) > most:
+    most, length = LENGTHS.get(channel, USUAL)[part == "body"], _length(channel, text)
+    if length > most:
         raise InvalidArgument(
-            f"{channel} shows at most {most} characters of a {part}, this has {len(text)}",
+            f"{channel} shows at most {most} characters of a {part}, this has {length}",
             reason="TEXT_TOO_LONG",
             field=field,
-            metadata={"limit": str(most), "length": str(len(text))},
+            metadata={"limit": str(most), "length": str(length)},
         )
     if channel in SERVICE_ONLY and "\n" in text:
         raise InvalidArgument("WeChat refuses line breaks", reason="INVALID_TEMPLATE", field=field)

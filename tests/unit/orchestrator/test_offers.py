@@ -119,6 +119,16 @@ def test_what_fits_a_channel_is_taken_and_one_character_more_is_not(channel: str
         assert ("TEXT_TOO_LONG", f"offer.variants[0].{field}") == refused(definition(long))
 
 
+@pytest.mark.parametrize(
+    ("channel", "word", "most"), [("sms", "🚗", 150), ("push", "🚗", 25), ("wecom", "🚗", 127), ("wecom", "x", 510)]
+)
+def test_words_are_measured_as_the_channel_counts_them(channel: str, word: str, most: int) -> None:
+    checked(definition(variant(channel=channel, title="字", body=word * most)))
+    assert ("TEXT_TOO_LONG", "offer.variants[0].body") == refused(
+        definition(variant(channel=channel, title="字", body=word * (most + 1)))
+    )
+
+
 def test_each_channel_has_its_lengths_before_and_after_filling() -> None:
     long = variant(channel="wechat", body="x" * 21)
     assert ("TEXT_TOO_LONG", "offer.variants[0].body") == refused(definition(long))
