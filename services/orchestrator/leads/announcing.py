@@ -20,13 +20,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Assignments with something to tell (index ix_lead_assignment_untold), `before` what was told of each, `nth` its place among
 # those of its lead, `delivery_id` the theme's push that told the same dealer of the same lead.
-_NEWS = """
-WITH news AS (
-  SELECT assignment_id, told AS before FROM lead_assignment WHERE told = 0 OR (told = 1 AND ended_at IS NOT NULL)
-), told AS (
-  UPDATE lead_assignment a SET told = CASE WHEN a.ended_at IS NULL THEN 1 ELSE 2 END FROM news
-  WHERE a.assignment_id = news.assignment_id
-  RETURNING a.assignment_id, a.lead_id, a.dealer_code, a.advisor, a.assigned_at, a.ended_at, a.end_reason, news.before
+NEWS = """
+WITH told AS (
+  UPDATE lead_assignment SET told = CASE WHEN told = 1 THEN 2 WHEN ended_at IS NULL THEN 1 ELSE 3 END
+  WHERE told = 0 OR (told = 1 AND ended_at IS NOT NULL)
+  RETURNING assignment_id, lead_id, dealer_code, advisor, assigned_at, ended_at, end_reason,
+    CASE WHEN told = 2 THEN 1 ELSE 0 END AS before
 )
 SELECT t.*, l.human_id, l.interest, l.sla_due_at, (SELECT count(*) FROM lead_assignment o WHERE o.lead_id = t.lead_id
     AND o.assignment_id <= t.assignment_id) AS nth,
@@ -39,7 +38,7 @@ FROM told t JOIN lead l USING (lead_id) WHERE l.human_id > 0 ORDER BY t.assignme
 
 async def announce(uow: UnitOfWork) -> None:
     """States what assignments began and ended; the lock of leads must be held."""
-    for payload in events.leads_assigned(list(handovers(await uow.rows(_NEWS)))):
+    for payload in events.leads_assigned(list(handovers(await uow.rows(NEWS)))):
         uow.publish(events.LEADS_ASSIGNED, payload)
 
 

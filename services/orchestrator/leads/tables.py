@@ -115,7 +115,7 @@ def add_tables(metadata: MetaData) -> None:
         Column("assigned_at", MOMENT, nullable=False, server_default=func.now()),
         Column("ended_at", MOMENT),
         Column("end_reason", Text, nullable=False, server_default=text("''")),
-        # What the bus was told: 0 nothing, 1 that it began, 2 that it ended.
+        # What the bus was told: 0 nothing yet, 1 that it began, 2 that it ended, 3 nothing for it had ended already.
         Column("told", SmallInteger, nullable=False, server_default=text("0")),
         Index("ix_lead_assignment_lead_id", "lead_id"),
         Index("ix_lead_assignment_assigned_at", "assigned_at"),

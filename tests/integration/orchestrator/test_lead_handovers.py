@@ -17,6 +17,7 @@ from troika.touchpoints.v1.events_pb2 import (
 )
 
 from chassis.testing import DatabaseFactory
+from services.orchestrator.leads.announcing import NEWS
 from tests.integration.orchestrator.lead_house import LeadHouse, event, open_lead_house, withdrawn
 from tests.integration.orchestrator.world import People
 
@@ -138,6 +139,19 @@ async def test_a_push_to_a_former_dealer_excuses_nobody(house: LeadHouse) -> Non
     failed = DeliveryUpdate(delivery_id="d1", state=DELIVERY_STATE_FAILED, reason="unreachable")
     await house.hear("troika.deliveries.updated.v1", DeliveriesUpdated(updates=[failed]))
     assert (await house.lead(1)).HasField("sla_due_time")
+
+
+async def test_what_is_still_to_be_told_is_read_by_index(house: LeadHouse) -> None:
+    async with house.database.transaction() as uow:
+        await uow.execute(
+            "INSERT INTO lead_assignment (lead_id, dealer_code, advisor, score, parts, author, told, ended_at)"
+            " SELECT n / 2, 'D1', 'A1', 0, '{}', '', CASE WHEN n > 19990 THEN 0 WHEN n % 50 = 0 THEN 1 ELSE 2 END,"
+            " CASE WHEN n % 50 > 0 THEN now() END FROM generate_series(1, 20000) n"
+        )
+        await uow.execute("ANALYZE lead_assignment")
+        plan = "\n".join(row[0] for row in await uow.rows(f"EXPLAIN {NEWS}"))
+    assert "ix_lead_assignment_untold" in plan
+    assert "Seq Scan on lead_assignment" not in plan
 
 
 async def test_a_dealer_whom_a_push_told_is_named_the_push(house: LeadHouse) -> None:

@@ -25,7 +25,6 @@ from chassis.db import Database
 from chassis.testing import DatabaseFactory
 from services.touchpoints import webhooks
 from services.touchpoints.handlers import follow_entities, take_over
-from services.touchpoints.store.erasures import THEIRS
 from tests.integration.touchpoints.dealers import NOTICES
 from tests.integration.touchpoints.receivers import APP, DEALER
 from tests.integration.touchpoints.receiving import Receiver, receiving
@@ -181,14 +180,3 @@ async def test_relations_decide_nothing_here(databases: DatabaseFactory) -> None
     async with databases.database("touchpoints") as database, database.transaction() as uow:
         await follow_entities(uow, [EntitiesChanged(relation_changes=[RelationChange(**ended)]).SerializeToString()], NOTICES)
         assert [] == await uow.rows("SELECT 1 FROM consent UNION ALL SELECT 1 FROM anchor_owner")
-
-
-async def test_a_persons_pushes_are_found_by_index(databases: DatabaseFactory) -> None:
-    async with databases.database("touchpoints") as database, database.transaction() as uow:
-        await uow.execute(
-            "INSERT INTO delivery SELECT 'd' || i, 't', i, 1, '{}', '', '', '', 'service', 0, 0, '{}', '', now(), now(), 4, '',"
-            " 0, now(), NULL, '', i + 1, '', '', NULL, now() FROM generate_series(1, 20000) i"
-        )
-        await uow.execute("ANALYZE delivery")
-        plan = "\n".join(row[0] for row in await uow.rows(f"EXPLAIN {THEIRS}", persons=[1], anchors=[2, 3]))
-    assert "ix_delivery_person_id" in plan and "ix_delivery_anchor_id" in plan

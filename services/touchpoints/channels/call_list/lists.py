@@ -41,12 +41,12 @@ COLUMNS = (
 )  # fmt: skip
 
 # Who waits at a list, the best first (index ix_delivery_listed).
-LISTED = """
+LISTED = f"""
 SELECT delivery_id, person_id, anchor_id, theme, offer, title, body, purpose, score, reasons, decided_at, expires_at
-FROM delivery WHERE channel = :channel AND state = :accepted AND endpoint = :endpoint AND expires_at > now()
-    AND revoked_at IS NULL AND person_id > 0
+FROM delivery WHERE channel = {Channel.CALL_LIST:d} AND state = {State.ACCEPTED:d} AND endpoint = :endpoint
+    AND expires_at > now() AND revoked_at IS NULL AND person_id > 0
 ORDER BY score DESC, decided_at, delivery_id LIMIT :most
-"""
+"""  # noqa: S608  (numbers of ours)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class CallLists:
         return Response(orjson.dumps({"entries": entries}), headers=headers, media_type="application/json")
 
     async def _listed(self, uow: UnitOfWork, endpoint: Endpoint, most: int) -> list[dict[str, Any]]:
-        rows = await uow.rows(
-            LISTED, channel=int(Channel.CALL_LIST), accepted=int(State.ACCEPTED), endpoint=endpoint.name, most=most
-        )
+        rows = await uow.rows(LISTED, endpoint=endpoint.name, most=most)
         asked = [Asked(r.delivery_id, r.person_id, r.anchor_id, r.purpose, Channel.CALL_LIST) for r in rows]
         refused = await forbidden(uow, asked, self.regimes) if asked else {}
         if refused:
