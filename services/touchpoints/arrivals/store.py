@@ -145,8 +145,10 @@ class Entry(NamedTuple):
     post: str
     # Kept by a camera that was offline: an event and nothing else.
     late: bool
-    # What is published if, and only if, it is an arrival.
+    # What is published if, and only if, it is an arrival: an ObservedBatch without the key that it is sealed under, and the key
+    # (serialised, too), so that those of one key make one message.
     event: Outgoing | None
+    key: bytes
     # Why there will be no card.
     reason: str = ""
 
@@ -159,9 +161,9 @@ TAKE = """
 WITH seen AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::smallint[], $7::bytea[], $8::text[],
         $9::bytea[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::interval[], $14::boolean[],
-        $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[])
+        $15::text[], $16::bytea[], $17::text[], $18::text[], $19::bytea[], $20::jsonb[])
     AS s(arrival_id, door, dealer_code, arrived_at, state, sealed, post, subject, device, camera_at, received_at, repeats, late,
-        reason, message_id, subject_to, payload, headers)
+        reason, key, message_id, subject_to, payload, headers)
 ), fresh AS (
     INSERT INTO inbox (consumer, message_id) SELECT 'arrivals:' || door, post FROM seen WHERE post <> '' ORDER BY 1, 2
     ON CONFLICT DO NOTHING RETURNING consumer, message_id
@@ -189,7 +191,8 @@ WITH seen AS MATERIALIZED (
     SELECT arrival_id FROM made UNION ALL SELECT arrival_id FROM news WHERE late
 ), told AS (
     INSERT INTO outbox (message_id, subject, payload, headers)
-    SELECT n.message_id, n.subject_to, n.payload, n.headers FROM news n JOIN arrived USING (arrival_id) WHERE n.message_id <> ''
+    SELECT min(n.message_id), n.subject_to, n.key || string_agg(n.payload, ''), (array_agg(n.headers))[1]
+    FROM news n JOIN arrived USING (arrival_id) WHERE n.message_id <> '' GROUP BY n.subject_to, n.key
 )
 SELECT arrival_id FROM arrived
 """
@@ -215,6 +218,7 @@ async def take(reader: Reader, entries: Sequence[Entry], lease: timedelta) -> se
         [e.sighting.repeats for e in entries],
         [e.late for e in entries],
         [e.reason for e in entries],
+        [e.key for e in entries],
         *outbox.columns([e.event or nothing for e in entries]),
     )
     return {row[0] for row in rows}

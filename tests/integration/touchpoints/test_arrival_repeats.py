@@ -71,7 +71,7 @@ def arrivals(looks: list[Look]) -> list[bool]:
 def entry(number: str, dealer: str, look: Look, now: datetime, **more: Any) -> Entry:
     camera = None if look.clock_s is None else NOW + timedelta(seconds=look.clock_s)
     sighting = Sighting(dealer, bytes([look.subject]), look.device, camera, now, REPEATS)
-    given_: dict[str, Any] = {"state": CardState.WAITING, "post": "", "late": False, "event": None} | more
+    given_: dict[str, Any] = {"state": CardState.WAITING, "post": "", "late": False, "event": None, "key": b"key"} | more
     return Entry(Arrival(f"{dealer}-{number}", "gate", dealer, now, b""), sighting, **given_)
 
 
@@ -102,27 +102,34 @@ async def test_repeats_are_what_the_rule_says_however_many_come_together(
 
 
 async def test_what_is_kept_together_is_one_arrival_per_post_with_its_event(database: Database) -> None:
-    dealer, event = secrets.token_hex(8), Outgoing.now("troika.events.observed.v1", b"sealed")
+    dealer, event = secrets.token_hex(8), Outgoing.now("troika.events.observed.v1", b"+sealed")
     first, second = Look(0, 1, "a", None), Look(0, 2, "a", None)
     entries = [
         entry("0", dealer, first, NOW, post="p1", event=event),
         # The same post again; the same car by another post; another car that a camera kept while it was offline, twice.
         entry("1", dealer, second, NOW, post="p1"),
         entry("2", dealer, first, NOW, post="p2"),
-        entry("3", dealer, second, NOW, post="p3", late=True, event=dataclasses.replace(event, message_id="late")),
+        entry("3", dealer, second, NOW, post="p3", late=True, event=dataclasses.replace(event, message_id="~late")),
+        # One more car under the same key, and one under another.
+        entry("7", dealer, Look(0, 4, "a", None), NOW, event=dataclasses.replace(event, message_id="~other")),
+        entry(
+            "6", dealer, Look(0, 3, "a", None), NOW, post="p5", event=dataclasses.replace(event, message_id="key"), key=b"k2"
+        ),
         entry("4", dealer, second, NOW, post="p3", late=True),
         entry("5", dealer, second, NOW, post="p4", state=CardState.UNKNOWN),
     ]
     async with database.transaction() as uow:
         await uow.execute("DELETE FROM outbox")
         await uow.execute("DELETE FROM inbox")
-    assert [True, False, False, True, False, True] == await keep(database, entries)
+    assert [True, False, False, True, True, True, False, True] == await keep(database, entries)
     async with database.read() as uow:
         kept = await uow.rows("SELECT arrival_id, state FROM arrival WHERE dealer_code = :d ORDER BY arrival_id", d=dealer)
         told = await uow.rows("SELECT message_id, subject, payload, headers FROM outbox ORDER BY id")
-    assert [(f"{dealer}-0", 1), (f"{dealer}-5", 5)] == [tuple(row) for row in kept]
-    assert {event.message_id, "late"} == {row.message_id for row in told}
-    assert [(event.subject, event.payload, event.headers)] * 2 == [(row.subject, row.payload, row.headers) for row in told]
+    assert [(f"{dealer}-0", 1), (f"{dealer}-5", 5), (f"{dealer}-6", 1), (f"{dealer}-7", 1)] == [tuple(row) for row in kept]
+    # What is kept together and sealed under one key is one message; the late one had to wait for the same car's other post.
+    wanted = {event.message_id: b"key+sealed+sealed", "key": b"k2+sealed", "~late": b"key+sealed"}
+    assert wanted == {row.message_id: row.payload for row in told}
+    assert [(event.subject, event.headers)] * 3 == [(row.subject, row.headers) for row in told]
 
 
 async def test_what_the_database_refuses_spoils_no_other(database: Database) -> None:
