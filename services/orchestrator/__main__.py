@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
         tags, scoring = Tags(runtime.client(settings.tags_target)), Scoring(runtime.client(settings.scoring_target))
         room = Room(runtime.database, tags, scoring, settings)
         await runtime.publishes(*events.STREAMS)
-        runtime.consumes(*consumers(settings.stages(), settings.consent_regimes))
+        runtime.consumes(*consumers(settings.stages(), settings.consent_regimes, settings.offer_successes))
         arbiter = Arbiter(runtime.database, tags, scoring, settings)
         runtime.spawn(Launcher(room, arbiter).run(), "launcher")
         runtime.spawn(DueWorker(arbiter).run(), "arbiter")

@@ -14,7 +14,7 @@ from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 from chassis.bus import Consumer, Message
 from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
-from services.orchestrator.arbiter import pieces
+from services.orchestrator.arbiter import pieces, recording
 from services.orchestrator.events import CHANNELS_HEALTH, DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
 from services.orchestrator.journeys.enrolments import EnrolmentStore
@@ -40,9 +40,14 @@ CONSENT_CHANNELS = frozenset({"app", "wechat", "dealer", "sms", "phone", "email"
 
 
 def consumers(
-    lead_stages: Mapping[str, Stage] = DEFAULT_STAGES, regimes: Mapping[str, str] = DEFAULT_REGIMES
+    lead_stages: Mapping[str, Stage] = DEFAULT_STAGES,
+    regimes: Mapping[str, str] = DEFAULT_REGIMES,
+    successes: frozenset[str] = frozenset({"clicked", "answered"}),
 ) -> list[Consumer]:
-    """All consumers of this service; `lead_stages` says of which stage of a lead an event tells."""
+    """All consumers of this service; `lead_stages` says of which stage of a lead an event tells.
+
+    `successes`: outcomes that make an offer that was shown a success.
+    """
 
     async def resolved(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
         await reach_goals(uow, messages, lead_stages)
@@ -50,8 +55,11 @@ def consumers(
     async def entities(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
         await follow_entities(uow, messages, regimes)
 
+    async def deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+        await update_deliveries(uow, messages, successes)
+
     return [
-        Consumer(DELIVERIES, DELIVERIES_UPDATED, update_deliveries),
+        Consumer(DELIVERIES, DELIVERIES_UPDATED, deliveries),
         Consumer(RESOLVED, EVENTS_RESOLVED, resolved, batch=64),
         Consumer(ENTITIES, ENTITIES_CHANGED, entities),
         Consumer(HEALTH, CHANNELS_HEALTH, follow_health),
@@ -79,7 +87,7 @@ async def follow_health(uow: UnitOfWork, messages: Sequence[Message], /) -> None
         await uow.fetch("DELETE FROM channel_given WHERE minute < now() - interval '1 hour'")
 
 
-async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
+async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], successes: frozenset[str], /) -> None:
     """Keeps the furthest state of each push and its last answer."""
     furthest: dict[str, Update] = {}
     for message in messages:
@@ -101,6 +109,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], /) -> 
         await hold_off_erasures(uow)
         await ProjectionStore(uow).update_deliveries(list(furthest.values()))
         await pieces.settle(uow, furthest)
+        await recording.hear(uow, furthest, successes)
         await follow_pushes(uow, furthest)
         await follow_handovers(uow, {name: (update[1], update[2]) for name, update in furthest.items()})
 

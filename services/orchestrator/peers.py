@@ -64,6 +64,22 @@ class Reach:
     zones: Sequence[str]
 
 
+def word_tags(catalogue: Mapping[str, tags_pb2.Tag]) -> tuple[tuple[str, bool], ...]:
+    """(tag, whether it is a set) of tags with words that may be looked at."""
+    kinds = (tags_pb2.TAG_TYPE_CATEGORY, tags_pb2.TAG_TYPE_SET)
+    return tuple(
+        (name, tag.type == tags_pb2.TAG_TYPE_SET)
+        for name, tag in sorted(catalogue.items())
+        if tag.type in kinds and not tag.sensitive and tag.sensitivity != "sensitive"
+    )
+
+
+def has_word(word: str, tags: Sequence[tuple[str, bool]]) -> str:
+    """The predicate that a word is among somebody's."""
+    literal = "'" + word.replace("'", "''") + "'"
+    return " OR ".join(f"CONTAINS({tag}, {literal})" if is_set else f"{tag} = {literal}" for tag, is_set in tags)
+
+
 @contextmanager
 def blaming(field: str) -> Iterator[None]:
     """Passes a peer's refusal on as our own, naming the field of our request that it comes from."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from services.orchestrator.arbiter.bits import Persons
 from services.orchestrator.domain.channels import CHANNEL_BITS, DEALER_BIT
 from services.orchestrator.offers.definitions import Offer
-from services.orchestrator.peers import REACHED_BY, ZONE_TAG, Reach, Scoring, Tags
-from services.orchestrator.themes.definitions import ThemeDefinition
+from services.orchestrator.peers import REACHED_BY, ZONE_TAG, Reach, Scoring, Tags, has_word, word_tags
+from services.orchestrator.themes.definitions import Choice, ThemeDefinition
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,6 +26,9 @@ Flags = NDArray[np.bool_]
 # What the catalogue has is asked anew after this time.
 CATALOGUE_S: Final = 30.0
 MOST_AUDIENCES: Final = 200
+# Words of content that are looked at: one bit each of a person's mask. They are read less often than audiences.
+MOST_WORDS: Final = 62
+WORDS_KEPT: Final = 6
 # Decisions tell of these even where a theme does not name them.
 _ALWAYS: Final = frozenset({"app", "wechat"})
 
@@ -34,7 +38,8 @@ class Asked:
     """Proposals of one theme and what other rooms know of the persons, as aligned columns.
 
     `wanted`: the place of the offer proposed, -1 for any; `offers`: mask of the theme's offers that are for each; `dealer` and
-    `zone`: places in `dealers` and `zones`, -1 for none; `left`: who is not in the theme's audience any more.
+    `zone`: places in `dealers` and `zones`, -1 for none; `left`: who is not in the theme's audience any more. `words`: masks of
+    the words of `content` that are true of each, where the theme's offers are chosen by what was learnt.
     """
 
     person_id: Ints
@@ -50,6 +55,8 @@ class Asked:
     zones: Sequence[str]
     offers: Ints
     left: Flags
+    words: Ints
+    content: tuple[str, ...] = ()
 
     def take(self, rows: Ints | Flags) -> Asked:
         """Some of them."""
@@ -64,7 +71,8 @@ class Asking:
     def __init__(self, tags: Tags, scoring: Scoring, keep_s: float) -> None:
         """`keep_s`: for how long an audience read whole is remembered; tags answers a predicate for everybody only."""
         self._tags, self._scoring, self._keep_s = tags, scoring, keep_s
-        self._known, self._known_at = frozenset[str](), float("-inf")
+        self._known: Mapping[str, Any] = {}
+        self._known_at = float("-inf")
         self._audiences: dict[str, tuple[float, Persons]] = {}
         self._reading = asyncio.Lock()
 
@@ -81,7 +89,11 @@ class Asking:
         recheck: bool = False,
     ) -> Asked:
         """All that is asked; `scored` where scores are known already. `recheck`: whether launches' persons are still meant."""
-        known = await self._known_tags()
+        content: tuple[str, ...] = ()
+        words = np.zeros(len(persons), np.int64)
+        if stated.choice is Choice.LEARNT:
+            content, words = await self._words(offers, persons)
+        known = (await self._catalogue()).keys()
         flags = sorted({REACHED_BY[name] for name in _ALWAYS.union(stated.channels) & REACHED_BY.keys()} & known)
         reach = await self._tags.reach(persons, flags, zones=ZONE_TAG in known)
         score = probability = np.full(len(persons), -1.0)
@@ -111,16 +123,29 @@ class Asking:
             reach.zones,
             mask,
             left,
+            words,
+            content,
         )
 
-    async def audience(self, predicate: str, field: str) -> Persons:
-        """For whom a predicate held at most `keep_s` seconds ago."""
-        known = self._audiences.get(predicate)
-        if known is None or time.monotonic() - known[0] > self._keep_s:
+    async def _words(self, offers: Sequence[Offer], persons: Ints) -> tuple[tuple[str, ...], Ints]:
+        """(words of the offers' content, masks of those that are true of each person)."""
+        tags = word_tags(await self._catalogue())
+        counted = Counter(word for offer in offers for word in set(offer.definition.content_tags))
+        content = tuple(sorted(word for word, _ in counted.most_common(MOST_WORDS))) if tags else ()
+        masks = np.zeros(len(persons), np.int64)
+        for place, word in enumerate(content):
+            having = await self.audience(has_word(word, tags), "offer.content_tags", WORDS_KEPT)
+            masks |= np.where(having.has(persons), 1 << place, 0)
+        return content, masks
+
+    async def audience(self, predicate: str, field: str, times: int = 1) -> Persons:
+        """For whom a predicate held at most `keep_s` seconds, or some `times` as long, ago."""
+        known, keep_s = self._audiences.get(predicate), self._keep_s * times
+        if known is None or time.monotonic() - known[0] > keep_s:
             # One at a time: a crowd must not read the same millions side by side.
             async with self._reading:
                 known = self._audiences.get(predicate)
-                if known is None or time.monotonic() - known[0] > self._keep_s:
+                if known is None or time.monotonic() - known[0] > keep_s:
                     began, members = time.monotonic(), Persons()
                     async for ids in self._tags.stream_ids(predicate, field):
                         members.add(ids)
@@ -129,9 +154,9 @@ class Asking:
                     known = self._audiences[predicate] = began, members
         return known[1]
 
-    async def _known_tags(self) -> frozenset[str]:
+    async def _catalogue(self) -> Mapping[str, Any]:
         if time.monotonic() - self._known_at > CATALOGUE_S:
-            self._known = frozenset(await self._tags.catalogue())
+            self._known = await self._tags.catalogue()
             self._known_at = time.monotonic()
         return self._known
 

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.orchestrator.arbiter.drawing import Drawn, Learnt, draw_offers
 from services.orchestrator.domain.channels import ALL_BITS, CHANNELS, NO_CHANNEL_CODE, PERSONAL, desk, may_carry
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.domain.themes import MARKETING
@@ -60,7 +61,8 @@ class Candidates:
     `opted_out`: masks of what reaches her and of what consent closes. `opens_us` (n, channels): until when caps close each.
     `pushes`: how many she had within the cap's window. `excluded_us`, `quiet_us`: until when. `dealer`: code of who serves
     her, empty for none. `offers`: mask of the rules' offers that are for her; `wanted`: the place of the one proposed, -1 for
-    any. `side`: where the theme had her before. `ends_us`: when the proposal ends.
+    any. `side`: where the theme had her before. `ends_us`: when the proposal ends. `words`: mask of the content that is true of
+    her; `personal`: whether she may be told apart by it.
     """
 
     person_id: Ints
@@ -81,6 +83,8 @@ class Candidates:
     left: Flags
     outranked: Flags
     ends_us: Ints
+    words: Ints
+    personal: Flags
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Rules:
     """What a theme's version and the house's settings say. `salt`: 16 bytes of the theme.
 
     `bands`: (from score, channel codes in order), ascending. `words`: of each offer, the mask of channels it can be told on.
+    `learnt`: what chooses among the offers; None for their order.
     """
 
     purpose: str
@@ -100,6 +105,7 @@ class Rules:
     salt: bytes
     global_holdout_share: float
     global_holdout_salt: str
+    learnt: Learnt | None = None
 
 
 @dataclass
@@ -123,13 +129,29 @@ class Purse:
     stock: list[int] = field(default_factory=list)
     quotas: list[int] = field(default_factory=lambda: [UNLIMITED] * len(CHANNELS))
 
+    def pay(self, channel: int, offer: int, cost: int, dealer: str) -> int:
+        """Spends what a push takes; its rank among those whom the same desk is to speak to, 0 for others."""
+        self.cost -= cost
+        self.cost_today -= cost
+        self.stock[offer] -= 1
+        self.quotas[channel] -= 1
+        if channel not in PERSONAL:
+            return 0
+        whose = desk(channel, dealer)
+        self.calls -= 1
+        self.calls_today -= 1
+        self.dealers[whose] -= 1
+        self.ranks[whose] += 1
+        return self.ranks[whose]
+
 
 @dataclass(frozen=True)
 class Verdicts:
     """One per candidate, aligned: outcome, and why it was put off; channel and offer are -1 unless somebody is pushed.
 
     `value`: expected, in fen where the goal has a worth, else the probability. `position` counts contacts of the theme from 1,
-    `call_rank` within the desk's list; 0 for others. `due_us`: when to decide again, 0 when that is over.
+    `call_rank` within the desk's list; 0 for others. `due_us`: when to decide again, 0 when that is over. `chance`: with which
+    the offer was drawn, among those of the mask `competed`.
     """
 
     outcome: list[str]
@@ -141,6 +163,8 @@ class Verdicts:
     cost_fen: list[int]
     position: list[int]
     call_rank: list[int]
+    chance: list[float]
+    competed: list[int]
 
 
 def decide(people: Candidates, rules: Rules, purse: Purse, now_us: int) -> Verdicts:
@@ -181,7 +205,12 @@ def decide(people: Candidates, rules: Rules, purse: Purse, now_us: int) -> Verdi
         people.side == ANY_SIDE, in_holdout(people.human_id, rules.salt, rules.holdout_share), people.side == KEPT_OUT_SIDE
     )
     open_ = told & ~_closed(people, now_us)
-    return _spend(people, rules, purse, band, open_, held, names, failed.tolist(), due_us.tolist())
+    drawn = None
+    if rules.learnt is not None:
+        possible = people.offers & sum(1 << place for place, pieces in enumerate(purse.stock) if pieces > 0)
+        possible = np.where(people.wanted >= 0, possible & 1 << np.maximum(people.wanted, 0).astype(np.int64), possible)
+        drawn = draw_offers(rules.learnt, rules.words, possible, people.words, people.personal, people.human_id, rules.salt)
+    return _spend(people, rules, purse, band, open_, held, names, failed.tolist(), due_us.tolist(), drawn)
 
 
 def _told(people: Candidates, rules: Rules) -> Bits:
@@ -214,12 +243,13 @@ def _spend(
     names: list[str],
     failed: list[int],
     due_us: list[int],
+    drawn: Drawn | None,
 ) -> Verdicts:
     """The second half of `decide`: what is scarce, the most valuable person first."""
     size = len(failed)
     given = Verdicts(
         [""] * size, [""] * size, [0] * size, [NO_CHANNEL_CODE] * size, [NO_OFFER_YET] * size, [0.0] * size, [0] * size,
-        [0] * size, [0] * size,
+        [0] * size, [0] * size, [1.0] * size, [0] * size,
     )  # fmt: skip
     # Nobody is valued without a probability: then chance decides who comes first, and no value is computed.
     chance = np.maximum(people.probability, 0)
@@ -228,19 +258,15 @@ def _spend(
     worth = (chance * rules.value_fen).tolist()
     valued = ((people.probability >= 0) & (rules.value_fen > 0)).tolist()
     chances, ends, held_list = chance.tolist(), people.ends_us.tolist(), held.tolist()
-    keys = list(zip(band.tolist(), open_.tolist(), people.offers.tolist(), people.wanted.tolist(), strict=True))
-    dealers = people.dealer
-    options: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
+    options, dealers = _Options(people, rules, band, open_, drawn), people.dealer
     for row in ranked.tolist():
         value = given.value[row] = worth[row] if valued[row] else chances[row]
         if (rule := failed[row]) >= 0:
             reason, until = names[rule], due_us[row]
             channel = offer = -1
         else:
-            key = keys[row]
-            if (choices := options.get(key)) is None:
-                choices = options[key] = _choices(rules, *key)
-            reason, until, channel, offer = _afford(choices, rules, purse, dealers[row], value if valued[row] else None)
+            worthy = value if valued[row] else None
+            reason, until, channel, offer = _afford(options.of(row), rules, purse, dealers[row], worthy)
         if reason:
             if until and until < ends[row]:
                 given.outcome[row], given.reason[row], given.due_us[row] = DEFERRED, reason, until
@@ -258,18 +284,33 @@ def _spend(
             continue
         cost = rules.unit_cost_fen[channel]
         given.outcome[row], given.channel[row], given.offer[row], given.cost_fen[row] = PUSH, channel, offer, cost
-        purse.cost -= cost
-        purse.cost_today -= cost
-        purse.stock[offer] -= 1
-        purse.quotas[channel] -= 1
-        if channel in PERSONAL:
-            whose = desk(channel, dealers[row])
-            purse.calls -= 1
-            purse.calls_today -= 1
-            purse.dealers[whose] -= 1
-            purse.ranks[whose] += 1
-            given.call_rank[row] = purse.ranks[whose]
+        given.call_rank[row] = purse.pay(channel, offer, cost, dealers[row])
+    if drawn:
+        rows, codes = np.arange(size), np.array(given.channel)
+        given.chance[:], given.competed[:] = drawn.chance[rows, codes].tolist(), drawn.competed[rows, codes].tolist()
     return given
+
+
+class _Options:
+    """What may be proposed to each person, best first."""
+
+    def __init__(self, people: Candidates, rules: Rules, band: Ints, open_: Bits, drawn: Drawn | None) -> None:
+        self._rules = rules
+        self._keys = list(zip(band.tolist(), open_.tolist(), people.offers.tolist(), people.wanted.tolist(), strict=True))
+        self._known: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
+        self._drawn = drawn.offer.tolist() if drawn else None
+
+    def of(self, row: int) -> list[tuple[int, int]]:
+        """(channel, offer) in order of preference; where nothing could be drawn, what says why."""
+        key = self._keys[row]
+        if self._drawn is not None:
+            mine = self._drawn[row]
+            if found := [(code, mine[code]) for code in self._rules.bands[key[0]][1] if key[1] >> code & 1 and mine[code] >= 0]:
+                return found
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _choices(self._rules, *key)
+        return known
 
 
 def _choices(rules: Rules, band: int, open_: int, offers: int, wanted: int) -> list[tuple[int, int]]:

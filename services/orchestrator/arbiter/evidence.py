@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.consents import ALL_CHANNELS, OPT_OUT, PERSONALISATION
 from chassis.db import UnitOfWork
 from chassis.quiet_hours import spans
 from services.orchestrator.arbiter import caps
@@ -20,7 +21,7 @@ from services.orchestrator.arbiter.humans import Members, humans, lookup
 from services.orchestrator.arbiter.store import ArbiterStore, micros
 from services.orchestrator.domain.channels import CHANNELS, CONSENT_BITS
 from services.orchestrator.store.consents import ConsentStore
-from services.orchestrator.themes.definitions import Exclusion
+from services.orchestrator.themes.definitions import Choice, Exclusion
 from services.orchestrator.themes.states import Theme, ThemeState
 
 Ints = NDArray[np.int64]
@@ -84,8 +85,21 @@ async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: d
         asked.left,
         np.isin(asked.person_id, outranked),
         asked.ends_us,
+        asked.words,
+        await _personal(uow, names, members, now, len(human))
+        if stated.choice is Choice.LEARNT
+        else np.ones(len(human), np.bool_),
     )
     return Evidence(asked, people)
+
+
+async def _personal(uow: UnitOfWork, names: Sequence[int], members: Members, now: datetime, rows: int) -> Flags:
+    """Who has not switched personalisation off under any of her names."""
+    regimes = {PERSONALISATION: OPT_OUT}
+    off = await ConsentStore(uow).forbidden(PERSONALISATION, {ALL_CHANNELS: 1}, regimes, now, among=names)
+    personal = np.ones(rows, np.bool_)
+    personal[members.row[np.isin(members.person_id, off.persons[off.masks != 0])]] = False
+    return personal
 
 
 def _back(house: House, exclusion: Exclusion | None, others: Sequence[int] | Any) -> timedelta:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chassis.db import UnitOfWork
 from chassis.quiet_hours import zone_of
-from services.orchestrator.arbiter import evidence, pacing
+from services.orchestrator.arbiter import evidence, pacing, recording
 from services.orchestrator.arbiter.asking import Asked
 from services.orchestrator.arbiter.caps import ANY
 from services.orchestrator.arbiter.deciding import (
@@ -26,13 +26,15 @@ from services.orchestrator.arbiter.deciding import (
     fallbacks,
     packed,
 )
+from services.orchestrator.arbiter.drawing import Learnt
 from services.orchestrator.arbiter.evidence import Evidence
 from services.orchestrator.arbiter.house import Deciding, House
 from services.orchestrator.arbiter.store import ArbiterStore, Record, micros, moment_of
 from services.orchestrator.domain.channels import ADVISORS, CALL_CENTER, CALL_LIST, CHANNELS, PERSONAL, WECOM, desk, mask_of
 from services.orchestrator.events import Push
+from services.orchestrator.offers import offer_log
 from services.orchestrator.offers.stock import StockStore
-from services.orchestrator.themes.definitions import Pacing
+from services.orchestrator.themes.definitions import Choice, Pacing
 
 # What an offer may come back from.
 _PASSING = ("", "OUT_OF_STOCK")
@@ -55,6 +57,8 @@ class Judge:
         self._store, self._theme = ArbiterStore(uow), deciding.theme
         self._today: date = now.astimezone(house.zone).date()
         self._foreseen = foreseen
+        # What was learnt of the offers, where that chooses among them.
+        self._learnt: Learnt | None = None
         # Codes of channels that do not work, and of those that take so many pushes and no more.
         self._failing: frozenset[int] = frozenset()
         self._counted: frozenset[int] = frozenset()
@@ -62,6 +66,10 @@ class Judge:
     async def look(self, asked: Asked, *, once: bool) -> tuple[Evidence, Purse]:
         """All that a decision rests on; see evidence.read for who is left out."""
         known = await evidence.read(self._uow, self._house, self._theme, asked, self._now, once=once)
+        if self._theme.definition.choice is Choice.LEARNT:
+            self._learnt = await recording.learnt(
+                self._uow, self._deciding, asked.content, self._now, self._house, keeping=self._foreseen is None
+            )
         told = await self._store.conditions()
         conditions = {CHANNELS.index(name): condition for name, condition in told.items() if name in CHANNELS}
         self._failing = frozenset(code for code, (failing, _) in conditions.items() if failing)
@@ -136,6 +144,7 @@ class Judge:
             self._theme.salt,
             settings.global_holdout_share,
             settings.global_holdout_salt,
+            self._learnt,
         )
 
     def records(self, judged: Judged) -> list[Record]:
@@ -220,6 +229,11 @@ class Judge:
         await self._store.spend(theme.theme_id, self._today, contacts, calls.total(), sum(said.cost_fen))
         await self._store.call(theme.theme_id, self._today, calls)
         await self._store.give(Counter(CHANNELS[channel] for channel in said.channel if channel in self._counted))
+        if self._learnt is not None:
+            people = judged.evidence.people
+            drawn = recording.decisions(self._learnt, self._deciding, people, said, records, self._now)
+            if drawn:
+                await offer_log.add(self._uow, drawn)
         limited = [offer.definition.stock is not None for offer in self._deciding.offers]
         ids = self._deciding.offer_ids
         holds = [(ids[o], records[row][-2]) for row, o in enumerate(said.offer) if o >= 0 and limited[o]]

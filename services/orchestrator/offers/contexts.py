@@ -25,6 +25,7 @@ FEATURES: Final = (
     *(f"place:{name}" for name in ("home", "work", "dealer", "charging", "road", "online")),
     *(f"vehicle:{name}" for name in ("parked", "driving", "charging", "service_due")),
     *(f"weather:{name}" for name in ("clear", "rain", "snow", "fog", "hot", "cold")),
+    *(f"channel:{name}" for name in ("push", "wechat_mini", "wecom", "call_list")),
 )
 MATCH: Final = FEATURES.index("match")
 GRAIN: Final = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -176,13 +177,13 @@ class OfferLog:
             rewards,
         )
 
-    async def arms_id(self, arms: Arms, fingerprint: bytes) -> int:
+    async def arms_id(self, arms: Arms) -> int:
         """The number under which these offers are kept; the same offers have the same number for all processes."""
         rows = await self._uow.fetch(
             # The update changes nothing; it waits for the other transaction and makes RETURNING show its row.
             "INSERT INTO offer_arms AS a (fingerprint, offers, content) VALUES ($1, $2, $3::jsonb)"
             " ON CONFLICT (fingerprint) DO UPDATE SET fingerprint = EXCLUDED.fingerprint RETURNING arms_id",
-            fingerprint,
+            _fingerprint(arms),
             list(arms.offers),
             orjson.dumps([sorted(tags) for tags in arms.content]).decode(),
         )
@@ -198,7 +199,7 @@ class OfferLog:
         )
 
 
-async def add(alone: Pinned, decisions: Sequence[Decided]) -> set[bytes]:
+async def add(alone: Pinned | UnitOfWork, decisions: Sequence[Decided]) -> set[bytes]:
     """Keeps decisions durably; returns the ids of those that were not there before.
 
     One statement is a transaction by itself, in one trip to the server instead of four.
@@ -258,6 +259,11 @@ async def present_of(reader: Reader, persons: set[int]) -> dict[int, int]:
         sorted(persons),
     )
     return {row["person_id"]: row["present_id"] for row in rows}
+
+
+def _fingerprint(arms: Arms) -> bytes:
+    said = orjson.dumps([arms.offers, [sorted(tags) for tags in arms.content]])
+    return hashlib.blake2b(said, digest_size=16).digest()
 
 
 def _verdict(said: Said, known: Any, present: Mapping[int, int]) -> str:

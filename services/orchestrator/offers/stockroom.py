@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -11,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import orjson
-from troika.tags.v1 import tags_service_pb2 as tags_pb2
 
 from chassis.db import Database, Reader
 from chassis.errors import FailedPrecondition, InvalidArgument, Unavailable, is_operational
+from services.orchestrator import peers
 from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.offers import shelf as shelves
 from services.orchestrator.offers.arranging import Rules
@@ -27,7 +25,7 @@ from services.orchestrator.offers.members import Ints, Members
 from services.orchestrator.offers.offer_log import Arms, Floats, OfferLog, sums_since
 from services.orchestrator.offers.shelf import RunningTheme, Shelf
 from services.orchestrator.offers.store import OfferStore
-from services.orchestrator.peers import Tags
+from services.orchestrator.peers import Tags, has_word
 from services.orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,6 @@ AT_ONCE: Final = 8
 MOST_WORDS: Final = 500
 # What people are interested in changes more slowly than who may be asked.
 WORDS_KEPT: Final = 6
-_SETS: Final = tags_pb2.TAG_TYPE_SET
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Stockroom:
             arms_id = known.arms_id
         else:
             async with self._database.transaction(traced=False) as uow:
-                arms_id = await OfferLog(uow).arms_id(arms, _fingerprint(arms))
+                arms_id = await OfferLog(uow).arms_id(arms)
         posterior = await asyncio.to_thread(self._learn, arms)
         self._stock = Stock(self._shelf(arms_id, offers, rules, themes, word_tags), posterior, failing)
         self._seen = seen
@@ -136,7 +133,7 @@ class Stockroom:
             for word in offer.definition.content_tags:
                 counted[word] = counted.get(word, 0) + 1
         words = sorted(sorted(counted), key=lambda word: -counted[word])[:MOST_WORDS] if word_tags else []
-        predicates = {word: _has_word(word, word_tags) for word in words}
+        predicates = {word: has_word(word, word_tags) for word in words}
         self.audiences.forget_all_but(set(asked))
         self.words.forget_all_but(set(predicates.values()))
         found = self.audiences.rows([predicate for predicate in asked if predicate])
@@ -188,11 +185,7 @@ class Stockroom:
             if not is_operational(error):
                 raise
             return known
-        found = tuple(
-            (name, tag.type == _SETS)
-            for name, tag in sorted(catalogue.items())
-            if tag.type in (tags_pb2.TAG_TYPE_CATEGORY, _SETS) and not tag.sensitive and tag.sensitivity != "sensitive"
-        )
+        found = peers.word_tags(catalogue)
         self._word_tags = time.monotonic(), found
         return found
 
@@ -218,13 +211,3 @@ async def _themes(reader: Reader) -> tuple[RunningTheme, ...]:
         " ON v.theme_id = t.theme_id AND v.version = t.approved_version WHERE t.state IN (4, 5) ORDER BY t.theme_id"
     )
     return tuple(RunningTheme(tuple(map(OfferId, row["offers"])), row["salt"], row["share"], row["value_fen"]) for row in rows)
-
-
-def _has_word(word: str, tags: Sequence[tuple[str, bool]]) -> str:
-    literal = "'" + word.replace("'", "''") + "'"
-    return " OR ".join(f"CONTAINS({tag}, {literal})" if is_set else f"{tag} = {literal}" for tag, is_set in tags)
-
-
-def _fingerprint(arms: Arms) -> bytes:
-    said = orjson.dumps([arms.offers, [sorted(tags) for tags in arms.content]])
-    return hashlib.blake2b(said, digest_size=16).digest()

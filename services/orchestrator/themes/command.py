@@ -135,7 +135,8 @@ def _lines(theme: pb.Theme) -> list[str]:
     if theme.launch_failure:
         told.append(f"the last launch was given up: {theme.launch_failure}")
     told.append(f"for {theme.audience}")
-    told.append(f"{', '.join(theme.offers)} in {theme.language}, {theme.purpose}")
+    chosen = " by what is learnt" if theme.offer_choice else ""
+    told.append(f"{', '.join(theme.offers)}{chosen} in {theme.language}, {theme.purpose}")
     told += [f"from score {band.from_score:g}: {', '.join(band.channels) or 'nobody'}" for band in theme.bands]
     told.append(
         f"at most {theme.budget.max_contacts} contacts, {theme.budget.max_calls} calls; {theme.holdout_share:.0%} kept out"

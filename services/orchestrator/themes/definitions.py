@@ -42,6 +42,13 @@ class Pacing(IntEnum):
     EVEN = 2
 
 
+class Choice(IntEnum):
+    """How one of the offers is taken: the first that can be, or by what was learnt; the numbers are those of the contract."""
+
+    ORDER = 0
+    LEARNT = 1
+
+
 @dataclass(frozen=True)
 class Budget:
     """Most people contacted (holdout included) and most of them spoken to (calls, tasks of advisors).
@@ -123,6 +130,7 @@ class ThemeDefinition:
     holdout_share: float
     exclusion: Exclusion | None
     waves: Waves | None
+    choice: Choice = Choice.ORDER
 
     def band(self, score: float) -> Band:
         """The band that a score falls into; below 0 (none) counts as 0."""

@@ -14,6 +14,7 @@ from services.orchestrator.themes.definitions import (
     USUAL_PRIORITY,
     Band,
     Budget,
+    Choice,
     Exclusion,
     Filling,
     Goal,
@@ -51,6 +52,7 @@ def definition(theme: pb.Theme) -> ThemeDefinition:
         holdout_share=theme.holdout_share,
         exclusion=Exclusion(theme.exclusion.group, theme.exclusion.cool_down_days) if theme.HasField("exclusion") else None,
         waves=_waves(theme.waves) if theme.HasField("waves") else None,
+        choice=Choice(theme.offer_choice),
     )
 
 
@@ -116,6 +118,7 @@ def told(theme: Theme) -> pb.Theme:
         holdout_share=stated.holdout_share,
         owner=theme.owner,
         author=theme.author,
+        offer_choice=pb.OfferChoice.ValueType(stated.choice),
         state=pb.ThemeState.ValueType(theme.state.value),
         approved_version=theme.approved_version,
         launching=theme.launching,

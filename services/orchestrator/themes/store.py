@@ -15,6 +15,7 @@ from services.orchestrator.offers.definitions import OfferId
 from services.orchestrator.themes.definitions import (
     Band,
     Budget,
+    Choice,
     Exclusion,
     Filling,
     Goal,
@@ -226,6 +227,7 @@ def _definition(stated: dict[str, Any]) -> ThemeDefinition:
             "budget": Budget(**{**budget, "pacing": Pacing(budget["pacing"])}),
             "schedule": Schedule(*(_moment(stated["schedule"][end]) for end in ("starts_at", "ends_at"))),
             "exclusion": Exclusion(**exclusion) if exclusion else None,
+            "choice": Choice(stated.get("choice", Choice.ORDER)),
             "waves": waves and Waves(**{**waves, "shares": tuple(waves["shares"]), "from_scores": tuple(waves["from_scores"])}),
         }
     )

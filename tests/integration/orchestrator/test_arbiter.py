@@ -8,14 +8,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
 from chassis.testing import DatabaseFactory
 from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.domain.explaining import explain
+from services.orchestrator.offers import judging
+from services.orchestrator.offers.choosing import WHYS
 from services.orchestrator.offers.definitions import Variant
+from services.orchestrator.offers.learning import Learner
 from services.orchestrator.store.decisions import DecisionStore
-from services.orchestrator.themes.definitions import Band, Exclusion, Goal, Pacing, Schedule
+from services.orchestrator.themes.definitions import Band, Choice, Exclusion, Goal, Pacing, Schedule
 from services.orchestrator.themes.states import ThemeState
 from services.orchestrator.themes.store import ThemeStore
 from tests.integration.orchestrator.court import EVERYBODY, MORNING, Court, court
@@ -384,6 +388,55 @@ async def test_a_theme_edited_while_it_runs_decides_by_the_new_version_from_then
     await bench.work()
     rows = await bench.rows("SELECT DISTINCT theme_version, channel FROM decision WHERE outcome = 'push' ORDER BY 1")
     assert [(1, "app"), (2, "wechat")] == [tuple(row) for row in rows]
+
+
+async def test_offers_that_are_learnt_are_drawn_logged_heard_of_and_judged(bench: Court) -> None:
+    offers = [await bench.offer(content_tags=("student",)), await bench.offer(), await bench.offer(audience="id > 150")]
+    await bench.hear(
+        consent_changes=[
+            identity_pb2.ConsentChange(
+                anchor_id=9, person_id=9, purpose="personalisation", channel="all", opted_out=True, stated_at_us=1
+            )
+        ]
+    )
+    bands = (Band(0.0, ("app", "wechat")),)
+    theme = await bench.launch(chunk=60, model="", offers=tuple(offers), bands=bands, choice=Choice.LEARNT)
+    pushes = {push.delivery_id: push for push in await bench.pushes()}
+    rows = await bench.rows(
+        "SELECT encode(decision_id, 'hex') AS name, d.*, a.offers FROM offer_decision d JOIN offer_arms a USING (arms_id)"
+    )
+    assert set(pushes) == {row.name for row in rows}
+    students = {p for (p,) in bench.people.table.execute("SELECT id FROM person WHERE job = 'student'")}
+    for row in rows:
+        push = pushes[row.name]
+        assert (f"theme_{theme}", push.person_id, push.channel) == (row.slot, row.person_id, row.channel)
+        assert push.offer == f"offers/{row.offer_id}"
+        competed = [offer for offer, code in zip(row.offers, row.codes, strict=True) if not code]
+        assert (offers if row.person_id > 150 else offers[:2]) == competed
+        personal = row.person_id != 9
+        assert (["student"] if row.person_id in students and personal else []) == row.words
+        assert (("drawn", 1) if personal else ("neutral", 0)) == (WHYS[row.why], row.state)
+        # Nothing was learnt yet.
+        assert row.propensity == pytest.approx(1 / len(competed), abs=0.02)
+    assert {f"offers/{offer}" for offer in offers} == {push.offer for push in pushes.values()}
+    # What comes of a push comes of the offer, in whatever order.
+    yes, no, opened = [row.name for row in rows if row.person_id != 9][:3]
+    at_us = round((MORNING + timedelta(hours=3)).timestamp() * 1e6)
+    for name, state, answer in ((yes, 7, "yes"), (no, 7, "no"), (opened, 5, ""), (yes, 5, ""), ("strange", 7, "yes")):
+        update = touchpoints_pb2.DeliveryUpdate(delivery_id=name, state=state, answer=answer, occurred_at_us=at_us)
+        await bench.told("troika.deliveries.updated.v1", touchpoints_pb2.DeliveriesUpdated(updates=[update]))
+    heard = await bench.rows(
+        "SELECT encode(decision_id, 'hex') AS name, outcomes, rewarded_at FROM offer_decision WHERE outcomes > 0"
+    )
+    assert {(yes, 0b101, True), (no, 0b1000, False), (opened, 0b1, False)} == {
+        (row.name, row.outcomes, row.rewarded_at is not None) for row in heard
+    }
+    learner = Learner(bench.database, 1.0, timedelta(days=4000), late_s=0.0)
+    assert not await learner.learn_once()
+    sums = await bench.rows("SELECT offer_id FROM offer_sums")
+    assert set(offers) == {row.offer_id for row in sums}
+    verdict = await judging.evaluate(bench.database, f"theme_{theme}", MORNING - DAY, 1000)
+    assert (len(pushes) - ("neutral" in {WHYS[row.why] for row in rows}), 1) == (verdict.decisions, verdict.successes)
 
 
 async def test_every_way_to_people_is_used_by_those_it_leads_to(databases: DatabaseFactory) -> None:

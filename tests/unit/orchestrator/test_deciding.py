@@ -26,6 +26,7 @@ from services.orchestrator.arbiter.deciding import (
     delivery_id,
     fallbacks,
 )
+from services.orchestrator.arbiter.drawing import Learnt
 from services.orchestrator.domain.channels import (
     ADVISORS,
     ALL_BITS,
@@ -47,6 +48,8 @@ from services.orchestrator.domain.channels import (
 )
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.experiments.assigning import in_global_holdout
+from services.orchestrator.offers.bandit import Tuning
+from services.orchestrator.offers.contexts import FEATURES, MATCH
 
 SALT = bytes(range(16))
 LATER = [0] * (len(CHANNELS) - 3)
@@ -77,6 +80,7 @@ def people(size: int, **changes: Any) -> Candidates:
         "quiet_us": np.zeros(size, np.int64), "dealer": ["D1"] * size, "offers": np.ones(size, np.int64),
         "wanted": np.full(size, NO_OFFER_YET, np.int8), "side": np.full(size, -1, np.int8), "merged": np.zeros(size, np.bool_),
         "left": np.zeros(size, np.bool_), "outranked": np.zeros(size, np.bool_), "ends_us": np.full(size, END),
+        "words": np.zeros(size, np.int64), "personal": np.ones(size, np.bool_),
     }  # fmt: skip
     return Candidates(**(columns | changes))
 
@@ -193,6 +197,43 @@ def test_a_channel_without_quota_gives_way_and_then_waits() -> None:
     said = decide(people(3), told, purse(quotas=[*[UNLIMITED] * SMS, 1, 1, UNLIMITED]), NOW)
     assert [NOTIFICATION, SMS, -1] == said.channel
     assert ("quota", TOMORROW) == (said.reason[2], said.due_us[2])
+
+
+def learnt(*rates: float) -> Learnt:
+    """What makes of each offer one with a rate, surely; the second one is better for whom the word is true of."""
+    size = len(FEATURES)
+    mean, covariance = np.zeros((len(rates), size)), np.zeros((len(rates), size, size))
+    mean[:, 0], covariance[:, 0, 0] = rates, 0.0001
+    mean[1, MATCH] = 0.5
+    return Learnt(mean, covariance, Tuning(), np.eye(len(rates))[:, 1:2], ("sporty",), {APP: (0,), SMS: (0,)}, 7, 12)
+
+
+def test_what_was_learnt_chooses_with_the_chances_it_tells() -> None:
+    drawing = replace(RULES, bands=((0.0, (APP, SMS)),), words=(APP_BIT, ALL_BITS, ALL_BITS), learnt=learnt(0.10, 0.10, 0.08))
+    crowd = people(6000, offers=np.full(6000, 0b111))
+    crowd.words[3000:4000], crowd.personal[4000:] = 1, False
+    crowd.wanted[5900:] = 2
+    said = decide(crowd, drawing, purse(), NOW)
+    assert ({PUSH}, {APP}) == (set(said.outcome), set(said.channel))
+    offers, chance = np.array(said.offer), np.array(said.chance)
+    told, true, neutral, asked = slice(0, 3000), slice(3000, 4000), slice(4000, 5900), slice(5900, 6000)
+    for place in range(3):
+        [known] = set(chance[told][offers[told] == place].tolist())
+        assert np.mean(offers[told] == place) == pytest.approx(known, abs=0.03)
+    # Two that are alike share; the word decides where it is true; who is told apart by nothing draws evenly.
+    assert chance[told][offers[told] == 0][0] == pytest.approx(chance[told][offers[told] == 1][0], abs=0.01)
+    assert np.mean(offers[true] == 1) > 0.98
+    assert {1 / 3} == set(chance[neutral].tolist())
+    assert (({2}, {1.0}), 0b100) == ((set(said.offer[asked]), set(said.chance[asked])), said.competed[-1])
+    # Deciding again draws the same, whoever else is there; what is sold out or cannot be told does not compete.
+    again = decide(people(6000, offers=np.full(6000, 0b111)), drawing, purse(), NOW)
+    assert said.offer[:3000] == again.offer[:3000]
+    few = decide(people(3, offers=np.full(3, 0b111)), drawing, purse(stock=[0, 0, 9]), NOW)
+    assert ([2] * 3, [1.0] * 3) == (few.offer, few.chance)
+    by_text = replace(drawing, bands=((0.0, (SMS,)),))
+    assert 0 not in decide(people(500, offers=np.full(500, 0b111)), by_text, purse(), NOW).offer
+    none = decide(people(2, offers=np.full(2, 0b111)), drawing, purse(stock=[0, 0, 0]), NOW)
+    assert ["stock", "stock"] == none.reason
 
 
 def test_what_is_out_of_stock_gives_way_and_then_waits() -> None:

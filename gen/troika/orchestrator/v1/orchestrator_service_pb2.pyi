@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OfferChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OfferChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFFER_CHOICE_UNSPECIFIED: _OfferChoice.ValueType  # 0
+    """The first, in their order, that is for the person and can be told on the channel."""
+    OFFER_CHOICE_LEARNT: _OfferChoice.ValueType  # 1
+    """By what was learnt of them, here and in slots, with a least chance for each. Each draw is kept as a decision of slot
+    "theme_12", named by the delivery, so that DecisionService explains it and judges other policies on it.
+    """
+
+class OfferChoice(_OfferChoice, metaclass=_OfferChoiceEnumTypeWrapper):
+    """How one of a theme's offers is taken for a person."""
+
+OFFER_CHOICE_UNSPECIFIED: OfferChoice.ValueType  # 0
+"""The first, in their order, that is for the person and can be told on the channel."""
+OFFER_CHOICE_LEARNT: OfferChoice.ValueType  # 1
+"""By what was learnt of them, here and in slots, with a least chance for each. Each draw is kept as a decision of slot
+"theme_12", named by the delivery, so that DecisionService explains it and judges other policies on it.
+"""
+Global___OfferChoice: _TypeAlias = OfferChoice  # noqa: Y015
+
 class _VersionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -310,6 +334,7 @@ class Theme(_message.Message):
     LAUNCH_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     REVIEW_FIELD_NUMBER: _builtins.int
+    OFFER_CHOICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Given by the service: "themes/12"."""
     version: _builtins.int
@@ -342,6 +367,8 @@ class Theme(_message.Message):
     """Given by the service: true while the decisions of its launch are being made and handed over."""
     launch_failure: _builtins.str
     """Given by the service: why the last launch was given up, an UPPER_SNAKE reason; empty otherwise."""
+    offer_choice: Global___OfferChoice.ValueType
+    """How one of the offers is taken for a person; not given: the first that can be."""
     @_builtins.property
     def goal(self) -> Global___Goal:
         """The event that counts as success."""
@@ -426,10 +453,11 @@ class Theme(_message.Message):
         launch_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         review: Global___Review | None = ...,
+        offer_choice: Global___OfferChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "finish_time", b"finish_time", "goal", b"goal", "launch_time", b"launch_time", "priority", b"priority", "review", b"review", "schedule", b"schedule", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approved_version", b"approved_version", "audience", b"audience", "author", b"author", "bands", b"bands", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "finish_time", b"finish_time", "goal", b"goal", "holdout_share", b"holdout_share", "language", b"language", "launch_failure", b"launch_failure", "launch_time", b"launch_time", "launching", b"launching", "model", b"model", "name", b"name", "offers", b"offers", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "review", b"review", "schedule", b"schedule", "state", b"state", "title", b"title", "update_time", b"update_time", "values", b"values", "version", b"version", "waves", b"waves", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approved_version", b"approved_version", "audience", b"audience", "author", b"author", "bands", b"bands", "budget", b"budget", "create_time", b"create_time", "exclusion", b"exclusion", "finish_time", b"finish_time", "goal", b"goal", "holdout_share", b"holdout_share", "language", b"language", "launch_failure", b"launch_failure", "launch_time", b"launch_time", "launching", b"launching", "model", b"model", "name", b"name", "offer_choice", b"offer_choice", "offers", b"offers", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "review", b"review", "schedule", b"schedule", "state", b"state", "title", b"title", "update_time", b"update_time", "values", b"values", "version", b"version", "waves", b"waves", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
