@@ -425,6 +425,15 @@ Index("ix_delivery_attempt_endpoint", delivery_attempt.c.endpoint, delivery_atte
 # Rows lie in the order of their time.
 Index("ix_delivery_attempt_attempted_at", delivery_attempt.c.attempted_at, postgresql_using="brin")
 
+# What is left of what was paid for at a gateway, as it told last.
+Table(
+    "provider_balance",
+    metadata,
+    Column("endpoint", Text, primary_key=True),
+    Column("balance", BigInteger, nullable=False),
+    Column("told_at", DateTime(timezone=True), nullable=False),
+)
+
 # Lists at advertising platforms; see channels/ads/store.py.
 Table(
     "ad_list",

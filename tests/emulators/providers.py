@@ -59,6 +59,8 @@ class SmsGateway(Provider):
 
     key: str = "sms-key"
     signature: str = "星河汽车"
+    # Parts that are still paid for; each message takes its own.
+    balance: int = 1000
 
     def routes(self) -> list[web.RouteDef]:
         return [web.post("/v1/messages", self._send)]
@@ -76,10 +78,13 @@ class SmsGateway(Provider):
         marketing = body["purpose"] == "marketing"
         self.judged["no_way_out"] += marketing and not body["text"].endswith("拒收请回复R")
         self.judged["two_ways_out"] += body["text"].count("拒收请回复R") > 1
+        if number not in self.taken and body["segments"] > self.balance:
+            return web.json_response({"code": "no_balance", "balance": self.balance}, status=402)
         call, new = self.calls, self.keep(number, body)
+        self.balance -= body["segments"] if new else 0
         if self.loses(call):
             return web.Response(status=502, body=b"<html>Bad Gateway</html>")
-        return web.json_response({"message_id": f"sms-{number}"}, status=202 if new else 409)
+        return web.json_response({"message_id": f"sms-{number}", "balance": self.balance}, status=202 if new else 409)
 
 
 @dataclass

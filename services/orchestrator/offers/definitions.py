@@ -152,7 +152,7 @@ def _check_variant(variant: Variant, purpose: str, field: str) -> None:
 
 
 def _length(channel: str, text: str) -> int:
-    """Characters as a channel counts them: a picture is two to carriers and phones; WeCom counts bytes, three to a character."""
+    """Characters as a channel counts them: a picture is two to carriers and phones; WeCom counts bytes, three to one."""
     if channel in ("sms", "push"):
         return len(text.encode("utf-16-le")) // 2
     return -(-len(text.encode()) // 3) if channel == "wecom" else len(text)

@@ -13,19 +13,23 @@ import orjson
 from services.touchpoints.channels.http import MINUTE_S, PAUSE_S, Answer, Caller
 from services.touchpoints.domain.deliveries import Accepted, Outcome, Refused, Retry
 
+MOST_BALANCE = 10**15
 # Gateways forget keys after a day.
 REMEMBERS_S = 86_400.0
 
 
-async def post(caller: Caller, url: str, api_key: str, number: str, body: Mapping[str, Any]) -> Outcome:
-    """Calls a gateway once; `number` is the same on each retry."""
+async def post(caller: Caller, url: str, api_key: str, number: str, body: Mapping[str, Any]) -> tuple[Outcome, int | None]:
+    """Calls a gateway once; `number` is the same on each retry. With what came of it, if told, what is still paid for."""
     headers = {
         "content-type": "application/json",
         "authorization": f"Bearer {api_key}",
         "idempotency-key": number,
     }
     answer = await caller.post(url, orjson.dumps(body), headers)
-    return outcome(answer) if isinstance(answer, Answer) else answer
+    if not isinstance(answer, Answer):
+        return answer, None
+    left = answer.fields().get("balance")
+    return outcome(answer), left if type(left) is int and 0 <= left <= MOST_BALANCE else None
 
 
 def outcome(answer: Answer) -> Outcome:

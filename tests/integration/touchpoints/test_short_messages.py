@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,15 @@ import grpc
 import orjson
 import pytest
 from troika.identity.v1.events_pb2 import ConsentChange, EntitiesChanged
+from troika.touchpoints.v1 import delivery_service_pb2
+from troika.touchpoints.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 
+from chassis import rpc
 from chassis.outbox import Outgoing
 from services.touchpoints import webhooks
 from services.touchpoints.domain.deliveries import Channel, State
 from tests.emulators.providers import SmsGateway, serving, wrong
-from tests.integration.touchpoints.room import Room, eventually, request
+from tests.integration.touchpoints.room import TOKEN, Room, eventually, request
 
 SMS = int(Channel.SMS)
 
@@ -47,6 +51,13 @@ def closed_window() -> dict[str, str]:
     return {"time_zone": "UTC", "window": f"{now:%H}:00-{now:%H}:59"}
 
 
+@asynccontextmanager
+async def delivery_service(room: Room) -> AsyncIterator[Any]:
+    channel = rpc.connect(f"127.0.0.1:{room.settings.grpc_port}", "operator", TOKEN)
+    yield DeliveryServiceStub(channel)
+    await channel.close()
+
+
 async def test_messages_are_signed_counted_and_sent_once(room: Room, gateway: SmsGateway) -> None:
     for person in range(1, 8):
         room.identity.book[person, "mobile", ""] = (100 + person, f"+861380013800{person}")
@@ -71,6 +82,19 @@ async def test_messages_are_signed_counted_and_sent_once(room: Room, gateway: Sm
     await room.request(request("black", 6, "sms"))
     assert "carrier_blacklist" == (await room.in_state("black", State.FAILED)).reason
     assert ({}, ["s1"]) == (wrong(gateway), list(gateway.taken))
+
+    # What is left of what was paid for shows in the channel's health; without any the account rests.
+    async with delivery_service(room) as service:
+
+        async def health() -> tuple[int, str]:
+            (sms,) = (await service.GetChannelHealth(delivery_service_pb2.GetChannelHealthRequest())).channels
+            return sms.credits, sms.reason
+
+        gateway.fails = lambda n: None
+        await eventually(health, lambda found: found == (999, ""))
+        gateway.balance = 0
+        await room.request(request("unpaid", 7, "sms"))
+        await eventually(health, lambda found: found == (0, "http_402"))
 
 
 async def test_advertising_waits_for_the_hours_of_its_account_and_service_does_not(room: Room, gateway: SmsGateway) -> None:

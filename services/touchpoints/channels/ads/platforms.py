@@ -73,7 +73,9 @@ class HttpPlatform:
         return await self._post(endpoint, "/conversions", conversion.number, body)
 
     async def _post(self, endpoint: Endpoint, path: str, number: str, body: Mapping[str, object]) -> Outcome:
-        return await gateway.post(self._caller, endpoint.url.rstrip("/") + path, endpoint.secrets["api_key"], number, body)
+        url = endpoint.url.rstrip("/") + path
+        outcome, _ = await gateway.post(self._caller, url, endpoint.secrets["api_key"], number, body)
+        return outcome
 
 
 PLATFORMS: Mapping[str, Callable[[Caller], Platform]] = {"http": HttpPlatform}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prometheus_client import Counter
 
 from chassis.consents import MESSAGES
+from chassis.db import Reader
 from services.touchpoints.channels import gateway
-from services.touchpoints.channels.contract import Lookup, Memory, Plan, Push
+from services.touchpoints.channels.contract import Lookup, Plan, Push
 from services.touchpoints.channels.forms import Field, Form
 from services.touchpoints.channels.http import Caller
-from services.touchpoints.channels.sms import text
+from services.touchpoints.channels.sms import balances, text
+from services.touchpoints.channels.sms.balances import Balances
 from services.touchpoints.channels.sms.providers import PROVIDERS, Message
 from services.touchpoints.domain.deliveries import Delivery, Outcome, Refused
 from services.touchpoints.endpoints import Endpoint
@@ -59,10 +61,19 @@ class SmsChannel:
     """An account for each purpose, or one for all."""
 
     remembers_s = gateway.REMEMBERS_S
-    memory: Memory | None = None
 
     def __init__(self, caller: Caller) -> None:
         self._providers = {name: make(caller) for name, make in PROVIDERS.items()}
+        self._balances = Balances()
+
+    @property
+    def memory(self) -> Balances:
+        """What is left of what was paid for."""
+        return self._balances
+
+    async def credits(self, reader: Reader) -> Mapping[str, int]:
+        """Parts of messages that are still paid for, by account, where the gateway tells."""
+        return await balances.read(reader)
 
     def forbids(self, delivery: Delivery) -> str:
         """Nothing beyond consent."""
@@ -98,9 +109,11 @@ class SmsChannel:
             return Refused("text_too_long")
         SEGMENTS.labels(delivery.purpose).inc(segments)
         provider = self._providers[settings.get("provider", "http")]
-        return await provider.send(
-            push.endpoint, Message(delivery.delivery_id, push.address, whole, delivery.purpose, segments)
-        )
+        message = Message(delivery.delivery_id, push.address, whole, delivery.purpose, segments)
+        outcome, left = await provider.send(push.endpoint, message)
+        if isinstance(push.grant, balances.Told):
+            push.grant.left = left
+        return outcome
 
 
 def window_of(endpoint: Endpoint) -> text.Window:

@@ -26,8 +26,9 @@ class Message:
 class Provider(Protocol):
     """Carries one message."""
 
-    async def send(self, endpoint: Endpoint, message: Message) -> Outcome:
-        """Calls the provider once; never raises for what it or the network does."""
+    async def send(self, endpoint: Endpoint, message: Message) -> tuple[Outcome, int | None]:
+        """Calls the provider once; never raises for what it or the network does. With it the parts that are still paid for,
+        where it tells."""
 
 
 class HttpProvider:
@@ -36,7 +37,7 @@ class HttpProvider:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def send(self, endpoint: Endpoint, message: Message) -> Outcome:
+    async def send(self, endpoint: Endpoint, message: Message) -> tuple[Outcome, int | None]:
         """See Provider."""
         body = {
             "number": message.number,

@@ -225,6 +225,11 @@ STATEMENTS = (
     "CREATE INDEX ix_delivery_attempt_endpoint ON delivery_attempt (endpoint, attempt_id)",
     "CREATE INDEX ix_delivery_attempt_attempted_at ON delivery_attempt USING brin (attempted_at)",
     """
+    CREATE TABLE provider_balance (
+        endpoint text NOT NULL, balance bigint NOT NULL, told_at timestamptz NOT NULL,
+        CONSTRAINT pk_provider_balance PRIMARY KEY (endpoint))
+    """,
+    """
     CREATE TABLE ad_list (
         name text NOT NULL, endpoint text NOT NULL, predicate text NOT NULL, every_s double precision NOT NULL,
         state text NOT NULL, reason text NOT NULL DEFAULT '', pass_no bigint NOT NULL DEFAULT 0,
