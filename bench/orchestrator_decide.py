@@ -48,7 +48,7 @@ from local.processes import Child
 from services.orchestrator.offers.contexts import FEATURES
 from services.orchestrator.offers.definitions import OfferId
 from services.orchestrator.offers.offer_log import OfferLog
-from services.orchestrator.themes.definitions import Band, Budget, Goal, Pacing, Schedule, ThemeDefinition
+from services.orchestrator.themes.definitions import Band, Budget, Filling, Goal, Pacing, Schedule, ThemeDefinition
 from services.orchestrator.themes.store import ThemeStore
 
 PERSONS, OFFERS, THEMES, WORDS = 1_000_000, 200, 20, 40
@@ -176,7 +176,12 @@ async def stock(channel: Any, database: Database) -> None:
 
 
 async def run_theme(
-    uow: UnitOfWork, offers: Sequence[OfferId], holdout_share: float, value_fen: int, audience: str = "FALSE"
+    uow: UnitOfWork,
+    offers: Sequence[OfferId],
+    holdout_share: float,
+    value_fen: int,
+    audience: str = "FALSE",
+    values: tuple[Filling, ...] = (),
 ) -> None:
     """A theme that runs already, for somebody who only looks at its offers, holdout, value and audience."""
     stated = ThemeDefinition(
@@ -186,7 +191,7 @@ async def run_theme(
         Goal("Order Placed", "", "", 30, value_fen),
         tuple(offers),
         "en",
-        (),
+        values,
         "marketing",
         (Band(0, ("app",)),),
         "purchase_intent",

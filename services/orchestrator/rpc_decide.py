@@ -115,8 +115,7 @@ class DecisionRpc(DecisionServiceServicer):
 
 
 def _answer(answer: Answer) -> pb.DecideResponse:
-    decided, offer = answer.decided, answer.offer
-    words = offer.definition.variant(decided.channel, decided.language) if offer else None
+    decided, offer, words = answer.decided, answer.offer, answer.words
     return pb.DecideResponse(
         decision=NAME + decided.decision_id.hex(),
         offer=offer.name if offer else "",

@@ -20,7 +20,7 @@ from services.orchestrator.experiments.assigning import in_global_holdout
 from services.orchestrator.offers import offer_log, permissions
 from services.orchestrator.offers.choosing import NEUTRAL, REASONS, WHYS, Asked, Choice, Person, choose
 from services.orchestrator.offers.contexts import FEATURES, SlotContext
-from services.orchestrator.offers.definitions import Offer, OfferId, name_of
+from services.orchestrator.offers.definitions import Offer, OfferId, Rendered, name_of
 from services.orchestrator.offers.offer_log import OUTCOMES, UNLEARNT, WAITING, Decided, OfferLog, Said
 from services.orchestrator.offers.permissions import Known
 from services.orchestrator.offers.stockroom import Stock, Stockroom
@@ -50,6 +50,7 @@ class Answer:
 
     decided: Decided
     offer: Offer | None
+    words: Rendered | None
     audience_age_s: float
     failing: bool
 
@@ -116,7 +117,10 @@ class Decider:
         # Nearly no request comes twice: it is the log that says so, not a question before.
         if not await self._log.ask(decided):
             return await self._again((await offer_log.kept(self.database, [decision_id]))[decision_id].decided, question)
-        return Answer(decided, stock.shelf.offers[choice.place] if choice.place >= 0 else None, age, self._fails(decided))
+        if choice.place < 0:
+            return Answer(decided, None, None, age, self._fails(decided))
+        words = stock.shelf.said(asked.channel, asked.language)[choice.place]
+        return Answer(decided, stock.shelf.offers[choice.place], words, age, self._fails(decided))
 
     def _person(self, stock: Stock, known: Known, channel: str, now: datetime) -> tuple[Person, float]:
         """The person as the shelf's columns have her, and the age of the oldest audience that was looked up."""
@@ -190,7 +194,9 @@ class Decider:
         if decided.offer_id:
             async with self.database.read() as uow:
                 offer = await OfferStore(uow).get(OfferId(decided.offer_id), decided.offer_version)
-        return Answer(decided, offer, 0.0, self._fails(decided))
+        words = self.stockroom.now().shelf.says(offer, decided.channel, decided.language) if offer else None
+        # Where nothing fills its variables any more, nothing is better than a text with holes.
+        return Answer(decided, offer if words else None, words, 0.0, self._fails(decided))
 
     def _fails(self, decided: Decided) -> bool:
         return decided.channel in self.stockroom.now().failing

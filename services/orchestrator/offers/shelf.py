@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.errors import InvalidArgument
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.offers.arranging import Rules
 from services.orchestrator.offers.contexts import GRAIN
-from services.orchestrator.offers.definitions import Offer, OfferId
+from services.orchestrator.offers.definitions import Offer, OfferId, Rendered, render, wanted
+from services.orchestrator.offers.templates import Value
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -26,12 +29,15 @@ _NO_KEY: Final = bytes(8)
 
 @dataclass(frozen=True)
 class RunningTheme:
-    """What a running theme means for its offers: who is kept out of them, and what a success is worth (0: nobody can say)."""
+    """What a running theme means for its offers: who is kept out of them, what a success is worth (0: nobody can say), and
+    what variables in their words are filled with.
+    """
 
     offers: Sequence[OfferId]
     salt: bytes
     holdout_share: float
     value_fen: int
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,16 +59,34 @@ class Shelf:
     theme_keys: NDArray[np.uint64]
     theme_shares: Floats
     theme_offers: Flags
+    # By offer, what its themes fill its variables with, the most valuable theme's first.
+    fillings: tuple[tuple[Mapping[str, Value], ...], ...]
+    clock: timedelta
+    _said: dict[tuple[str, str], tuple[Rendered | None, ...]] = field(default_factory=dict)
     _spoken: dict[tuple[str, str], Flags] = field(default_factory=dict)
     _places: dict[str, tuple[Flags, tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def spoken(self, channel: str, language: str) -> Flags:
-        """Which offers have words for a channel and language."""
+        """Which offers have words for a channel and language; words with variables that nothing fills are none."""
         known = self._spoken.get((channel, language))
         if known is None:
-            known = np.array([_speaks(offer, channel, language) for offer in self.offers], np.bool_)
+            known = np.array([words is not None for words in self.said(channel, language)], np.bool_)
             self._spoken[channel, language] = known
         return known
+
+    def said(self, channel: str, language: str) -> tuple[Rendered | None, ...]:
+        """What each offer says on a channel in a language, filled in by the rules of pushes; None where it says nothing."""
+        known = self._said.get((channel, language))
+        if known is None:
+            place = channel, language
+            known = tuple(_says(o, *place, self.clock, values) for o, values in zip(self.offers, self.fillings, strict=True))
+            self._said[place] = known
+        return known
+
+    def says(self, offer: Offer, channel: str, language: str) -> Rendered | None:
+        """The same of an offer in the version that somebody was shown, which may not be that of the shelf."""
+        here = next((n for n, each in enumerate(self.offers) if each.offer_id == offer.offer_id), -1)
+        return _says(offer, channel, language, self.clock, self.fillings[here] if here >= 0 else ())
 
     def places(self, slot: str) -> tuple[Flags, tuple[int, ...], tuple[int, ...]]:
         """(excluded, pinned, ordered) offers of a slot, the latter as positions."""
@@ -99,6 +123,7 @@ def build(
     words: Sequence[str],
     word_rows: Ints,
     usual_value_fen: int,
+    clock: timedelta = timedelta(0),
 ) -> Shelf:
     """The shelf of these offers. An offer is worth what the most valuable of its themes says, `usual_value_fen` without any."""
     stated = [offer.definition for offer in offers]
@@ -112,6 +137,7 @@ def build(
     for theme in themes:
         for offer_id in theme.offers:
             worth[offer_id] = max(worth.get(offer_id, 0), theme.value_fen)
+    by_worth = sorted(themes, key=lambda theme: -theme.value_fen)
     themed = [[offer.offer_id in set(theme.offers) for offer in offers] for theme in themes]
     return Shelf(
         arms_id,
@@ -129,8 +155,22 @@ def build(
         np.array([int.from_bytes(theme.salt[:8], "big") for theme in themes], np.uint64),
         np.array([theme.holdout_share for theme in themes], np.float64),
         np.array(themed, np.bool_).reshape(len(themes), len(offers)),
+        tuple(tuple(theme.values for theme in by_worth if offer.offer_id in theme.offers) for offer in offers),
+        clock,
     )
 
 
-def _speaks(offer: Offer, channel: str, language: str) -> bool:
-    return any((variant.channel, variant.language) == (channel, language) for variant in offer.definition.variants)
+def _says(
+    offer: Offer, channel: str, language: str, clock: timedelta, fillings: Sequence[Mapping[str, Value]]
+) -> Rendered | None:
+    for variant in offer.definition.variants:
+        if (variant.channel, variant.language) != (channel, language):
+            continue
+        needs = wanted(variant)
+        for values in fillings if needs else ({},):
+            try:
+                return render(variant, {name: value for name, value in values.items() if name in needs}, clock)
+            except InvalidArgument:
+                # A theme may have no push on this channel, and none of its values; another one may.
+                continue
+    return None

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from services.orchestrator.offers.members import Ints, Members
 from services.orchestrator.offers.offer_log import Arms, Floats, OfferLog, sums_since
 from services.orchestrator.offers.shelf import RunningTheme, Shelf
 from services.orchestrator.offers.store import OfferStore
+from services.orchestrator.offers.templates import Value
 from services.orchestrator.peers import Tags, has_word
 from services.orchestrator.settings import Settings
 
@@ -98,7 +100,7 @@ class Stockroom:
             newer = await sums_since(uow, max((version for version, _, _ in self._sums.values()), default=-1))
         self._sums |= newer
         word_tags = await self._category_tags()
-        seen = offers, rules, themes, word_tags, failing
+        seen = offers, rules, themes, word_tags, failing, self._settings.clock()
         if self._stock is not None and seen == self._seen and not newer:
             return
         arms = Arms(
@@ -140,8 +142,8 @@ class Stockroom:
         rows = np.full(len(asked), -1, np.int64)
         rows[[n for n, predicate in enumerate(asked) if predicate]] = found
         word_rows = self.words.rows([predicates[word] for word in words])
-        usual = self._settings.offer_value_fen
-        return shelves.build(arms_id, offers, rules, themes, rows, words, word_rows, usual)
+        usual, clock = self._settings.offer_value_fen, self._settings.clock()
+        return shelves.build(arms_id, offers, rules, themes, rows, words, word_rows, usual, clock)
 
     def _learn(self, arms: Arms) -> Posterior:
         size = len(FEATURES)
@@ -207,7 +209,19 @@ async def _themes(reader: Reader) -> tuple[RunningTheme, ...]:
     """Themes that run or pause, in the version that decides: their holdouts stay out of their offers all the time."""
     rows = await reader.fetch(
         "SELECT t.salt, v.definition -> 'offers' AS offers, CAST(v.definition ->> 'holdout_share' AS float8) AS share,"
-        " CAST(v.definition -> 'goal' ->> 'value_fen' AS bigint) AS value_fen FROM theme t JOIN theme_version v"
+        " CAST(v.definition -> 'goal' ->> 'value_fen' AS bigint) AS value_fen,"
+        " v.definition -> 'values' AS stated FROM theme t JOIN theme_version v"
         " ON v.theme_id = t.theme_id AND v.version = t.approved_version WHERE t.state IN (4, 5) ORDER BY t.theme_id"
     )
-    return tuple(RunningTheme(tuple(map(OfferId, row["offers"])), row["salt"], row["share"], row["value_fen"]) for row in rows)
+    return tuple(
+        RunningTheme(
+            tuple(map(OfferId, r["offers"])), r["salt"], r["share"], r["value_fen"], dict(map(_filling, r["stated"] or ()))
+        )
+        for r in rows
+    )
+
+
+def _filling(stated: dict[str, Any]) -> tuple[str, Value]:
+    if stated["time"]:
+        return stated["name"], datetime.fromisoformat(stated["time"])
+    return stated["name"], stated["word"] if stated["number"] is None else stated["number"]

@@ -29,6 +29,7 @@ from services.orchestrator.offers.stockroom import Stockroom
 from services.orchestrator.peers import Tags
 from services.orchestrator.rpc_decide import DecisionRpc
 from services.orchestrator.settings import Settings
+from services.orchestrator.themes.definitions import Filling
 from tests.integration.orchestrator.world import HASHES, SECRET, People, peers
 
 
@@ -63,10 +64,12 @@ class Showroom:
         }
         return (await self.catalogue.create(Definition(**(stated | changes)), "", "operator")).name
 
-    async def running_theme(self, offer: str, holdout_share: float) -> None:
+    async def running_theme(
+        self, offer: str, holdout_share: float, value_fen: int = 0, values: tuple[Filling, ...] = ()
+    ) -> None:
         """A theme that runs, with no more than what decisions look at."""
         async with self.database.transaction() as uow:
-            await run_theme(uow, [OfferId(int(offer.removeprefix("offers/")))], holdout_share, 0)
+            await run_theme(uow, [OfferId(int(offer.removeprefix("offers/")))], holdout_share, value_fen, values=values)
 
     async def rules(self, slot: str = "home", **told: list[str]) -> None:
         ids = {name: tuple(OfferId(int(offer.removeprefix("offers/"))) for offer in offers) for name, offers in told.items()}

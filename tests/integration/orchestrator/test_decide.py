@@ -20,9 +20,11 @@ from troika.orchestrator.v1 import decide_service_pb2 as pb
 from chassis.rpc import reason_of
 from chassis.testing import DatabaseFactory
 from services.orchestrator.offers import offer_log, permissions
+from services.orchestrator.offers.definitions import Variant
 from services.orchestrator.offers.offer_log import FAILED, SUCCEEDED, UNLEARNT, WAITING, sums_since
 from services.orchestrator.store.consents import ConsentStore, Statement
 from services.orchestrator.store.erasures import ErasureStore, Tombstone
+from services.orchestrator.themes.definitions import Filling
 from tests.conftest import Servers
 from tests.integration.orchestrator.showroom import Showroom, open_showroom
 
@@ -339,6 +341,43 @@ async def test_a_theme_keeps_its_holdout_out_of_its_offers(room: Showroom) -> No
     shown = {person: (await room.decide(person)).offer for person in range(1, 101)}
     assert 30 < sum(not each for each in shown.values()) < 70
     assert shown == {person: (await room.decide(person)).offer for person in range(1, 101)}
+
+
+async def test_variables_in_words_are_filled_with_the_values_of_a_running_theme_or_the_words_are_not_shown(
+    room: Showroom,
+) -> None:
+    words = Variant("app", "en", "{model: word} for {price: number}", "until {end: time}")
+    offer, plain = await room.offer(variants=(words,)), await room.offer()
+    await room.look()
+    first = await room.decide(request_id="r1")
+    assert (plain, "Come by") == (first.offer, first.body)
+    told = await room.call.ExplainOffer(pb.ExplainOfferRequest(decision=first.decision))
+    assert [(offer, "NO_VARIANT")] == [(each.offer, each.reason) for each in told.left_out]
+    # A theme that says less cannot fill them, however much it is worth.
+    await room.running_theme(offer, 0.0, 500, (Filling("model", word="X1"),))
+    end = datetime(2026, 12, 31, 10, tzinfo=UTC)
+    values = (
+        Filling("model", word="X5"),
+        Filling("price", number=650000.0),
+        Filling("end", time=end),
+        Filling("other", number=1.0),
+    )
+    await room.running_theme(offer, 0.0, 100, values)
+    await room.rules(pinned=[offer])
+    await room.look()
+    filled = await room.decide(request_id="r2")
+    assert (offer, "X5 for 650000", "until 2026-12-31 18:00") == (filled.offer, filled.title, filled.body)
+    assert filled.title == (await room.decide(request_id="r2")).title
+    # Once nothing fills them any more, a repeat shows nothing rather than braces.
+    async with room.database.transaction() as uow:
+        await uow.execute("UPDATE theme SET state = 6")
+    await room.look()
+    assert ("", "", plain) == (*(await again(room, "r2")), (await room.decide()).offer)
+
+
+async def again(room: Showroom, request_id: str) -> tuple[str, str]:
+    found = await room.decide(request_id=request_id)
+    return found.offer, found.body
 
 
 async def test_hot_questions_use_their_indexes(room: Showroom) -> None:

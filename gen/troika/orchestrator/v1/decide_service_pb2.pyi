@@ -123,9 +123,9 @@ class DecideResponse(_message.Message):
     offer_version: _builtins.int
     """The version of the offer that is shown."""
     title: _builtins.str
-    """The title's template; OfferService.PreviewOffer fills variables in."""
+    """The title, its variables filled in with the values of a running theme."""
     body: _builtins.str
-    """The text's template."""
+    """The text, likewise."""
     why: _builtins.str
     """Why this one: pinned, ordered, drawn (by the bandit), neutral (evenly, for who has switched personalisation off) or none."""
     propensity: _builtins.float
