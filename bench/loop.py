@@ -164,9 +164,9 @@ class Loop:
         expires = int((time.time() + 3600) * 1e6)
         bus = await nats.connect(self.suite.nats_url)
         js = bus.jetstream()
-        with receiver.running() as (url, count):
+        with receiver.running() as got:
             async with self.suite.operator_channel("touchpoints") as channel:
-                endpoint = touchpoints.Endpoint(name="app", channel=touchpoints.CHANNEL_APP, url=url)
+                endpoint = touchpoints.Endpoint(name="app", channel=touchpoints.CHANNEL_APP, url=got.url)
                 await touchpoints_stubs.TouchpointsServiceStub(channel).CreateEndpoint(
                     touchpoints.CreateEndpointRequest(endpoint=endpoint)
                 )
@@ -191,7 +191,7 @@ class Loop:
                 headers = {"Nats-Msg-Id": uuid.uuid4().hex}
                 await js.publish("troika.deliveries.requested.v1", payload, headers=headers)
             async with asyncio.timeout(120):
-                while count() < pushes:
+                while got.taken < pushes:
                     await asyncio.sleep(0.05)
             elapsed = time.perf_counter() - start
         await bus.close()

@@ -9,26 +9,25 @@ In the last part the receiver fails one call in twenty, and afterwards says whom
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import multiprocessing.sharedctypes
-import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import orjson
-from aiohttp import web
+import psutil
 from troika.identity.v1 import identity_service_pb2 as pb
 from troika.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer, add_IdentityServiceServicer_to_server
 from troika.touchpoints.v1 import touchpoints_service_pb2 as touchpoints_pb
 from troika.touchpoints.v1.touchpoints_service_pb2_grpc import TouchpointsServiceStub
 
+from bench import receiver
 from bench.progress import say
+from bench.receiver import BARE_ID
 from bench.servers import servers
 from bench.service import ROOT, cpu, running
 from chassis import rpc
@@ -41,8 +40,6 @@ from services.touchpoints.channels.http import Caller
 
 QUEUED, DRAINED, BARE = 20_000, 100_000, 6_000
 TOKENS = {name: f"secret-of-{name}-in-a-bench" for name in ("touchpoints", "identity", "operator")}
-ONE_IN = 20
-BARE_ID = "msg_bare"
 KEY = "ab" * 32
 FILL = """
     INSERT INTO delivery (delivery_id, theme, person_id, channel, fallback_channels, offer, title, body, purpose, score, rank,
@@ -66,56 +63,6 @@ class Persons(IdentityServiceServicer):
         return pb.RevealAddressesResponse(
             addresses=[pb.Address(person_id=p, anchor_id=p, value=f"u{p}") for p in request.person_ids]
         )
-
-
-def receive(port: int, counts: multiprocessing.sharedctypes.SynchronizedArray[int]) -> None:
-    """Takes webhooks until killed, and counts what it took and what came again; fails one call in ONE_IN while told to.
-
-    What it fails it has not taken; half of the failures break the connection after taking it, so that nobody can know.
-    """
-    seen: set[str] = set()
-    calls = 0
-
-    async def push(request: web.Request) -> web.Response:
-        nonlocal calls
-        await request.read()
-        calls += 1
-        name = request.headers.get("webhook-id", "")
-        fails = counts[2] and calls % ONE_IN == 0
-        if fails and calls % (2 * ONE_IN):
-            return web.Response(status=503)
-        # Bare posts have one id for all.
-        if name in seen and name != BARE_ID:
-            counts[1] += 1
-        else:
-            seen.add(name)
-            counts[0] = len(seen)
-        if fails and request.transport is not None:
-            request.transport.abort()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/push", push)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
-
-
-@contextmanager
-def receiver() -> Iterator[tuple[str, Callable[[], tuple[int, int]], Callable[[bool], None]]]:
-    """(address, function for (taken, repeats that it recognised), function that makes it fail or not)."""
-    context = multiprocessing.get_context("spawn")
-    counts = context.Array("i", 3)
-    port = free_port()
-    process = context.Process(target=receive, args=(port, counts), daemon=True)
-    process.start()
-
-    def fail(on: bool) -> None:
-        counts[2] = int(on)
-
-    try:
-        yield f"http://127.0.0.1:{port}/push", lambda: (counts[0], counts[1]), fail
-    finally:
-        process.kill()
-        process.join()
 
 
 @asynccontextmanager
@@ -164,7 +111,7 @@ async def bare(url: str, posts: int, at_once: int = 256) -> tuple[float, float]:
 async def measure(quick: bool) -> dict[str, Any]:
     """webhooks_per_s, webhooks_vs_bare, and how a queue drains past a receiver that fails."""
     scale = 10 if quick else 1
-    with tempfile.TemporaryDirectory() as name, receiver() as (url, took, fail):
+    with tempfile.TemporaryDirectory() as name, receiver.running() as got:
         folder = Path(name)
         async with servers(folder) as (dsn, nats_url), identity(folder) as target:
             address, _ = await DatabaseFactory(dsn, ROOT / "services").address("touchpoints")
@@ -178,23 +125,24 @@ async def measure(quick: bool) -> dict[str, Any]:
             async with running("touchpoints", address, nats_url, folder, own, TOKENS) as service:
                 channel = rpc.connect(service.target, "operator", TOKENS["operator"])
                 stub: Any = TouchpointsServiceStub(channel)
-                endpoint = touchpoints_pb.Endpoint(name="app", channel=touchpoints_pb.CHANNEL_APP, url=url)
+                endpoint = touchpoints_pb.Endpoint(name="app", channel=touchpoints_pb.CHANNEL_APP, url=got.url)
                 await stub.CreateEndpoint(touchpoints_pb.CreateEndpointRequest(endpoint=endpoint))
-                first = await bare(url, BARE // scale)
-                before = took()[0]
-                figures, last = await drain(database, 1, QUEUED // scale, service.pid)
+                parts = {"sender": service.pid, "receiver": got.pid}
+                first = await bare(got.url, BARE // scale)
+                before = got.taken
+                figures, last = await drain(database, 1, QUEUED // scale, parts)
                 # Before and after: a machine that is busy with other things is so for both.
-                second = await bare(url, BARE // scale)
+                second = await bare(got.url, BARE // scale)
                 posts, post_us = ((a + b) / 2 for a, b in zip(first, second, strict=True))
-                clean = took()[0] - before
+                clean = got.taken - before
                 say("draining past a receiver that fails one in twenty")
-                fail(True)
-                failing, _ = await drain(database, last + 1, DRAINED // scale, service.pid)
+                got.fail(True)
+                failing, _ = await drain(database, last + 1, DRAINED // scale, parts)
                 states = {row["state"]: row["n"] for row in await database.fetch(STATES)}
                 attempts = {row["attempts"]: row["n"] for row in await database.fetch(ATTEMPTS, QUEUED // scale)}
                 await channel.close()
             await database.close()
-        taken, repeats = took()
+        taken, repeats = got.taken, got.repeats
     wanted = (QUEUED + DRAINED) // scale
     return {
         "webhooks_per_s": figures["per_s"],
@@ -217,22 +165,34 @@ async def measure(quick: bool) -> dict[str, Any]:
     }
 
 
-async def drain(database: Database, first: int, pushes: int, pid: int) -> tuple[dict[str, Any], int]:
-    """Queues pushes and waits until all have ended; (figures, number of the last)."""
+async def drain(database: Database, first: int, pushes: int, parts: Mapping[str, int]) -> tuple[dict[str, Any], int]:
+    """Queues pushes and waits until all have ended; (figures, number of the last). `parts`: processes by name."""
     last = first + pushes - 1
     async with database.transaction() as uow:
         await uow.execute(FILL, first=first, last=last)
-    spent, by_all, began = cpu(pid), cpu(os.getpid()), time.perf_counter()
+    spent, began = spent_by(parts), time.perf_counter()
     while (await database.fetch(LEFT))[0]["n"]:
         await asyncio.sleep(0.05)
     seconds = time.perf_counter() - began
-    return {
+    us = {name: round(1e6 * (now - spent[name]) / pushes, 1) for name, now in spent_by(parts).items()}
+    # What bounds it: the sender runs on one core, all the others together have the rest.
+    figures = {
         "per_s": round(pushes / seconds),
         "seconds": round(seconds, 1),
-        "sender_us": round(1e6 * (cpu(pid) - spent) / pushes, 1),
-        # Of everybody: database, bus, identity, receiver and this process.
-        "all_us": round(1e6 * (cpu(os.getpid()) - by_all) / pushes, 1),
-    }, last
+        "sender_us": us["sender"],
+        "all_us": sum(us.values()),
+    }
+    return figures | {"us_by_process": us}, last
+
+
+def spent_by(parts: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds so far of named processes, of the database, the bus, and everybody else here."""
+    left = {each.pid: each for each in psutil.Process().children()}
+    found = {name: cpu(left.pop(pid).pid) for name, pid in parts.items()}
+    for each in left.values():
+        kind = next((kind for kind in ("postgres", "nats") if kind in each.cmdline()[0]), "identity")
+        found[kind] = found.get(kind, 0.0) + cpu(each.pid)
+    return found | {"bench": sum(psutil.Process().cpu_times()[:2])}
 
 
 async def serve_identity(port: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ import aiohttp
 import httpx
 import orjson
 from aiohttp.abc import AbstractResolver, ResolveResult
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from services.touchpoints import webhooks
 from services.touchpoints.domain.deliveries import Accepted, Outcome, Refused, Retry
@@ -79,13 +79,14 @@ def _inside(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress
     return [one for one in found if one is not None]
 
 
+@lru_cache(maxsize=1000)
 def forbidden(url: str, allow_private: bool) -> str:
     """Why nothing may be pushed to an address; empty when it may. Names are checked again when they are resolved."""
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
-        # What we check and what is called must be one and the same, whoever reads it.
-        called = httpx.URL(url).raw_host.decode("ascii").strip("[]")
+        # What we check and what is called must be one and the same, whichever client reads it.
+        called = {URL(url).raw_host, httpx.URL(url).raw_host.decode("ascii").strip("[]")}
     except (ValueError, httpx.InvalidURL):
         return _NO_ADDRESS
     # The last part of a name has a letter; anything else is an address, in whichever base somebody wrote it.
@@ -93,7 +94,7 @@ def forbidden(url: str, allow_private: bool) -> str:
     faults = [
         (parts.scheme not in ("http", "https") or not host, _NO_ADDRESS),
         (parts.username is not None or parts.password is not None, "must not carry credentials"),
-        (called != host, "must be written in plain ASCII"),
+        (called != {host} or not url.isprintable(), "must be written in plain ASCII"),
     ]
     if not allow_private:
         faults += [
@@ -125,17 +126,24 @@ class Caller:
     """Posts bodies and says what became of them."""
 
     def __init__(self, timeout_s: float, allow_private: bool) -> None:
-        self._allow_private, self._timeout_s = allow_private, timeout_s
+        self._allow_private = allow_private
+        # From the wish for a connection to the last byte of the answer.
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
 
-        def session() -> aiohttp.ClientSession:
-            resolver = None if allow_private else PublicOnly()
-            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=30, resolver=resolver)
-            # Otherwise cookies of one receiver would be kept, and sent to it again.
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
-
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(client=session), timeout=timeout_s, follow_redirects=False, trust_env=False
-        )
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            resolver = None if self._allow_private else PublicOnly()
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=30, resolver=resolver),
+                # Otherwise cookies of one receiver would be kept, and sent to it again.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # An answer that asks for more memory than it has bytes is not wanted.
+                auto_decompress=False,
+                headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "troika"},
+                timeout=self._timeout,
+            )
+        return self._session
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer | Retry | Refused:
         """One POST; a Retry when there was no whole answer, Refused when the address is forbidden."""
@@ -149,18 +157,16 @@ class Caller:
         if forbidden(url, self._allow_private):
             return Refused("forbidden_address", mendable=True)
         try:
-            # The client's own timeouts start anew with each byte.
-            async with asyncio.timeout(self._timeout_s):
-                async with self._client.stream(method, url, content=body, headers=headers) as response:
-                    received = b""
-                    async for chunk in response.aiter_raw():
-                        received += chunk
-                        if len(received) > MOST_ANSWER_BYTES:
-                            break
-                    given = response.headers
-                    after = after_s(given["retry-after"], given.get("date", "")) if "retry-after" in given else 0.0
-                    return Answer(response.status_code, after, received)
-        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            async with self._open().request(method, url, data=body or None, headers=headers, allow_redirects=False) as response:
+                received = b""
+                async for chunk in response.content.iter_any():
+                    received += chunk
+                    if len(received) > MOST_ANSWER_BYTES:
+                        break
+                given = response.headers
+                after = after_s(given["retry-after"], given.get("date", "")) if "retry-after" in given else 0.0
+                return Answer(response.status, after, received)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return Retry(_fault(error), faults_endpoint=True)
 
     async def webhook(self, url: str, secret: str, webhook_id: str, body: bytes) -> Outcome:
@@ -170,7 +176,8 @@ class Caller:
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
 
 def webhook_outcome(answer: Answer) -> Outcome:
@@ -201,7 +208,5 @@ def _moment(value: str) -> datetime | None:
     return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
 
 
-def _fault(error: Any) -> str:
-    # The transport calls every connection that does not come about a ConnectTimeout.
-    slow = isinstance(error, (httpx.TimeoutException, TimeoutError)) and not isinstance(error, httpx.ConnectTimeout)
-    return "timeout" if slow else "connection_failed"
+def _fault(error: Exception) -> str:
+    return "timeout" if isinstance(error, TimeoutError) else "connection_failed"
