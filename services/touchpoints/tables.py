@@ -482,12 +482,11 @@ Index("ix_ad_member_person_id", ad_member.c.person_id, postgresql_where=sql("per
 ad_click = Table(
     "ad_click",
     metadata,
+    Column("anchor_id", BigInteger, primary_key=True, autoincrement=False),
     Column("endpoint", Text, primary_key=True),
-    Column("anchor_id", BigInteger, primary_key=True),
     Column("clicked_us", BigInteger, primary_key=True),
     Column("person_id", BigInteger, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
 )
-Index("ix_ad_click_anchor_id", ad_click.c.anchor_id)
 Index("ix_ad_click_person_id", ad_click.c.person_id)
-Index("ix_ad_click_clicked_us", ad_click.c.clicked_us)
+Index("ix_ad_click_clicked_us", ad_click.c.clicked_us, postgresql_using="brin")

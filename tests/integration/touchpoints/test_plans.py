@@ -9,6 +9,8 @@ import pytest
 
 from chassis.db import UnitOfWork
 from chassis.testing import DatabaseFactory
+from services.touchpoints.channels.ads.conversions import LAST
+from services.touchpoints.channels.ads.store import LEAVING, SEND_OFF
 from services.touchpoints.channels.call_list.lists import LISTED
 from services.touchpoints.channels.dealer.store import WITHDRAWALS
 from services.touchpoints.store.erasures import ERASED_PERSONS, FAMILY, THEIRS
@@ -26,7 +28,15 @@ async def uow(databases: DatabaseFactory) -> AsyncIterator[UnitOfWork]:
         )
         await uow.execute("INSERT INTO person_alias SELECT i, i + 1, 1 FROM generate_series(1, 20000, 3) i")
         await uow.execute("INSERT INTO erased_person SELECT i FROM generate_series(2, 20000, 7) i")
-        for table in ("delivery", "person_alias", "erased_person"):
+        await uow.execute(
+            "INSERT INTO ad_member (list, digest, sealed, person_id, seen, leaving) SELECT 'l' || i % 3,"
+            " decode(md5(i::text), 'hex'), '', i / 2, 1, i % 1000 = 0 FROM generate_series(1, 20000) i"
+        )
+        await uow.execute(
+            "INSERT INTO ad_click (endpoint, anchor_id, clicked_us, person_id, sealed)"
+            " SELECT 'e' || i % 3, i, i, i / 2, '' FROM generate_series(1, 20000) i"
+        )
+        for table in ("delivery", "person_alias", "erased_person", "ad_member", "ad_click"):
             await uow.execute(f"ANALYZE {table}")
         yield uow
 
@@ -43,3 +53,15 @@ async def test_statements_read_by_index(uow: UnitOfWork) -> None:
         plan = "\n".join(row[0] for row in await uow.rows(f"EXPLAIN {statement}", **parameters))
         assert indexes <= {word for word in plan.split() if word in indexes}, plan
         assert "Seq Scan on delivery" not in plan and "Seq Scan on person_alias" not in plan, plan
+
+
+async def test_statements_of_advertising_read_by_index(uow: UnitOfWork) -> None:
+    given: dict[str, tuple[list[Any], set[str]]] = {
+        SEND_OFF: ([[1, 2], False], {"ix_ad_member_person_id"}),
+        LEAVING: (["l1", 2000], {"ix_ad_member_leaving"}),
+        LAST: ([[0], ["e1"], [7], [9], [10**15], [0]], {"pk_ad_click", "ix_ad_click_person_id"}),
+    }
+    for statement, (parameters, indexes) in given.items():
+        plan = "\n".join(row[0] for row in await uow.fetch(f"EXPLAIN {statement}", *parameters))
+        assert indexes <= {word for word in plan.split() if word in indexes}, plan
+        assert "Seq Scan on ad_" not in plan, plan

@@ -35,8 +35,8 @@ KEEP_DAYS: Final = 90
 DAY_US: Final = 86_400_000_000
 
 KEEP = """
-    INSERT INTO ad_click (endpoint, anchor_id, clicked_us, person_id, sealed)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) ON CONFLICT DO NOTHING
+    INSERT INTO ad_click (anchor_id, endpoint, clicked_us, person_id, sealed)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[]) ON CONFLICT DO NOTHING
 """
 # The last click before each goal (number, account, person, anchor, when, earliest), through any anchor that is the person's
 # now: an anchor's owner is the newest move's, without any move whoever it was when it clicked.
@@ -50,8 +50,9 @@ LAST = """
             UNION ALL SELECT c.clicked_us, c.sealed FROM ad_click c WHERE c.endpoint = g.endpoint AND c.person_id = g.person
                 AND c.clicked_us BETWEEN g.from_us AND g.at_us
                 AND NOT EXISTS (SELECT FROM anchor_owner o WHERE o.anchor_id = c.anchor_id)
-            UNION ALL SELECT c.clicked_us, c.sealed FROM anchor_owner o JOIN ad_click c USING (anchor_id)
-                WHERE o.person_id = g.person AND c.endpoint = g.endpoint AND c.clicked_us BETWEEN g.from_us AND g.at_us
+            UNION ALL SELECT c.clicked_us, c.sealed FROM anchor_owner o CROSS JOIN LATERAL (
+                    SELECT c.* FROM ad_click c WHERE c.anchor_id = o.anchor_id AND c.endpoint = g.endpoint OFFSET 0
+                ) AS c WHERE o.person_id = g.person AND c.clicked_us BETWEEN g.from_us AND g.at_us
         ) AS theirs ORDER BY clicked_us DESC LIMIT 1
     ) AS c ON true
 """
@@ -115,12 +116,12 @@ class Conversions:
 
     async def _keep(self, uow: UnitOfWork, accounts: Iterable[Account], clicks: Sequence[ResolvedEvent]) -> None:
         by_media = {account.media: account.endpoint for account in accounts if account.goals}
-        rows: dict[tuple[str, int, int], tuple[int, bytes]] = {}
+        rows: dict[tuple[int, str, int], tuple[int, bytes]] = {}
         for click in clicks:
             media, click_id = _click(click.properties_json)
             if click_id and (endpoint := by_media.get(media)):
                 sealed = self._vault.hide(click_id, place(endpoint))
-                rows[endpoint, click.person.anchor_id, click.occurred_at_us] = click.person.entity_id, sealed
+                rows[click.person.anchor_id, endpoint, click.occurred_at_us] = click.person.entity_id, sealed
         if rows:
             keys = sorted(rows)
             columns = [list(column) for column in zip(*((*key, *rows[key]) for key in keys), strict=True)]

@@ -17,6 +17,7 @@ from chassis.errors import NotFound
 from chassis.leases import LostLease
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel
+from services.touchpoints.store import erasures
 
 PURPOSE: Final = "marketing"
 ACTIVE, ENDING, ENDED, FAILED = "active", "ending", "ended", "failed"
@@ -28,6 +29,12 @@ _FIELDS: Final = (
 # What leaves first; then what is to come. Rows of one list are locked in the order of their digests.
 LEAVING = """
     SELECT digest, sealed, called FROM ad_member WHERE list = $1 AND leaving ORDER BY digest LIMIT $2
+"""
+SEND_OFF = """
+    UPDATE ad_member SET leaving = true, person_id = CASE WHEN $2 THEN 0 ELSE person_id END WHERE (list, digest) IN (
+        SELECT list, digest FROM ad_member WHERE person_id = ANY($1::bigint[]) AND person_id > 0
+        ORDER BY list, digest FOR UPDATE
+    ) RETURNING list
 """
 COUNT = "SELECT count(*) FILTER (WHERE called AND NOT leaving), count(*) FILTER (WHERE leaving) FROM ad_member WHERE list = $1"
 
@@ -276,13 +283,7 @@ async def leaving(reader: Reader, name: str, most: int) -> Sequence[Any]:
 
 async def send_off(uow: UnitOfWork, persons: Iterable[int], *, erased: bool = False) -> None:
     """Sends persons off all lists, the next moment: who withdrew, or was erased and whose number is forgotten here."""
-    found = await uow.fetch(
-        "UPDATE ad_member SET leaving = true, person_id = CASE WHEN $2 THEN 0 ELSE person_id END"
-        " WHERE (list, digest) IN (SELECT list, digest FROM ad_member WHERE person_id = ANY($1::bigint[]) AND person_id > 0"
-        " ORDER BY list, digest FOR UPDATE) RETURNING list",
-        sorted(set(persons)),
-        erased,
-    )
+    found = await uow.fetch(SEND_OFF, sorted(set(persons)), erased)
     if found:
         lists = sorted({row["list"] for row in found})
         await uow.fetch("UPDATE ad_list SET woken = true WHERE name = ANY($1::text[])", lists)
@@ -293,7 +294,8 @@ async def after_statements(uow: UnitOfWork, said: Iterable[Statement]) -> None:
     channels, purposes = (ALL_CHANNELS, Channel.ADS.consent_channel), (PURPOSE, PERSONALISATION)
     persons = {s.person_id for s in said if not s.given and s.channel in channels and s.purpose in purposes}
     if persons:
-        await send_off(uow, persons)
+        # A list may know somebody by the number before a merge.
+        await send_off(uow, await erasures.family(uow, persons))
 
 
 async def send_off_all(uow: UnitOfWork, name: str) -> None:

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -112,6 +113,11 @@ class Uploader:
         except LostLease:
             log.info("an advertising list was changed or taken over", extra={"list": ads.name})
             await store.put_off(self._database, ads.name, 0.0, "")
+        except asyncio.CancelledError:
+            # Where the database is away the lease runs out by itself.
+            with suppress(Exception):
+                await store.put_off(self._database, ads.name, 0.0, "")
+            raise
         except Waits as error:
             after_s = retry_delay_s(ads.failures + 1, error.after_s, random.random())
             await store.put_off(self._database, ads.name, after_s, error.reason)

@@ -249,12 +249,11 @@ STATEMENTS = (
     "CREATE INDEX ix_ad_member_person_id ON ad_member (person_id) WHERE person_id > 0",
     """
     CREATE TABLE ad_click (
-        endpoint text NOT NULL, anchor_id bigint NOT NULL, clicked_us bigint NOT NULL, person_id bigint NOT NULL,
-        sealed bytea NOT NULL, CONSTRAINT pk_ad_click PRIMARY KEY (endpoint, anchor_id, clicked_us))
+        anchor_id bigint NOT NULL, endpoint text NOT NULL, clicked_us bigint NOT NULL, person_id bigint NOT NULL,
+        sealed bytea NOT NULL, CONSTRAINT pk_ad_click PRIMARY KEY (anchor_id, endpoint, clicked_us))
     """,
-    "CREATE INDEX ix_ad_click_anchor_id ON ad_click (anchor_id)",
     "CREATE INDEX ix_ad_click_person_id ON ad_click (person_id)",
-    "CREATE INDEX ix_ad_click_clicked_us ON ad_click (clicked_us)",
+    "CREATE INDEX ix_ad_click_clicked_us ON ad_click USING brin (clicked_us)",
 )
 
 
