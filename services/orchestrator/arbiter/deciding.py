@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.orchestrator.arbiter.drawing import Drawn, Learnt, draw_offers
+from services.orchestrator.arbiter.drawing import Drawn, Learnt, Possible, draw_offers
 from services.orchestrator.domain.channels import ALL_BITS, CHANNELS, NO_CHANNEL_CODE, PERSONAL, desk, may_carry
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.domain.themes import MARKETING
@@ -209,7 +209,10 @@ def decide(people: Candidates, rules: Rules, purse: Purse, now_us: int) -> Verdi
     if rules.learnt is not None:
         possible = people.offers & sum(1 << place for place, pieces in enumerate(purse.stock) if pieces > 0)
         possible = np.where(people.wanted >= 0, possible & 1 << np.maximum(people.wanted, 0).astype(np.int64), possible)
-        drawn = draw_offers(rules.learnt, rules.words, possible, people.words, people.personal, people.human_id, rules.salt)
+        mine = Possible(
+            np.where(failed < 0, open_, 0).astype(np.uint8), possible, people.words, people.personal, people.human_id
+        )
+        drawn = draw_offers(rules.learnt, rules.words, mine, rules.salt)
     return _spend(people, rules, purse, band, open_, held, names, failed.tolist(), due_us.tolist(), drawn)
 
 

@@ -79,25 +79,36 @@ class Drawn:
     competed: Ints
 
 
-def draw_offers(
-    learnt: Learnt, words: Sequence[int], offers: Ints, masks: Ints, personal: Flags, human_id: Ints, salt: bytes
-) -> Drawn:
-    """Draws on each channel. `words`: of each offer the channels it can be told on; `offers`: those for each person."""
-    size, luck = len(offers), units(human_id, key_of("offer", salt))
+@dataclass(frozen=True)
+class Possible:
+    """By person: the mask of channels that are open, of offers that may be proposed, of words that are true; and who she is."""
+
+    channels: NDArray[np.uint8]
+    offers: Ints
+    words: Ints
+    personal: Flags
+    human_id: Ints
+
+
+def draw_offers(learnt: Learnt, words: Sequence[int], people: Possible, salt: bytes) -> Drawn:
+    """Draws on each open channel. `words`: of each offer the channels it can be told on."""
+    size, luck = len(people.offers), units(people.human_id, key_of("offer", salt))
+    masks, personal = np.where(people.personal, people.words, 0), people.personal.astype(np.int64)
     shape = size, len(CHANNELS)
     drawn = Drawn(np.full(shape, -1, np.int8), np.zeros(shape), np.zeros(shape, np.int64))
     for channel in learnt.active:
         spoken = sum(1 << place for place, mask in enumerate(words) if mask >> channel & 1)
-        alike = np.stack([offers & spoken, np.where(personal, masks, 0), personal.astype(np.int64)], axis=1)
+        there = np.flatnonzero(people.channels >> np.uint8(channel) & 1)
+        alike = np.stack([people.offers & spoken, masks, personal], axis=1)[there]
         groups, of = np.unique(alike, axis=0, return_inverse=True)
         of = of.reshape(-1)
         eligible: Flags = (groups[:, :1] >> np.arange(len(words)) & 1).astype(np.bool_)
         chances = learnt.chances(channel, eligible, groups[:, 1], groups[:, 2] == 1)
-        rows = np.flatnonzero(groups[of, 0])
-        if not len(rows):
-            continue
-        chosen = draw(chances[of[rows]], luck[rows])
-        drawn.offer[rows, channel] = chosen
-        drawn.chance[rows, channel] = chances[of[rows], chosen]
-        drawn.competed[:, channel] = groups[of, 0]
+        some = groups[of, 0] > 0
+        rows, of = there[some], of[some]
+        if len(rows):
+            chosen = draw(chances[of], luck[rows])
+            drawn.offer[rows, channel] = chosen
+            drawn.chance[rows, channel] = chances[of, chosen]
+            drawn.competed[rows, channel] = groups[of, 0]
     return drawn
