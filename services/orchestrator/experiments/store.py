@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from chassis.db import UnitOfWork
+from chassis.merges import below
 from services.orchestrator.experiments.definitions import (
     Definition,
     Experiment,
@@ -155,12 +156,10 @@ class ExperimentStore:
     async def exposed(self, experiment_id: ExperimentId, present: Sequence[int]) -> Mapping[int, int]:
         """The variant of those persons who were exposed: the first exposure of all who went into them counts."""
         rows = await self._uow.rows(
-            "WITH RECURSIVE whole (person_id, present_id) AS ("
-            " SELECT id, id FROM unnest(CAST(:persons AS bigint[])) AS id"
-            " UNION SELECT a.person_id, w.present_id FROM whole w JOIN person_alias a ON a.survivor_id = w.person_id)"
-            " SELECT DISTINCT ON (w.present_id) w.present_id, x.variant FROM whole w"
+            "SELECT DISTINCT ON (w.root) w.root AS present_id, x.variant"  # noqa: S608  (a text of ours)
+            f" FROM ({below('CAST(:persons AS bigint[])')}) AS w"
             " JOIN exposure x ON x.experiment_id = :id AND x.person_id = w.person_id"
-            " ORDER BY w.present_id, x.exposed_at, x.person_id",
+            " ORDER BY w.root, x.exposed_at, x.person_id",
             id=experiment_id,
             persons=list(present),
         )

@@ -21,6 +21,7 @@ from troika.tags.v1.tags_service_pb2_grpc import TagsServiceStub
 
 from chassis.db import UnitOfWork
 from chassis.errors import FailedPrecondition, NotFound
+from chassis.merges import below
 from services.orchestrator.experiments.store import ExperimentStore
 from services.orchestrator.journeys.engine import House
 from services.orchestrator.journeys.hearing import Ear, Happened
@@ -234,12 +235,7 @@ async def _all_of(uow: UnitOfWork, person: int) -> list[int]:
 
 async def _whole(uow: UnitOfWork, persons: Sequence[int]) -> dict[int, int]:
     """Of persons, and all who went into them, who they are now."""
-    rows = await uow.rows(
-        "WITH RECURSIVE whole (person_id, root) AS (SELECT p, p FROM unnest(CAST(:persons AS bigint[])) AS p"
-        " UNION SELECT a.person_id, w.root FROM whole w JOIN person_alias a ON a.survivor_id = w.person_id)"
-        " SELECT person_id, root FROM whole",
-        persons=list(persons),
-    )
+    rows = await uow.rows(below("CAST(:persons AS bigint[])"), persons=list(persons))
     return {row.person_id: row.root for row in rows}
 
 

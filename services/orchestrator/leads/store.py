@@ -11,23 +11,26 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from chassis.db import UnitOfWork
+from chassis.merges import below, present
 from services.orchestrator.leads.chain import Chain, Stage, Step, fold
 from services.orchestrator.store.holding import hold_off_erasures
 
-# Who a step's human is now: of the step and the last move of its anchor the newer says so; without an anchor the person, or
-# whom it went into. `step` must have anchor_id, person_id and version.
-_HUMAN = """
+
+def _human(step: str) -> str:
+    """Expression: who a step's human is now. Of the step and the last move of its anchor the newer says so; without an anchor
+    the person, or whom it went into. `step` must have anchor_id, person_id and version.
+    """
+    return f"""
 CASE WHEN {step}.anchor_id > 0 THEN COALESCE((SELECT o.person_id FROM anchor_owner o
   WHERE o.anchor_id = {step}.anchor_id AND o.version > {step}.version), {step}.person_id)
-ELSE (WITH RECURSIVE up (person_id, n) AS (SELECT {step}.person_id, 0 UNION ALL
-  SELECT a.survivor_id, up.n + 1 FROM up JOIN person_alias a USING (person_id) WHERE a.survivor_id IS NOT NULL AND up.n < 50)
-  SELECT person_id FROM up ORDER BY n DESC LIMIT 1) END
-"""
+ELSE {present(f"{step}.person_id")} END
+"""  # noqa: S608  (names of ours)
+
 
 _ADD = f"""
 INSERT INTO lead_step (step_key, anchor_id, person_id, version, human_id, stage, reached, interest, brand, area, source,
   dealer_code, advisor, reason, author, note, occurred_at)
-SELECT s.step_key, s.anchor_id, s.person_id, s.version, {_HUMAN.format(step="s")}, s.stage, false, s.interest, s.brand, s.area,
+SELECT s.step_key, s.anchor_id, s.person_id, s.version, {_human("s")}, s.stage, false, s.interest, s.brand, s.area,
   s.source, s.dealer_code, s.advisor, s.reason, s.author, s.note, s.occurred_at
 FROM unnest(CAST(:keys AS bytea[]), CAST(:anchors AS bigint[]), CAST(:persons AS bigint[]), CAST(:versions AS bigint[]),
   CAST(:stages AS smallint[]), CAST(:interests AS text[]), CAST(:brands AS text[]), CAST(:areas AS text[]),
@@ -39,17 +42,11 @@ ORDER BY s.occurred_at, s.step_key ON CONFLICT (step_key) DO NOTHING RETURNING s
 """  # noqa: S608  (a text of ours)
 
 # Some persons and all who went into them.
-_BELOW = """
-WITH RECURSIVE below (person_id) AS (
-  SELECT unnest(CAST(:persons AS bigint[])) UNION
-  SELECT a.person_id FROM below b JOIN person_alias a ON a.survivor_id = b.person_id
-)
-SELECT person_id FROM below
-"""
+_BELOW = below("CAST(:persons AS bigint[])")
 # Steps of anchors that moved and of persons that merged or came apart, where that made them somebody else's.
 _FOLLOW = f"""
 WITH judged AS MATERIALIZED (
-  SELECT t.step_id, t.human_id AS old, {_HUMAN.format(step="t")} AS new FROM lead_step t
+  SELECT t.step_id, t.human_id AS old, {_human("t")} AS new FROM lead_step t
   WHERE t.human_id > 0 AND ((t.anchor_id > 0 AND t.anchor_id = ANY(CAST(:anchors AS bigint[])))
     OR (t.anchor_id = 0 AND t.person_id = ANY(CAST(:persons AS bigint[]))))
 )
@@ -190,8 +187,8 @@ class LeadStore:
         if not moved and not changed:
             return
         await self.lock()
-        below = [row.person_id for row in await self._uow.rows(_BELOW, persons=changed)] if changed else []
-        rows = await self._uow.rows(_FOLLOW, anchors=moved, persons=below)
+        theirs = {row.person_id for row in await self._uow.rows(_BELOW, persons=changed)} if changed else set()
+        rows = await self._uow.rows(_FOLLOW, anchors=moved, persons=sorted(theirs))
         if rows:
             await self.refold({human for row in rows for human in (row.old, row.new)})
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from chassis.db import UnitOfWork
+from chassis.merges import below
 from services.orchestrator.journeys import forgetting as journeys
 from services.orchestrator.leads import erasing as leads
 from services.orchestrator.reports.cells import BAND_WIDTH, BANDS
@@ -103,9 +104,8 @@ class ErasureStore:
         await self._uow.execute("SELECT pg_advisory_xact_lock(hashtext('orchestrator erasure'))")
         await self.bury(stones)
         gone = await self._uow.rows(
-            "WITH RECURSIVE gone (person_id, root) AS (SELECT id, id FROM unnest(CAST(:persons AS bigint[])) AS id"
-            " UNION SELECT a.person_id, gone.root FROM gone JOIN person_alias a ON a.survivor_id = gone.person_id)"
-            " SELECT DISTINCT ON (person_id) person_id, root FROM gone ORDER BY person_id, root",
+            f"SELECT DISTINCT ON (person_id) * FROM ({below('CAST(:persons AS bigint[])')}) AS gone"  # noqa: S608  (likewise)
+            " ORDER BY person_id, root",
             persons=sorted({stone.person_id for stone in stones} | set(persons)),
         )
         persons, anchors = [row.person_id for row in gone], [stone.anchor_id for stone in stones]

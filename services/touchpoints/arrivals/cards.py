@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from services.touchpoints.domain.dealers import band_of
+
 LATE, UNAVAILABLE, UNKNOWN = "late", "unavailable", "unknown"
-# Lower bounds, the same as the tag score_band.
-_BANDS: Final = ((800, "A"), (600, "B"), (400, "C"))
 # Why to speak to somebody, the weightiest first: tag of the vehicle (or, after a dot, of the person) and what to say.
 REASONS: Final = (
     ("has_open_recall", "车辆有待处理的召回"),
@@ -54,11 +54,6 @@ def masked(name: str) -> str:
     """A name as dealers may see it before they were given the contact: the first character, and two stars for all others."""
     plain = name.strip()
     return plain[0] + "**" if plain else ""
-
-
-def band_of(score: float) -> str:
-    """The band of a score."""
-    return next((band for floor, band in _BANDS if score >= floor), "D")
 
 
 def card(arrival_id: str, door: str, dealer_code: str, arrived_at: datetime, plate_tail: str, facts: Facts) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from services.touchpoints.arrivals.plates import tail
 from services.touchpoints.arrivals.store import Arrival, CardState, Note
 from services.touchpoints.arrivals.taking import LEASE, Arrivals, Taken
 from services.touchpoints.channels.http import Caller
+from services.touchpoints.domain import dealers
 from services.touchpoints.domain.deliveries import Accepted, Channel, Outcome, Refused, retry_delay_s
 from services.touchpoints.endpoints import Endpoint, Endpoints
 from services.touchpoints.store import disable_endpoint
@@ -172,7 +173,7 @@ class Cards:
         if met is None:
             self._end(arrival, CardState.UNKNOWN, "unknown")
             return
-        recipient = f"dealer:{arrival.dealer_code}"
+        recipient = dealers.name_of(arrival.dealer_code)
         references = self._vehicle_ref(recipient, met), self._vault.reference(recipient, met.person_id)
         facts = await self._finder.about(met, arrival.arrival_id, references, started + self._budget_s)
         if not facts.customer_ref:

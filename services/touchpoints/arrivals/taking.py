@@ -25,6 +25,7 @@ from services.touchpoints.arrivals.permissions import Consents
 from services.touchpoints.arrivals.plates import plate_in
 from services.touchpoints.arrivals.sightings import CarSeen, Heartbeat, Seen, VisitorSeen, happened
 from services.touchpoints.arrivals.store import Arrival, CardState, Door, Entry, Sighting
+from services.touchpoints.domain import dealers
 from services.touchpoints.domain.observed import Observed, event_id
 from services.touchpoints.sealer import Sealer
 from services.touchpoints.vault import Vault
@@ -147,7 +148,7 @@ class Arrivals:
             return NOBODY
         if not seen.employee or len(seen.employee) > 255:
             return NOBODY
-        identifier = ("crm_id", f"dealer:{door.dealer_code}", seen.employee)
+        identifier = ("crm_id", dealers.name_of(door.dealer_code), seen.employee)
         try:
             person_id = await self._finder.person_of(*identifier, RESOLVE_TIMEOUT_S)
         except grpc.aio.AioRpcError:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.touchpoints.arrivals.cards import Facts, Offer, band_of, card, masked
+from services.touchpoints.arrivals.cards import Facts, Offer, card, masked
 from services.touchpoints.arrivals.doors import Bucket, network, sender
 from services.touchpoints.arrivals.plates import plate_in, tail
+from services.touchpoints.domain.dealers import band_of
 
 AT = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from services.touchpoints.domain.dealers import band_of
 from services.touchpoints.domain.handovers import stamp
 
 SLA_S = 900
-# Lower bounds of the score bands, the same as the tag score_band.
-_BANDS = ((800, "A"), (600, "B"), (400, "C"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def pushed_lead(
         "sla_seconds": SLA_S,
         "customer": customer.data(),
         "interest": {"kind": "test_drive"},
-        "score": {"value": value, "band": next((band for floor, band in _BANDS if value >= floor), "D")},
+        "score": {"value": value, "band": band_of(value)},
         "reasons": list(reasons),
         "theme": theme,
         "consent": {"purposes": ["dealer_contact"], "withdrawn": False},

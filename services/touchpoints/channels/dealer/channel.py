@@ -13,7 +13,7 @@ from services.touchpoints.channels.dealer import bodies
 from services.touchpoints.channels.dealer.bodies import Customer
 from services.touchpoints.channels.forms import CODE, Field, Form
 from services.touchpoints.channels.http import REMEMBERS_S, Caller
-from services.touchpoints.domain import deliveries
+from services.touchpoints.domain import dealers, deliveries
 from services.touchpoints.domain.deliveries import NOTICES, Delivery, Outcome
 from services.touchpoints.endpoints import Endpoint
 from services.touchpoints.vault import Vault
@@ -80,9 +80,4 @@ class DealerChannel:
         return Customer(self._reference(dealer, delivery), self._contacts + token, expires)
 
     def _reference(self, dealer: str, delivery: Delivery) -> str:
-        return self._vault.reference(reference_of(dealer), delivery.person_id)
-
-
-def reference_of(dealer: str) -> str:
-    """The recipient under which a dealer's pseudonyms of customers are made."""
-    return f"dealer:{dealer}"
+        return self._vault.reference(dealers.name_of(dealer), delivery.person_id)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from chassis.consents import ALL_CHANNELS, SHARING
 from chassis.db import UnitOfWork
 from services.touchpoints.channels.dealer import store
-from services.touchpoints.channels.dealer.channel import reference_of
 from services.touchpoints.channels.dealer.store import Told
+from services.touchpoints.domain import dealers
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import CONSENT, ERASED, Channel
 from services.touchpoints.domain.handovers import NOTICE_LIFE, dealer_delivery, stamp
@@ -67,4 +67,4 @@ class DealerNotices:
             await deliveries.add(uow, made)
 
     def _reference(self, each: Told) -> str:
-        return self._vault.reference(reference_of(each.dealer_code), each.person_id)
+        return self._vault.reference(dealers.name_of(each.dealer_code), each.person_id)
