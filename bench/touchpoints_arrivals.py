@@ -3,10 +3,15 @@
 All five services are the real ones, with PostgreSQL of default durability and NATS, on this machine's cores, with a base of
 cars, their owners, tags, scores of a trained model and an offer. Cameras post what cameras post: XML and two pictures, 160 kB.
 Arrivals come in an open loop: a time begins when the car was due, not when its post could be sent, and ends when the dealer's
-system has read the card. Meanwhile events come in at half of what the whole loop is made for, from a process of their own. The
-figures are of that; `idle` is the same without them.
+system has read the card. Four figures of one run, each with the CPU that an arrival took in every process:
 
-`python -m bench.touchpoints_arrivals [--quick]` prints the figures by itself.
+- `one`: one car after the other, each when the card of the one before is there;
+- `idle`: 50 a second and nothing else;
+- `loop`: beside events at half of what all five services together share two cores for, which all of them work on;
+- `door`: beside events at half of what one process of touchpoints takes in. Identity is kept from reading them, so that only
+  the door works: the two cores are not enough for what would follow.
+
+The main figures are of `loop`. `python -m bench.touchpoints_arrivals [--quick]` prints them by themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 import numpy as np
 import orjson
 from aiohttp import web
@@ -49,8 +55,8 @@ from local.processes import Child
 from local.supervisor import Suite
 
 CARS, DOORS, RATE, SECONDS = 5_000, 5, 50, 40.0
-# Half of the 3,000 events a second that the five services share two cores for.
-EVENTS_PER_S, BATCH = 1_500, 100
+# Half of the 3,000 events a second that the five services share two cores for, and of the 8,000 that the door takes.
+LOOP_PER_S, DOOR_PER_S, BATCH = 1_500, 4_000, 100
 PICTURE = b"\xff\xd8\xff\xe0" + random.Random(4).randbytes(80_000)
 XML = (
     '<?xml version="1.0" encoding="UTF-8"?><EventNotificationAlert version="2.0" xmlns="http://www.isapi.org/ver20/XMLSchema">'
@@ -58,6 +64,8 @@ XML = (
     "<eventState>active</eventState><deviceID>88</deviceID><ANPR><licensePlate>{plate}</licensePlate><direction>forward</direction>"
     "<confidenceLevel>97</confidenceLevel></ANPR><UUID>{uuid}</UUID></EventNotificationAlert>"
 )
+# This process.
+_LOAD = "cameras and dealer"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -127,6 +135,7 @@ class Forecourts:
         self.took: list[float] = []
         self.answered: list[float] = []
         self.left_out: dict[str, int] = {}
+        self.came = asyncio.Event()
         # Cores that each process takes while nothing arrives.
         self.rest: dict[str, float] = {}
 
@@ -143,6 +152,7 @@ class Forecourts:
         due = self.due.pop(data["vehicle"]["plate_tail"], None)
         if due is not None:
             self.took.append(time.perf_counter() - due)
+            self.came.set()
             for left in data["left_out"]:
                 what = f"{left['part']}: {left['reason']}"
                 self.left_out[what] = self.left_out.get(what, 0) + 1
@@ -156,9 +166,7 @@ class Forecourts:
 
     async def arrive(self, first: int, seconds: float) -> dict[str, Any]:
         """Cars one after another, from number `first` on; the figures."""
-        self.due.clear()
-        self.took, self.answered, self.left_out = [], [], {}
-        spent, begin = self.cpu(), time.perf_counter()
+        spent, begin = self._forget()
         posts: set[asyncio.Task[None]] = set()
         total = int(seconds * RATE)
         for number in range(total):
@@ -167,10 +175,35 @@ class Forecourts:
             posts.add(task := asyncio.create_task(self._post((first + number) % CARS, due)))
             task.add_done_callback(posts.discard)
         await asyncio.sleep(3)
+        return self._figures(total, spent, begin)
+
+    async def one_by_one(self, first: int, total: int) -> dict[str, Any]:
+        """Each car when the card of the one before is there; the figures."""
+        spent, begin = self._forget()
+        for car in range(first, first + total):
+            self.came.clear()
+            await self._post(car % CARS, time.perf_counter())
+            async with asyncio.timeout(10):
+                await self.came.wait()
+        # Their events take another moment.
+        await asyncio.sleep(2)
+        return self._figures(total, spent, begin)
+
+    def _forget(self) -> tuple[Mapping[str, float], float]:
+        self.due.clear()
+        self.took, self.answered, self.left_out = [], [], {}
+        return self.cpu(), time.perf_counter()
+
+    def _figures(self, total: int, spent: Mapping[str, float], begin: float) -> dict[str, Any]:
         elapsed = time.perf_counter() - begin
         used = {name: now - spent[name] for name, now in self.cpu().items() if name in spent}
         cores = {name: round(used_s / elapsed, 2) for name, used_s in used.items()}
         p50, p99 = (float(np.percentile(self.took, q)) * 1000 for q in (50, 99)) if self.took else (float("nan"),) * 2
+        # Without what the processes burn when nobody comes.
+        each = {
+            name: round(max(0.0, used_s - self.rest.get(name, 0.0) * elapsed) / total * 1000, 1)
+            for name, used_s in used.items()
+        }
         return {
             "p50_ms": round(p50, 1),
             "p99_ms": round(p99, 1),
@@ -180,24 +213,25 @@ class Forecourts:
             "cards": len(self.took),
             "left_out": self.left_out,
             "cores": cores,
-            # Without what the processes burn when nobody comes.
-            "cpu_ms_per_arrival": {
-                name: round(max(0.0, used_s - self.rest.get(name, 0.0) * elapsed) / total * 1000, 1)
-                for name, used_s in used.items()
-            },
+            "cpu_ms_per_arrival": each | {"all services": round(sum(ms for name, ms in each.items() if name != _LOAD), 1)},
         }
 
     async def _post(self, car: int, due: float) -> None:
         self.due[plate(car)[-3:]] = due
         headers = {"content-type": "multipart/form-data; boundary=7e139"}
-        answer = await self.client.post(self.doors[car % len(self.doors)], content=post(car), headers=headers)
+        url, content = self.doors[car % len(self.doors)], post(car)
+        try:
+            answer = await self.client.post(url, content=content, headers=headers)
+        except httpx.TransportError:
+            # The connection was about to be closed for want of use. Cameras send again as well.
+            answer = await self.client.post(url, content=content, headers=headers)
         answer.raise_for_status()
         self.answered.append(time.perf_counter() - due)
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds of each process of the suite, and of this one."""
         found = {name: cpu_seconds(c.process.pid) for name, c in self.suite.children.items() if c.process}
-        return found | {"cameras and dealer": sum(os.times()[:2])}
+        return found | {_LOAD: sum(os.times()[:2])}
 
 
 @asynccontextmanager
@@ -268,13 +302,13 @@ async def train(door: Any) -> None:
         raise RuntimeError(f"training failed: {operation.reason} {operation.detail}")
 
 
-async def ingest(url: str, key: str) -> None:
+async def ingest(url: str, key: str, per_s: int) -> None:
     """Sends events at the rate until killed; the process beside the cameras."""
     random_ = random.Random(2)
     async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=60) as client:
         begin, number, sends = time.perf_counter(), 0, set[asyncio.Task[Any]]()
         while True:
-            await asyncio.sleep(max(0.0, begin + number * BATCH / EVENTS_PER_S - time.perf_counter()))
+            await asyncio.sleep(max(0.0, begin + number * BATCH / per_s - time.perf_counter()))
             number += 1
             events = [
                 {
@@ -311,6 +345,32 @@ def bound_by(cores: Mapping[str, float]) -> str:
     return f"CPU: {sum(cores.values()):.2f} cores busy, " + ", ".join(f"{name} {share:.2f}" for name, share in ranked)
 
 
+@asynccontextmanager
+async def events(folder: Path, forecourts: Forecourts, per_s: int) -> AsyncIterator[None]:
+    """So many events a second from a process of its own, once they have come for a while."""
+    argv = [sys.executable, "-m", "bench.touchpoints_arrivals", "ingest", forecourts.url, forecourts.key, str(per_s)]
+    child = Child("ingest", argv, folder / f"ingest_{per_s}.log", {}, ROOT)
+    child.start()
+    try:
+        await forecourts.look_at_rest(5.0)
+        yield
+    finally:
+        await child.stop()
+
+
+async def hold_back(suite: Suite) -> None:
+    """Keeps identity from reading events for as long as this run may last."""
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    client = await nats.connect(suite.nats_url)
+    try:
+        subject = "$JS.API.CONSUMER.PAUSE.EVENTS_OBSERVED.identity-observed"
+        answer = orjson.loads((await client.request(subject, orjson.dumps({"pause_until": until}), timeout=5)).data)
+        if not answer.get("paused"):
+            raise RuntimeError(f"identity cannot be held back: {answer}")
+    finally:
+        await client.close()
+
+
 async def measure(quick: bool) -> dict[str, Any]:
     """The figures of this part."""
     seconds = SECONDS / (4 if quick else 1)
@@ -326,32 +386,45 @@ async def measure(quick: bool) -> dict[str, Any]:
             forecourts = Forecourts(suite, client, key, doors)
             known.append(forecourts)
             await prepare(forecourts)
-            say("arrivals to warm up, then alone")
+            say("arrivals to warm up, one after the other, then alone")
             await forecourts.arrive(0, 3.0)
             await forecourts.look_at_rest(5.0)
+            one = await forecourts.one_by_one(200, 60)
             idle = await forecourts.arrive(500, seconds / 2)
-            say(f"arrivals beside {EVENTS_PER_S} events/s")
-            argv = [sys.executable, "-m", "bench.touchpoints_arrivals", "ingest", forecourts.url, key]
-            child = Child("ingest", argv, Path(folder) / "ingest.log", {}, ROOT)
-            child.start()
-            try:
-                await forecourts.look_at_rest(5.0)
-                busy = await forecourts.arrive(2_000, seconds)
-            finally:
-                await child.stop()
+            say(f"arrivals beside {LOOP_PER_S} events/s through all services")
+            async with events(Path(folder), forecourts, LOOP_PER_S):
+                loop = await forecourts.arrive(1_500, seconds)
+            say(f"arrivals beside {DOOR_PER_S} events/s at the door")
+            await hold_back(suite)
+            async with events(Path(folder), forecourts, DOOR_PER_S):
+                door = await forecourts.arrive(3_500, seconds / 2)
     return {
-        "arrival_p50_ms": busy["p50_ms"],
-        "arrival_p99_ms": busy["p99_ms"],
+        "arrival_one_p50_ms": one["p50_ms"],
+        "arrival_one_p99_ms": one["p99_ms"],
+        "arrival_idle_p50_ms": idle["p50_ms"],
+        "arrival_idle_p99_ms": idle["p99_ms"],
+        "arrival_p50_ms": loop["p50_ms"],
+        "arrival_p99_ms": loop["p99_ms"],
+        "arrival_door_p50_ms": door["p50_ms"],
+        "arrival_door_p99_ms": door["p99_ms"],
+        "arrival_cpu_ms": {
+            name: each["cpu_ms_per_arrival"]["all services"]
+            for name, each in (("one", one), ("idle", idle), ("loop", loop), ("door", door))
+        },
         "arrivals_per_s": RATE,
-        "arrival_events_per_s": EVENTS_PER_S,
-        "arrival_busy": busy,
+        "arrival_loop_events_per_s": LOOP_PER_S,
+        "arrival_door_events_per_s": DOOR_PER_S,
+        "arrival_one": one,
         "arrival_idle": idle,
-        "arrival_bound_by": bound_by(busy["cores"]),
+        "arrival_loop": loop,
+        "arrival_door": door,
+        "arrival_bound_by": bound_by(loop["cores"]),
+        "arrival_door_bound_by": bound_by(door["cores"]),
     }
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["ingest"]:
-        asyncio.run(ingest(*sys.argv[2:4]))
+        asyncio.run(ingest(sys.argv[2], sys.argv[3], int(sys.argv[4])))
     else:
         sys.stdout.write(orjson.dumps(asyncio.run(measure("--quick" in sys.argv)), option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg import InternalClientError
@@ -113,6 +114,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
         )
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+        self._pinned: WeakSet[Pinned] = WeakSet()
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         """One statement that reads, $1, $2 …: a snapshot by itself, in a single trip to the server."""
@@ -121,8 +123,10 @@ class Database:
                 return list(await (await UnitOfWork(connection).raw()).fetch(statement, *values))
 
     def pinned(self) -> Pinned:
-        """A connection for oneself; to be closed."""
-        return Pinned(self._engine)
+        """A connection for oneself, until it is closed or the database is."""
+        pinned = Pinned(self._engine)
+        self._pinned.add(pinned)
+        return pinned
 
     @asynccontextmanager
     async def transaction(self, traced: bool = True) -> AsyncIterator[UnitOfWork]:
@@ -167,6 +171,8 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections."""
+        for pinned in list(self._pinned):
+            await pinned.close()
         await self._engine.dispose()
 
 

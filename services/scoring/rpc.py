@@ -25,6 +25,7 @@ from services.scoring.texts import TextReader
 
 # Scores of one message.
 CHUNK = 10_000
+FEW = 100
 
 
 class ScoringRpc(ScoringServiceServicer):
@@ -40,11 +41,14 @@ class ScoringRpc(ScoringServiceServicer):
     ) -> None:
         self._database, self._registry, self._tags, self._models = database, registry, tags, models
         self._reader = reader
+        # Of few persons scores are asked for all the time; those of thousands must not make them wait.
+        self._few = database.pinned()
 
     async def ScorePersons(self, request: pb.ScorePersonsRequest, context: Any) -> pb.ScorePersonsResponse:  # noqa: N802
         """From the store: one statement whatever the number of persons."""
         self._specification(request.model)
-        version, scores = await store.read_scores(self._database, request.model, request.person_ids)
+        reader = self._few if len(request.person_ids) <= FEW else self._database
+        version, scores = await store.read_scores(reader, request.model, request.person_ids)
         if not version:
             raise _untrained()
         found = [scores.get(person, (-1.0, -1.0, "")) for person in request.person_ids]

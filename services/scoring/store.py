@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from chassis.db import Database, UnitOfWork
+from chassis.db import Database, Reader, UnitOfWork
 from services.scoring import operations
 from services.scoring.artefact import FORMAT, Seal
 from services.scoring.domain import Floats, PersonScore
@@ -188,11 +188,9 @@ async def write_scores(
     return [s for s in scores if s.person_id in changed]
 
 
-async def read_scores(
-    database: Database, model: str, person_ids: Sequence[int]
-) -> tuple[int, dict[int, tuple[float, float, str]]]:
+async def read_scores(reader: Reader, model: str, person_ids: Sequence[int]) -> tuple[int, dict[int, tuple[float, float, str]]]:
     """(version in use, (score, probability, label) by person); version 0: none is in use. Persons without one are absent."""
-    rows = await database.fetch(READ_SCORES, model, list(person_ids))
+    rows = await reader.fetch(READ_SCORES, model, list(person_ids))
     return rows[0][0] or 0 if rows else 0, {
         person: (score, p, label) for _, person, score, p, label in rows if person is not None
     }
