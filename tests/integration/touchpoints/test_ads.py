@@ -113,7 +113,7 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
     around.members, around.allowed = set(range(1, 9)), set(range(1, 8))
     # The seventh allowed it, says identity; here that is not known yet. The eighth never did.
     await says(room, range(1, 7), given=True)
-    await account(room, platform)
+    await account(room, platform, rate_per_s="20", burst="1")
     # The second answer is lost, the third is refused for now; then tags is away for a moment.
     platform.loses = lambda n: n == 2
     platform.fails = lambda n: (503, b"", {}) if n == 3 else None
@@ -201,6 +201,9 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
     assert (set(), {}) == (platform.lists["owners"], wrong(platform))
     async with room.database.read() as uow:
         assert [] == list(await uow.rows("SELECT 1 FROM ad_member"))
+        # All calls count for the channel's health.
+        counted = await uow.rows("SELECT sum(calls) AS calls FROM call_slice WHERE endpoint = 'ads-main'")
+        assert platform.calls == counted[0].calls
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await ads.GetAdList(pb.GetAdListRequest(name="strangers"))
     assert ("LIST_NOT_FOUND", "name") == reason_of(error.value)

@@ -34,7 +34,8 @@ from services.touchpoints.channels.ads.store import AdList, Row
 from services.touchpoints.channels.http import Caller
 from services.touchpoints.domain.deliveries import Accepted, Channel, Outcome, Refused, Retry, retry_delay_s
 from services.touchpoints.endpoints import Endpoint, Endpoints
-from services.touchpoints.engine import health
+from services.touchpoints.engine import health, rates
+from services.touchpoints.engine.admission import rate_of
 from services.touchpoints.store import erasures
 from services.touchpoints.store.consents import Asked, forbidden
 from services.touchpoints.vault import Vault
@@ -182,24 +183,35 @@ class Uploader:
                     rows.append(Row(digest, sealed, person))
                     members[digest], whose[digest] = member, person
             fresh = await store.see(uow, ads, list({row.digest: row for row in rows}.values()))
-        if not fresh:
-            return 0
-        # Asked last: an opt-out that was accepted before this statement wins, a later one finds the rows and sends them off.
-        asked = [
-            Asked(str(person), person, 0, store.PURPOSE, Channel.ADS) for person in sorted({whose[digest] for digest in fresh})
-        ]
+        ordered, size, added = sorted(fresh), int(endpoint.settings.get("chunk", CHUNK)), 0
+        for start in range(0, len(ordered), size):
+            chunk = {digest: whose[digest] for digest in ordered[start : start + size]}
+            await self._turn(endpoint)
+            if going := await self._allowed(ads, chunk):
+                await self._change(ads, endpoint, ADD, {digest: members[digest] for digest in sorted(going)})
+                async with self._database.transaction(traced=False) as uow:
+                    await store.confirm(uow, ads.name, going)
+                added += len(going)
+        return added
+
+    async def _allowed(self, ads: AdList, chunk: Mapping[bytes, int]) -> set[bytes]:
+        """Those of a chunk who may be added, noted as such.
+
+        Asked last: an opt-out that was accepted before this statement wins, a later one finds the rows and sends them off.
+        """
+        asked = [Asked(str(person), person, 0, store.PURPOSE, Channel.ADS) for person in sorted(set(chunk.values()))]
         refused = {int(name) for name in await forbidden(self._database, asked, self._regimes)}
         async with self._database.transaction(traced=False) as uow:
             if refused:
                 await store.send_off(uow, refused)
-            going = await store.call(uow, ads.name, [digest for digest in fresh if whose[digest] not in refused])
-        ordered, size = sorted(going), int(endpoint.settings.get("chunk", CHUNK))
-        for start in range(0, len(ordered), size):
-            chunk = ordered[start : start + size]
-            await self._change(ads, endpoint, ADD, {digest: members[digest] for digest in chunk})
-            async with self._database.transaction(traced=False) as uow:
-                await store.confirm(uow, ads.name, chunk)
-        return len(ordered)
+            return await store.call(uow, ads.name, [digest for digest, person in chunk.items() if person not in refused])
+
+    async def _turn(self, endpoint: Endpoint) -> None:
+        """Waits until the account's rate lets another call go."""
+        if rate := rate_of(endpoint):
+            bucket = f"endpoint/{endpoint.name}"
+            waits = await rates.book(self._database, [("", [bucket])], {bucket: rate})
+            await asyncio.sleep(waits.get("", 0.0))
 
     async def _hashed(self, endpoint: Endpoint, persons: Sequence[int]) -> dict[int, list[Member]]:
         settings = endpoint.settings
@@ -222,6 +234,7 @@ class Uploader:
         while rows := await store.leaving(self._database, ads.name, size):
             theirs = {bytes(row["digest"]): row["sealed"] for row in rows if row["called"]}
             if theirs:
+                await self._turn(endpoint)
                 members = {}
                 for digest, sealed in theirs.items():
                     kind, _, value = self._vault.show(sealed, f"ads/{ads.name}").partition(":")
