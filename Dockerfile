@@ -12,7 +12,9 @@ COPY deploy/wheels /tmp/wheels
 RUN python -m venv --without-pip /opt/venv \
  && if ls /tmp/wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /tmp/wheels"; else from=""; fi \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-      --only-binary :all: --require-hashes --no-deps $from -r /tmp/service.lock
+      --only-binary :all: --require-hashes --no-deps $from -r /tmp/service.lock \
+ # Packages bring their tests and headers along, a hundred megabytes of them.
+ && find /opt/venv -type d \( -name tests -o -name include \) -prune -exec rm -rf {} +
 
 FROM ${RUNTIME}
 ARG SERVICE

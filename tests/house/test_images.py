@@ -17,13 +17,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("identity", "tags", "scoring", "orchestrator", "touchpoints")
 OURS = ("services", "chassis", "troika", "buf")
-# Imports a service where neither another service nor a package beyond its lock can be found; prints the services found.
+# Imports a service where neither another service nor a package beyond its lock nor packages' tests can be found; prints the
+# services found.
 PROBE = """
 import importlib, json, sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in missing:
+        if name.partition(".")[0] in missing or ".tests" in name:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 service, others, missing = json.loads(sys.argv[1])
