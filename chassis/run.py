@@ -232,7 +232,9 @@ def main(
         # Only names and messages: the values may be secrets.
         wrong = [f"TROIKA_{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
         parser.error("settings are not valid\n  " + "\n  ".join(wrong))
-    telemetry.configure(service, settings.log_level)
+    # What doctor says is for whoever asked, a machine perhaps, and no line of a log stands in it.
+    if verb != "doctor":
+        telemetry.configure(service, settings.log_level)
     try:
         if verb == "migrate":
             # What only this verb needs takes a fifth of a second to import.

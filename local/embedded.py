@@ -62,6 +62,11 @@ class Postgres:
         self._initialise()
 
     @property
+    def programs(self) -> Path:
+        """Folder of pg_dump, psql and all others."""
+        return self._bin
+
+    @property
     def dsn(self) -> str:
         """Address of the maintenance database, password included."""
         return f"postgresql://postgres:{self._password_file.read_text()}@127.0.0.1:{self.port}/postgres"

@@ -53,8 +53,13 @@ class Suite:
         usual_ports: bool = False,
         environment: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
+        program: Callable[[str], list[str]] | None = None,
     ) -> None:
-        """`fresh` forgets earlier data; `environment` is added to every service's; `say` hears what happens."""
+        """`fresh` forgets earlier data; `environment` is added to every service's; `say` hears what happens.
+
+        `program`: the command that serves a service, when it is not the one of this tree.
+        """
+        self._program = program or (lambda service: [sys.executable, "-m", f"services.{service}", "serve"])
         self.folder = folder.resolve()
         self._fresh, self._usual_ports, self._environment, self._say = fresh, usual_ports, dict(environment or {}), say
         self.children: dict[str, Child] = {}
@@ -165,7 +170,7 @@ class Suite:
         await self._start_servers()
         await self._migrate()
         for service in plan.SERVICES:
-            self._add(service, Command([sys.executable, "-m", f"services.{service}", "serve"]), signal.SIGTERM)
+            self._add(service, Command(self._program(service)), signal.SIGTERM)
         await self.ready()
 
     async def _start_servers(self) -> None:

@@ -20,7 +20,7 @@ from troika.touchpoints.v1.touchpoints_service_pb2_grpc import add_TouchpointsSe
 from chassis import run
 from chassis.run import Runtime
 from services.touchpoints import command as registering
-from services.touchpoints import consumers, events
+from services.touchpoints import consumers, events, walking
 from services.touchpoints.addresses import Addresses
 from services.touchpoints.arrivals.opening import open_arrivals
 from services.touchpoints.channels.ads.opening import open_ads
@@ -135,7 +135,7 @@ def main() -> None:
         Settings,
         Path(__file__).parent / "migrations",
         serve,
-        [*importing.VERBS, *registering.VERBS, *planning.VERBS],
+        [*importing.VERBS, *registering.VERBS, *planning.VERBS, *walking.VERBS],
     )
 
 

@@ -63,7 +63,7 @@ async def test_an_upgrade_under_load_fails_no_request_and_loses_and_doubles_noth
         shown = Certificates(str(cluster.folder / "issued" / "orchestrator"))
         bus = Bus(cluster.secrets["troika-nats"]["url"], "load", certificates=shown)
         await bus.connect()
-        load = Load(operator, bus, cluster.door)
+        load = Load().at(operator, bus, cluster.door)
         before = dict(cluster.pods)
         try:
             async with load.receiving() as receiver:

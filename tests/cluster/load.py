@@ -35,13 +35,18 @@ RECEIVER_S: Final = 0.3
 PAUSE_S: Final = 0.1
 
 
+def pushed(number: int) -> str:
+    """By what the receiver knows a push."""
+    return f"msg_load-{number}"
+
+
 @dataclass
 class Load:
     """Counts of what was asked and what came of it; `failures` is what a client would have had to ask again."""
 
-    operator: Operator
-    bus: Bus
-    door: str
+    operator: Operator = field(init=False)
+    bus: Bus = field(init=False)
+    door: str = field(init=False)
     key: str = ""
     persons: list[int] = field(default_factory=list)
     accepted: int = 0
@@ -50,6 +55,11 @@ class Load:
     pushed: int = 0
     received: Counter[str] = field(default_factory=Counter)
     _events: int = 0
+
+    def at(self, operator: Operator, bus: Bus, door: str) -> Load:
+        """From now on it goes there."""
+        self.operator, self.bus, self.door = operator, bus, door
+        return self
 
     async def begin(self, receiver: str) -> None:
         """A source, an endpoint, and people whom both know."""
@@ -63,7 +73,7 @@ class Load:
             # The new source's key is known to every door within two seconds.
             while not (await self._post(client, [self._event() for _ in range(PEOPLE)])):
                 await asyncio.sleep(0.2)
-        await self.everything_arrived()
+        await self.arrived(self.accepted, range(0))
         refs = [IdentifierRef(kind="crm_id", scope=SOURCE, value=f"u{n}") for n in range(PEOPLE)]
         answer = await self.operator.ask(self.operator.identity.ResolveIdentifiers, ResolveIdentifiersRequest(identifiers=refs))
         self.persons = list(answer.entity_ids)
@@ -71,12 +81,16 @@ class Load:
 
     async def everything_arrived(self) -> None:
         """Waits until every accepted event is an observation and every requested push was received."""
+        await self.arrived(self.accepted, range(self.pushed))
+
+    async def arrived(self, events: int, pushes: range) -> int:
+        """Waits for at least so many observations and these pushes; returns how many observations there are."""
 
         async def look() -> tuple[int, int]:
             statistics = await self.operator.ask(self.operator.identity.GetStatistics, GetStatisticsRequest())
-            return statistics.observations, len(self.received)
+            return statistics.observations, sum(pushed(n) in self.received for n in pushes)
 
-        await until(look, lambda seen: seen[0] >= self.accepted and seen[1] >= self.pushed, 60, every=0.2)
+        return (await until(look, lambda seen: seen[0] >= events and seen[1] == len(pushes), 60, every=0.2))[0]
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:

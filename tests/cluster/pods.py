@@ -149,16 +149,21 @@ class Cluster:
             spec = each["spec"]
             [uri] = spec["uris"]
             caller = str(uri).removeprefix(PREFIX.decode())
-            folder = self.authority.issue(self.folder / "issued" / caller, caller, spec["dnsNames"])
+            folder = self.authority.issue(self.folder / "issued" / caller, caller, spec.get("dnsNames", ()))
             self.secrets[spec["secretName"]] = {path.name: path.read_text() for path in folder.iterdir()}
 
-    async def run_job(self, job: Object, *, after_release: bool, root: Path | None = None) -> None:
-        """Runs it to its end."""
-        child = self._child(job["metadata"]["name"], job["spec"]["template"]["spec"], "127.0.0.1", root, after_release)
+    async def run_job(self, job: Object, *, after_release: bool, root: Path | None = None) -> str:
+        """Runs a Job or a bare Pod to its end, which must be good; returns what it said."""
+        template = job["spec"]["template"] if job["kind"] == "Job" else job
+        name = job["metadata"]["name"]
+        self.network.addresses[name] = Address(name, "127.0.0.1", template["metadata"]["labels"], {})
+        child = self._child(name, template["spec"], "127.0.0.1", root, after_release)
         child.start()
         assert await child.gone(START_S), child.name
+        del self.network.addresses[name]
         assert child.process is not None
         assert 0 == child.process.returncode, child.last_words()
+        return child.last_words()
 
     async def start_pod(self, deployment: Object, root: Path | None = None) -> Pod:
         """One more pod of a Deployment; returns when it is started and ready as its probes say."""
@@ -177,6 +182,16 @@ class Cluster:
                     await asyncio.sleep(0.1)
         pod.address.ready = True
         return pod
+
+    async def execute(self, name: str, *words: str) -> tuple[int, str]:
+        """A verb of the service in a pod, as kubectl exec would run it; returns its code and what it said."""
+        serving = self.pods[name].child
+        argv = [*serving.argv[:-1], *words]
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=serving.environment, cwd=serving.folder, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        return process.returncode or 0, out.decode()
 
     async def end_pod(self, name: str) -> None:
         """As Kubernetes does: out of the endpoints, preStop, SIGTERM, and SIGKILL for whom the grace period was too short."""
@@ -234,6 +249,8 @@ class Cluster:
         if environment.get("TROIKA_BIND_HOST") == "0.0.0.0":  # as the chart says it
             environment["TROIKA_BIND_HOST"] = ip
         argv = [*container["command"], *container.get("args", ())]
+        # gRPC has a proxy to ask; HTTP has not.
+        argv = [word.replace("http://troika-touchpoints-web", self.door) for word in argv]
         for path, there in mounts.items():
             environment = {variable: value.replace(path, str(there)) for variable, value in environment.items()}
             argv = [word.replace(path, str(there)) for word in argv]

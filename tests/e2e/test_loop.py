@@ -184,6 +184,22 @@ async def test_pods_answer_their_probes_and_nobody_asked_for_what_policies_forbi
     assert [] == loop.suite.network.refused
 
 
+async def test_helm_test_walks_through_and_leaves_nobody_behind(loop: Loop) -> None:
+    [walk] = loop.suite.of("Pod")
+    said = await loop.suite.run_job(walk, after_release=True)
+    assert 6 == said.count("ok  ") and "the person is erased" in said
+    assert [] == loop.suite.network.refused
+
+
+async def test_doctor_finds_nothing_bad_in_a_pod(loop: Loop) -> None:
+    # Of whoever has most neighbours: what is looked at is the same for all.
+    [name] = [name for name in loop.suite.pods if name.startswith("troika-touchpoints")]
+    code, said = await loop.suite.execute(name, "doctor", "--json")
+    findings = json.loads(said)
+    assert (0, []) == (code, [each for each in findings if each["state"] == "bad"]), said
+    assert {"certificate", "postgres", "schema", "nats", "door of identity"} <= {each["what"] for each in findings}
+
+
 def orphans(spans: list[Seen]) -> list[Seen]:
     """Spans whose parent nobody recorded; the request's own parent was made by the test."""
     known = {span.span_id for span in spans}
