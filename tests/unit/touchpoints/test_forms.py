@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidArgument
+from services.identity.domain.consents import CHANNELS as CONSENT_CHANNELS
 from services.touchpoints.channels.forms import CODE, Field, Form, filled, values
 from services.touchpoints.channels.table import TABLE
+from services.touchpoints.channels.web.slots import CHANNELS as SLOT_CHANNELS
 from services.touchpoints.domain.deliveries import Channel
 from services.touchpoints.endpoints import Endpoint
 
@@ -81,6 +83,8 @@ def test_every_channel_declares_each_field_once_with_its_meaning() -> None:
 def test_each_channel_has_the_consent_channel_that_people_mean() -> None:
     words = {"app", "wechat", "dealer", "sms", "phone", "web", "ads"}
     assert words == {channel.consent_channel for channel in Channel}
+    # What nobody can allow or forbid at identity would be asked for in vain; slots ask under their channel's own name.
+    assert {*words, *SLOT_CHANNELS} <= set(CONSENT_CHANNELS)
     assert ("wechat", "wechat", "app", "phone") == tuple(
         channel.consent_channel for channel in (Channel.WECHAT_MINI, Channel.WECOM, Channel.PUSH, Channel.CALL_LIST)
     )
