@@ -24,7 +24,7 @@ from services.touchpoints.engine.sender import refusals
 from services.touchpoints.engine.store import Attempt
 from services.touchpoints.store import consents, deliveries
 
-INTERLEAVINGS, AT_ONCE, SENDERS, SPEAKERS = 10_000, 80, 2, 5
+INTERLEAVINGS, AT_ONCE, SENDERS, SPEAKERS = 10_000, 125, 2, 5
 ENDPOINT = Endpoint("app", Channel.APP, "", "https://app.example/")
 REGIMES = {"service": "opt_out"}
 
