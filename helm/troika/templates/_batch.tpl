@@ -4,7 +4,8 @@
 {{- $job := .job -}}
 {{- $env := dict -}}
 {{- if $job.spark }}
-{{- $env = dict "TROIKA_LINKAGE_SPARK_MASTER" "k8s://https://kubernetes.default.svc" "TROIKA_LINKAGE_FOLDER" "/spark" "SPARK_CONF_DIR" "/etc/spark" }}
+{{- $env = dict "TROIKA_LINKAGE_SPARK_MASTER" "k8s://https://kubernetes.default.svc" "TROIKA_LINKAGE_FOLDER" "/spark" "SPARK_CONF_DIR" "/etc/spark"
+  "SPARK_LOCAL_DIRS" "/tmp/local" }}
 {{- end }}
 {{- $env = merge (dict) ($job.env | default dict) $env -}}
 apiVersion: batch/v1
@@ -46,8 +47,10 @@ spec:
                 {{- end }}
                 {{- if $job.spark }}
                 # Executors call back by address: a Job has no name of its own.
-                - name: SPARK_LOCAL_IP
+                {{- range list "SPARK_LOCAL_IP" "SPARK_LOCAL_HOSTNAME" }}
+                - name: {{ . }}
                   valueFrom: {fieldRef: {fieldPath: status.podIP}}
+                {{- end }}
                 {{- end }}
               resources: {{- toYaml $job.resources | nindent 16 }}
               volumeMounts:
