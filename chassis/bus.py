@@ -16,9 +16,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import nats
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Proto
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
@@ -32,6 +34,8 @@ from chassis.outbox import DEAD_LETTER_SUBJECT, Outgoing, dead_letter
 from chassis.tls import Certificates
 
 log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Proto)
 
 KEEP = timedelta(days=7)
 # The relay may publish a row twice (crash between publish and delete); JetStream drops the copy within this window,
@@ -79,6 +83,15 @@ class Message:
     data: bytes
     headers: Mapping[str, str]
     sequence: int
+
+
+def parsed(uow: UnitOfWork, consumer: str, message: Message, kind: type[P]) -> P | None:
+    """A message as protobuf; None when it is none, which sets it aside."""
+    try:
+        return kind.FromString(message.data)
+    except DecodeError:
+        uow.dead_letter(consumer, message.subject, message.data, "UNREADABLE")
+        return None
 
 
 class Handler(Protocol):

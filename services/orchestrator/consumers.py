@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from google.protobuf.message import DecodeError
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.touchpoints.v1 import events_pb2 as touchpoints_pb2
 
-from chassis.bus import Consumer, Message
+from chassis.bus import Consumer, Message, parsed
 from chassis.consents import ALL_CHANNELS, DEFAULT_REGIMES, MESSAGES
 from chassis.db import UnitOfWork
+from chassis.moments import from_us
 from services.orchestrator.arbiter import pieces, recording
 from services.orchestrator.events import CHANNELS_HEALTH, DELIVERIES_UPDATED, ENTITIES_CHANGED, EVENTS_RESOLVED
 from services.orchestrator.experiments.collecting import Collector, Happened
@@ -69,7 +69,7 @@ def consumers(
 async def follow_health(uow: UnitOfWork, messages: Sequence[Message], /) -> None:
     """Keeps how channels do; what was said later counts."""
     for message in messages:
-        if (told := _parse(uow, HEALTH, message, touchpoints_pb2.ChannelsHealth)) is None:
+        if (told := parsed(uow, HEALTH, message, touchpoints_pb2.ChannelsHealth)) is None:
             continue
         latest = {state.channel: state for state in told.channels}
         await uow.fetch(
@@ -91,7 +91,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], succes
     """Keeps the furthest state of each push and its last answer."""
     furthest: dict[str, Update] = {}
     for message in messages:
-        if (batch := _parse(uow, DELIVERIES, message, touchpoints_pb2.DeliveriesUpdated)) is None:
+        if (batch := parsed(uow, DELIVERIES, message, touchpoints_pb2.DeliveriesUpdated)) is None:
             continue
         for update in batch.updates:
             if not update.delivery_id or not update.state:
@@ -101,7 +101,7 @@ async def update_deliveries(uow: UnitOfWork, messages: Sequence[Message], succes
             known = furthest.get(update.delivery_id)
             answer = update.answer or (known[3] if known else "")
             if known is None or update.state > known[1]:
-                found = (update.delivery_id, int(update.state), update.reason, answer, _moment(update.occurred_at_us))
+                found = (update.delivery_id, int(update.state), update.reason, answer, from_us(update.occurred_at_us))
             else:
                 found = (*known[:3], answer, known[4])
             furthest[update.delivery_id] = found
@@ -130,7 +130,7 @@ async def reach_goals(
     for message in messages:
         if not any(name in message.data for name in names):
             continue
-        if (batch := _parse(uow, RESOLVED, message, identity_pb2.ResolvedBatch)) is None:
+        if (batch := parsed(uow, RESOLVED, message, identity_pb2.ResolvedBatch)) is None:
             continue
         for event in batch.events:
             try:
@@ -155,7 +155,7 @@ async def reach_goals(
 
 def _goal(theme: Theme, event: identity_pb2.ResolvedEvent) -> GoalReached | None:
     """The goal that an event is for a theme, None when it is none."""
-    owner, at = event.person, _moment(event.occurred_at_us)
+    owner, at = event.person, from_us(event.occurred_at_us)
     window = timedelta(days=theme.definition.goal.window_days)
     if not owner.entity_id or theme.launched_at is None or not theme.launched_at <= at <= theme.launched_at + window:
         return None
@@ -168,7 +168,7 @@ def _goal(theme: Theme, event: identity_pb2.ResolvedEvent) -> GoalReached | None
 
 def _happened(event: identity_pb2.ResolvedEvent) -> Happened:
     """What an experiment may measure."""
-    owner, at = event.person, _moment(event.occurred_at_us)
+    owner, at = event.person, from_us(event.occurred_at_us)
     if owner.entity_id and len(event.event_id) != 16:
         raise ValueError("an event without an id cannot be counted once")
     return Happened(event.event_id, event.name, owner.anchor_id, owner.entity_id, owner.version, at, _properties(event))
@@ -200,7 +200,7 @@ async def follow_entities(
     erased: dict[int, Tombstone] = {}
     touched: set[int] = set()
     for message in messages:
-        if (batch := _parse(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
+        if (batch := parsed(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
             continue
         for move in batch.anchor_moves:
             _keep_move(moves, move)
@@ -273,17 +273,3 @@ def _statements(uow: UnitOfWork, change: identity_pb2.ConsentChange) -> list[Sta
         )
         for purpose in ((change.purpose,) if change.purpose else MESSAGES)
     ]
-
-
-def _parse(uow: UnitOfWork, consumer: str, message: Message, kind: type[Any]) -> Any:
-    """The message as protobuf; None when it is none, which sets it aside."""
-    try:
-        return kind.FromString(message.data)
-    except DecodeError:
-        uow.dead_letter(consumer, message.subject, message.data, "UNREADABLE")
-        return None
-
-
-def _moment(micros: int) -> datetime:
-    """Microseconds since the epoch as an aware datetime."""
-    return datetime.fromtimestamp(micros // 1_000_000, UTC) + timedelta(microseconds=micros % 1_000_000)

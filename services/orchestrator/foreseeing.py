@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from chassis.moments import to_us
 from services.orchestrator.arbiter.bits import Persons
 from services.orchestrator.arbiter.deciding import PUSH, Purse
 from services.orchestrator.arbiter.house import Deciding
 from services.orchestrator.arbiter.judging import Judge
 from services.orchestrator.arbiter.passing import Arbiter
-from services.orchestrator.arbiter.store import clock_of, micros
+from services.orchestrator.arbiter.store import clock_of
 from services.orchestrator.domain.channels import CHANNELS
 from services.orchestrator.handlers import Room
 from services.orchestrator.launching import asked_about, chunks_of
@@ -41,7 +42,7 @@ async def foresee(room: Room, theme: Theme) -> Foreseen:
         offers = await offers_for(uow, theme.definition, theme.offer_versions)
         deciding = Deciding.told(theme, offers, house)
         purse: Purse = await Judge(uow, house, deciding, await clock_of(uow)).foresee()
-    ends_us = micros(datetime.now(UTC) + timedelta(days=room.settings.launch_lifetime_days))
+    ends_us = to_us(datetime.now(UTC) + timedelta(days=room.settings.launch_lifetime_days))
     seen = Foreseen()
     async for ranked in chunks_of(room, theme, Persons()):
         asked = await asked_about(arbiter.asking, theme, offers, ranked, ends_us)

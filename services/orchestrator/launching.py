@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from chassis import telemetry
 from chassis.errors import TroikaError, Unavailable, is_operational
+from chassis.moments import to_us
 from services.orchestrator.arbiter.asking import Asked, Asking
 from services.orchestrator.arbiter.bits import Persons
 from services.orchestrator.arbiter.deciding import NO_OFFER_YET
 from services.orchestrator.arbiter.passing import Arbiter, Changed
 from services.orchestrator.arbiter.proposing import LAUNCH
-from services.orchestrator.arbiter.store import ArbiterStore, micros
+from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.domain.hashing import units
 from services.orchestrator.handlers import Room
 from services.orchestrator.offers.definitions import Offer
@@ -152,7 +153,7 @@ class Launcher:
         """One pass over the audience; asks about the next chunk while one is decided."""
         ends_at = theme.definition.schedule.ends_at
         # The clock of this process only bounds the worst case; moments of decisions are the database's.
-        ends_us = micros(ends_at or datetime.now(UTC) + timedelta(days=self._room.settings.launch_lifetime_days))
+        ends_us = to_us(ends_at or datetime.now(UTC) + timedelta(days=self._room.settings.launch_lifetime_days))
         async with aclosing(chunks_of(self._room, theme, done, self._chunk, reach)) as chunks:
             ahead = asyncio.create_task(self._next(chunks, theme, offers, ends_us))
             try:

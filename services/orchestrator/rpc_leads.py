@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -14,7 +14,7 @@ from troika.orchestrator.v1.lead_service_pb2_grpc import LeadServiceServicer
 
 from chassis import paging
 from chassis.errors import InvalidArgument
-from chassis.moments import moment
+from chassis.moments import moment, to_us
 from chassis.rpc import caller_of
 from services.orchestrator.leads import handlers, reactivating
 from services.orchestrator.leads.chain import Stage
@@ -37,7 +37,6 @@ from services.orchestrator.leads.tasks import NewTask
 from services.orchestrator.targets.scoring_door import RankingDoor
 
 PAGE, MOST = 50, 500
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -128,7 +127,7 @@ class LeadRpc(LeadServiceServicer):
         token = ""
         if len(found) > size:
             last = found[size - 1]
-            token = paging.token(listing, (last.due_at - _EPOCH) // timedelta(microseconds=1), last.task_id)
+            token = paging.token(listing, to_us(last.due_at), last.task_id)
         return pb.ListTasksResponse(tasks=[_task(task) for task in found[:size]], next_page_token=token)
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Context) -> pb.CreateTaskResponse:

@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 
 from chassis.errors import is_operational
+from chassis.moments import to_us
 from services.orchestrator.arbiter.asking import Asked
 from services.orchestrator.arbiter.deciding import PACING
 from services.orchestrator.arbiter.pacing import next_day
 from services.orchestrator.arbiter.passing import Arbiter, Changed, Turn
-from services.orchestrator.arbiter.store import ArbiterStore, Due, micros
+from services.orchestrator.arbiter.store import ArbiterStore, Due
 from services.orchestrator.domain.themes import ThemeId
 from services.orchestrator.offers.store import OfferStore
 from services.orchestrator.themes.states import Theme, ThemeState
@@ -118,5 +119,5 @@ def _columns(due: list[Due], theme: Theme) -> tuple[np.ndarray, np.ndarray, np.n
         np.array([each.person_id for each in due], np.int64),
         np.array([each.occasion for each in due], np.int64),
         np.array(wanted, np.int8),
-        np.array([micros(each.expires_at) for each in due], np.int64),
+        np.array([to_us(each.expires_at) for each in due], np.int64),
     )

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from chassis.consents import ALL_CHANNELS, OPT_OUT, PERSONALISATION
 from chassis.db import UnitOfWork
+from chassis.moments import to_us
 from chassis.quiet_hours import spans
 from services.orchestrator.arbiter import caps
 from services.orchestrator.arbiter.asking import Asked
 from services.orchestrator.arbiter.deciding import ANY_SIDE, KEPT_OUT_SIDE, PUSH, PUSHED_SIDE, Candidates
 from services.orchestrator.arbiter.house import House
 from services.orchestrator.arbiter.humans import Members, humans, lookup
-from services.orchestrator.arbiter.store import ArbiterStore, micros
+from services.orchestrator.arbiter.store import ArbiterStore
 from services.orchestrator.domain.channels import CHANNELS, CONSENT_BITS
 from services.orchestrator.store.consents import ConsentStore
 from services.orchestrator.themes.definitions import Choice, Exclusion
@@ -41,7 +42,7 @@ async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: d
 
     `once`: nobody will be asked for again, so that the others stay, as merged.
     """
-    store, stated, now_us = ArbiterStore(uow), theme.definition, micros(now)
+    store, stated, now_us = ArbiterStore(uow), theme.definition, to_us(now)
     erased = await store.erased(asked.person_id.tolist())
     if len(erased):
         # An audience may have been read before tags had heard of it.
@@ -76,7 +77,7 @@ async def read(uow: UnitOfWork, house: House, theme: Theme, asked: Asked, now: d
         opens_us,
         counted,
         _excluded_us(stated.exclusion, group, pushed, to, at_us, len(human)),
-        np.array([micros(until) if until else 0 for until, _ in clocks], np.int64)[asked.zone],
+        np.array([to_us(until) if until else 0 for until, _ in clocks], np.int64)[asked.zone],
         np.array([*asked.dealers, ""], object)[asked.dealer].tolist(),
         asked.offers,
         asked.wanted,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chassis.db import UnitOfWork
+from chassis.moments import from_us, to_us
 from chassis.quiet_hours import zone_of
 from services.orchestrator.arbiter import evidence, pacing, recording
 from services.orchestrator.arbiter.asking import Asked
@@ -29,7 +30,7 @@ from services.orchestrator.arbiter.deciding import (
 from services.orchestrator.arbiter.drawing import Learnt
 from services.orchestrator.arbiter.evidence import Evidence
 from services.orchestrator.arbiter.house import Deciding, House
-from services.orchestrator.arbiter.store import ArbiterStore, Record, micros, moment_of
+from services.orchestrator.arbiter.store import ArbiterStore, Record
 from services.orchestrator.domain.channels import ADVISORS, CALL_CENTER, CALL_LIST, CHANNELS, PERSONAL, WECOM, desk, mask_of
 from services.orchestrator.events import Push
 from services.orchestrator.offers import offer_log
@@ -93,7 +94,7 @@ class Judge:
 
     def judge(self, known: Evidence, purse: Purse) -> Judged:
         """Decides, and spends from the purse."""
-        return Judged(known, decide(known.people, self._rules(), purse, micros(self._now)))
+        return Judged(known, decide(known.people, self._rules(), purse, to_us(self._now)))
 
     async def foresee(self) -> Purse:
         """What is left in all, as if it could be spent today: days move pushes, they do not end them."""
@@ -119,7 +120,7 @@ class Judge:
             *contacts,
             *calls,
             *cost,
-            micros(pacing.next_day(self._now, self._house.zone)),
+            to_us(pacing.next_day(self._now, self._house.zone)),
             spent["contacts_before"] + spent["contacts_today"],
             stock=[stock.get(offer, UNLIMITED) for offer in self._deciding.offer_ids],
         )
@@ -153,7 +154,7 @@ class Judge:
         asked, people = judged.evidence.asked, judged.evidence.people
         ends, wanted = asked.ends_us.tolist(), asked.wanted.tolist()
         failing = sum(1 << code for code in self._failing)
-        moments = {us: moment_of(us) for us in {*said.due_us, *ends}}
+        moments = {us: from_us(us) for us in {*said.due_us, *ends}}
         persons, occasions = asked.person_id.tolist(), asked.occasion.tolist()
         columns = zip(
             persons, occasions, said.outcome, said.reason, said.due_us, ends, wanted, said.offer, said.channel,
@@ -178,7 +179,7 @@ class Judge:
     def pushes(self, judged: Judged, records: Sequence[Record]) -> list[Push]:
         """What goes out, the most valuable first."""
         said, people = judged.verdicts, judged.evidence.people
-        stated, name, now_us = self._theme.definition, self._theme.name, micros(self._now)
+        stated, name, now_us = self._theme.definition, self._theme.name, to_us(self._now)
         last_us = now_us + round(self._house.settings.push_lifetime_hours * 3_600_000_000)
         settings = self._house.settings
         caps = tuple((name if name != ANY else "", most, days) for name, (most, days) in settings.push_caps.items())
@@ -245,7 +246,7 @@ class Judge:
 
 def _closed(judged: Judged, now: datetime) -> NDArray[np.uint8]:
     """Channels that caps close."""
-    return packed(judged.evidence.people.opens_us > micros(now))
+    return packed(judged.evidence.people.opens_us > to_us(now))
 
 
 def _clock(zone: str) -> str:

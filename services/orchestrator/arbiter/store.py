@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -334,19 +334,6 @@ async def clock_of(uow: UnitOfWork) -> datetime:
     """The database's clock: one for all replicas, whatever their own show."""
     now: datetime = (await uow.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     return now
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def moment_of(us: int) -> datetime:
-    """The inverse of `micros`."""
-    return _EPOCH + timedelta(microseconds=us)
 
 
 def _table(rows: Sequence[Any], width: int) -> Ints:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.moments import to_us
 from services.orchestrator.domain.hashing import key_of, units
 from services.orchestrator.journeys.programs import (
     DONE,
@@ -38,7 +39,6 @@ ARRIVED, WAITS, CALLED, ASKS = 0, 1, 2, 3
 # A journey that goes round for ever ends all the same.
 MOST_VISITS: Final = 10_000
 ENDLESS, COMPLETED = "endless", "completed"
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # No answer yet.
 UNKNOWN: Final = -(2**31)
 
@@ -141,7 +141,7 @@ class _Walk:
             people.step.copy(),
             people.visit.copy(),
             people.phase.copy(),
-            np.full(count, micros(clock.now), np.int64),
+            np.full(count, to_us(clock.now), np.int64),
             np.full(count, "", object),
         )
 
@@ -196,7 +196,7 @@ class _Walk:
                 self._stay(came[said == place], hour_after(due, zone, node.until_minutes, strictly=not node.lasting_s))
 
     def _stay(self, at: Ints, due: datetime) -> None:
-        self._moved.due_us[at], self._moved.phase[at], self._going[at] = micros(due), WAITS, False
+        self._moved.due_us[at], self._moved.phase[at], self._going[at] = to_us(due), WAITS, False
 
     def _answered(self, at: Ints) -> tuple[Ints, Ints]:
         """Those who have an answer, and the answers; the others stay and ask."""
@@ -241,8 +241,3 @@ def hour_after(moment: datetime, zone: tzinfo, minutes: int, strictly: bool) -> 
         if (found := shown.astimezone(UTC)) > moment or (found == moment and not strictly):
             return found
     raise AssertionError("a day has every hour")
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - EPOCH) // timedelta(microseconds=1)

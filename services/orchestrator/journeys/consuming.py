@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import orjson
-from google.protobuf.message import DecodeError
 from troika.identity.v1 import events_pb2 as identity_pb2
 from troika.scoring.v1 import events_pb2 as scoring_pb2
 from troika.tags.v1 import events_pb2 as tags_pb2
 
-from chassis.bus import Consumer, Message
+from chassis.bus import Consumer, Message, parsed
 from chassis.db import UnitOfWork
+from chassis.moments import from_us
 from services.orchestrator.events import AUDIENCES_CHANGED, EVENTS_RESOLVED, SCORES_CHANGED
-from services.orchestrator.journeys.advancing import EPOCH
 from services.orchestrator.journeys.engine import House
 from services.orchestrator.journeys.hearing import Ear, Happened
 from services.orchestrator.journeys.referral import Referrals
@@ -53,7 +50,7 @@ async def hear_events(uow: UnitOfWork, messages: Sequence[Message], house: House
     for message in messages:
         if not any(name in message.data for name in names):
             continue
-        if (batch := _parse(uow, EVENTS, message, identity_pb2.ResolvedBatch)) is None:
+        if (batch := parsed(uow, EVENTS, message, identity_pb2.ResolvedBatch)) is None:
             continue
         for event in batch.events:
             if event.name not in wanted or not event.person.entity_id:
@@ -72,7 +69,7 @@ async def hear_audiences(uow: UnitOfWork, messages: Sequence[Message], house: Ho
     """Who entered and left named audiences because tags changed; a new definition is nothing that people did."""
     ear = await Ear.of(uow, house)
     for message in messages:
-        if (batch := _parse(uow, AUDIENCES, message, tags_pb2.AudiencesChanged)) is None:
+        if (batch := parsed(uow, AUDIENCES, message, tags_pb2.AudiencesChanged)) is None:
             continue
         for change in batch.changes:
             if change.entity_kind != identity_pb2.ENTITY_KIND_PERSON or change.reason != "data":
@@ -82,7 +79,7 @@ async def hear_audiences(uow: UnitOfWork, messages: Sequence[Message], house: Ho
                 uow.dead_letter(AUDIENCES, AUDIENCES_CHANGED, alone.SerializeToString(), "INVALID_IDS")
                 continue
             entered, left = (np.frombuffer(ids, "<u4").astype(np.int64) for ids in (change.entered, change.left))
-            await ear.audience(uow, change.name, entered, left, _moment(change.at_us))
+            await ear.audience(uow, change.name, entered, left, from_us(change.at_us))
 
 
 async def hear_scores(uow: UnitOfWork, messages: Sequence[Message], house: House) -> None:
@@ -90,7 +87,7 @@ async def hear_scores(uow: UnitOfWork, messages: Sequence[Message], house: House
     ear = await Ear.of(uow, house)
     by_model: dict[str, list[tuple[int, float, int]]] = {}
     for message in messages:
-        if (changed := _parse(uow, SCORES, message, scoring_pb2.ScoresChanged)) is None:
+        if (changed := parsed(uow, SCORES, message, scoring_pb2.ScoresChanged)) is None:
             continue
         told = by_model.setdefault(changed.model, [])
         told += [(each.person_id, each.score, each.scored_at_us) for each in changed.scores if not each.label]
@@ -103,18 +100,5 @@ def _happened(event: identity_pb2.ResolvedEvent) -> Happened:
     if not isinstance(properties, dict):
         raise ValueError("properties are no object")
     owner = event.person
-    at = _moment(event.occurred_at_us)
+    at = from_us(event.occurred_at_us)
     return Happened(event.name, owner.anchor_id, owner.entity_id, owner.version, event.vehicle.entity_id, at, properties)
-
-
-def _parse(uow: UnitOfWork, consumer: str, message: Message, kind: type[Any]) -> Any:
-    """The message as protobuf; None when it is none, which sets it aside."""
-    try:
-        return kind.FromString(message.data)
-    except DecodeError:
-        uow.dead_letter(consumer, message.subject, message.data, "UNREADABLE")
-        return None
-
-
-def _moment(micros: int) -> datetime:
-    return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)

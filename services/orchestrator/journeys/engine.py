@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from chassis.db import Database, UnitOfWork
+from chassis.moments import from_us, to_us
 from services.orchestrator.arbiter.proposing import Proposal
 from services.orchestrator.domain.themes import PersonId, ThemeId
-from services.orchestrator.journeys.advancing import EPOCH, Answers, Clock, Moved, People, advance, micros
+from services.orchestrator.journeys.advancing import Answers, Clock, Moved, People, advance
 from services.orchestrator.journeys.documents import seconds
 from services.orchestrator.journeys.enrolments import EnrolmentStore, Left
 from services.orchestrator.journeys.programs import Kind, Node, Program
@@ -143,14 +144,14 @@ async def move(
     store = EnrolmentStore(uow)
     await _effects(uow, house, course, people, moved, now)
     asks = moved.asks
-    due = np.where(asks, micros(now + lease), moved.due_us).tolist()
+    due = np.where(asks, to_us(now + lease), moved.due_us).tolist()
     columns = [
         people.enrolment.tolist(),
         [course.version] * len(people),
         moved.step.tolist(),
         moved.visit.tolist(),
         moved.phase.tolist(),
-        [EPOCH + timedelta(microseconds=each) for each in due],
+        [from_us(each) for each in due],
         moved.reason.tolist(),
     ]
     await store.move(columns, now)

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from chassis.moments import from_us
 from services.orchestrator.journeys.advancing import (
     ARRIVED,
     ASKS,
     CALLED,
-    EPOCH,
     Answers,
     Clock,
     Moved,
@@ -66,7 +66,7 @@ async def simulate(
         if moved.reason[0]:
             return path, str(moved.reason[0])
         here = _there(here, moved)
-        due = EPOCH + timedelta(microseconds=int(moved.due_us[0]))
+        due = from_us(int(moved.due_us[0]))
         called = False
         while not called and ahead and ahead[0].at < due:
             happened = ahead.pop(0)

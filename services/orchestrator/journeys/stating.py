@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from troika.orchestrator.v1 import events_pb2
 
 from chassis.db import UnitOfWork
+from chassis.moments import to_us
 from services.orchestrator.events import TAGS_STATED
-from services.orchestrator.journeys.advancing import micros
 
 MOST: Final = 5_000
 
@@ -29,7 +29,7 @@ def publish_tags(uow: UnitOfWork, stated: Sequence[Stated]) -> None:
     for start in range(0, len(stated), MOST):
         message = events_pb2.TagsStated()
         for each in stated[start : start + MOST]:
-            told = message.tags.add(tag=each.tag, person_id=each.person_id, stated_at_us=micros(each.at))
+            told = message.tags.add(tag=each.tag, person_id=each.person_id, stated_at_us=to_us(each.at))
             if isinstance(each.value, str):
                 told.word = each.value
             elif each.value is not None:

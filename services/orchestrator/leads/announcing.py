@@ -7,16 +7,16 @@ round of distribution. Each assignment is told twice, once when it begins and on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from chassis.db import UnitOfWork
+from chassis.moments import to_us
 from services.orchestrator import events
 from services.orchestrator.events import GIVEN, PASSED_ON, TAKEN, Handover
 from services.orchestrator.leads.reading import name_of
 
 UNTOLD, BEGUN = 0, 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Assignments with something to tell (index ix_lead_assignment_untold), `before` what was told of each, `nth` its place among
 # those of its lead, `delivery_id` the theme's push that told the same dealer of the same lead.
@@ -65,11 +65,7 @@ def _handover(row: Any, kind: int, revision: int, at: datetime, reason: str) -> 
         kind,
         reason,
         row.interest,
-        _micros(at),
-        _micros(row.sla_due_at) if row.sla_due_at and kind != TAKEN else 0,
+        to_us(at),
+        to_us(row.sla_due_at) if row.sla_due_at and kind != TAKEN else 0,
         row.delivery_id,
     )
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)

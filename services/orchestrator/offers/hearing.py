@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from google.protobuf.message import DecodeError
 from troika.identity.v1 import events_pb2 as identity_pb2
 
-from chassis.bus import Consumer, Message
+from chassis.bus import Consumer, Message, parsed
 from chassis.db import UnitOfWork
 from services.orchestrator.events import EVENTS_RESOLVED
 from services.orchestrator.offers.deciding import EARLY_S, NAME
@@ -64,10 +63,7 @@ async def keep_feedback(uow: UnitOfWork, messages: Sequence[Message], successes:
     for message in messages:
         if MARK not in message.data:
             continue
-        try:
-            batch = identity_pb2.ResolvedBatch.FromString(message.data)
-        except DecodeError:
-            uow.dead_letter(FEEDBACK, message.subject, message.data, "UNREADABLE")
+        if (batch := parsed(uow, FEEDBACK, message, identity_pb2.ResolvedBatch)) is None:
             continue
         for event in batch.events:
             if MARK not in event.properties_json:

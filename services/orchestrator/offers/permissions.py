@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from chassis.consents import ALL_CHANNELS, OPT_OUT, SEPARATE, regime, uses
 from chassis.db import Reader
+from chassis.moments import to_us
 
 PERSONALISATION: Final = "personalisation"
 _ASK: Final = """
@@ -52,7 +53,7 @@ class Known:
 
     def personal(self, now: datetime) -> bool:
         """Whether the person may be told apart: personalisation is not switched off through any anchor, on any channel."""
-        now_us = _micros(now)
+        now_us = to_us(now)
         for anchor in {row[0] for row in self.consents if row[1] == PERSONALISATION}:
             rows = [row for row in self.consents if row[0] == anchor and row[1] == PERSONALISATION]
             withdrawn, given = max(row[4] for row in rows), max(row[5] for row in rows)
@@ -63,7 +64,7 @@ class Known:
 
     def closed(self, purpose: str, channel: str, regimes: Mapping[str, str], now: datetime) -> bool:
         """Whether consent forbids a purpose on a channel, as ConsentStore.forbidden has it for all persons at once."""
-        return any(self._closed(use, channel, regime(regimes, use, channel), _micros(now)) for use in uses(purpose, channel))
+        return any(self._closed(use, channel, regime(regimes, use, channel), to_us(now)) for use in uses(purpose, channel))
 
     def _closed(self, use: str, channel: str, needs: str, now_us: int) -> bool:
         about = [row for row in self.consents if row[1] == use and row[2] in (ALL_CHANNELS, channel)]
@@ -93,7 +94,3 @@ async def ask(reader: Reader, persons: Sequence[int], now: datetime, window: tim
         for row in rows
     }
     return [found[person] if person else NOBODY for person in persons]
-
-
-def _micros(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
