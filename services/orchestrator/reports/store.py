@@ -23,11 +23,19 @@ _PARTS: Final = {
     Breakdown.BAND: f"CASE WHEN score < 0 THEN '' ELSE ({_BAND} * {BAND_WIDTH})::text END",
     Breakdown.VERSION: "CASE theme_version WHEN 0 THEN '' ELSE theme_version::text END",
 }
-# Of each person the first push or holdout; numbers below 0 are of erased persons, one for each.
-_FIRST: Final = (
-    "outcome IN ('push', 'holdout') AND row_number() OVER"
-    " (PARTITION BY person_id, outcome IN ('push', 'holdout') ORDER BY decided_at, occasion) = 1 AS first"
+# Of each person the first push or holdout; numbers below 0 are of erased persons, one for each. Only whom more than the launch
+# decided on is compared: comparing all sorts them.
+_CHOSEN: Final = "outcome IN ('push', 'holdout')"
+_AGAIN: Final = f"""
+again AS MATERIALIZED (
+  SELECT person_id, occasion, {_CHOSEN} AND row_number() OVER
+    (PARTITION BY person_id, {_CHOSEN} ORDER BY decided_at, occasion) = 1 AS first
+  FROM decision WHERE theme_id = :id {{where}}
+  AND person_id IN (SELECT person_id FROM decision WHERE theme_id = :id AND occasion <> 0)
 )
+"""  # noqa: S608  (constants of ours)
+_FIRST: Final = f"COALESCE(again.first, {_CHOSEN}) AS first FROM decision LEFT JOIN again USING (person_id, occasion)"
+_PUSHED: Final = "AND outcome = 'push' AND person_id > 0"
 # Who reached the goal when: from the goals back to all who went into whom they belong to, for goals are few.
 _WON: Final = """
 winner (person_id, at) AS (
@@ -43,9 +51,9 @@ winner (person_id, at) AS (
 """
 
 _CELLS: Final = f"""
-WITH RECURSIVE given AS (
+WITH RECURSIVE {_AGAIN.format(where="")}, given AS (
   SELECT person_id, outcome, CASE outcome WHEN 'deferred' THEN reason ELSE '' END AS reason, channel, cost_fen, delivery_id,
-    {_BAND} AS band, {{part}} AS part, {_FIRST} FROM decision WHERE theme_id = :id
+    {_BAND} AS band, {{part}} AS part, {_FIRST} WHERE theme_id = :id
 ), {_WON}
 SELECT d.part, d.outcome, d.reason, d.channel, d.band, COALESCE(v.state, 0)::integer AS state, count(*) AS decisions,
   count(*) FILTER (WHERE d.first) AS persons, count(won.person_id) FILTER (WHERE d.first) AS goals,
@@ -56,9 +64,8 @@ GROUP BY 1, 2, 3, 4, 5, 6
 
 # Of erased persons only the day is known.
 _TIMES: Final = f"""
-WITH RECURSIVE given AS (
-  SELECT person_id, delivery_id, decided_at, {{part}} AS part, {_FIRST}
-  FROM decision WHERE theme_id = :id AND outcome = 'push' AND person_id > 0
+WITH RECURSIVE {_AGAIN.format(where=_PUSHED)}, given AS (
+  SELECT person_id, delivery_id, decided_at, {{part}} AS part, {_FIRST} WHERE theme_id = :id {_PUSHED}
 ), {_WON}, span AS (
   SELECT d.part, 'answer' AS kind, v.occurred_at - d.decided_at AS took
   FROM given d JOIN delivery v ON v.delivery_id = d.delivery_id WHERE v.state = {ANSWERED}

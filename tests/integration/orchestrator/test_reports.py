@@ -292,6 +292,8 @@ async def test_a_report_reads_its_own_theme_by_index(house: House) -> None:
             " SELECT t, p, 0, CASE p % 4 WHEN 0 THEN 'push' WHEN 1 THEN 'holdout' ELSE 'budget' END, '', now(),"
             " CASE p % 4 WHEN 0 THEN t || '-' || p END, now() FROM generate_series(1, 40) t, generate_series(1, 2000) p",
             "INSERT INTO delivery SELECT delivery_id, 4, '', '', now() FROM decision WHERE delivery_id IS NOT NULL",
+            # So many that looking up a theme's own is cheaper than reading all.
+            "INSERT INTO delivery SELECT 'older-' || n, 4, '', '', now() FROM generate_series(1, 100000) n",
             "INSERT INTO goal SELECT t, p, p, 1, now() FROM generate_series(1, 40) t, generate_series(1, 2000, 20) p",
             "INSERT INTO person_alias SELECT p, p + 1, p, now() FROM generate_series(100001, 140000, 2) p",
             "INSERT INTO anchor_owner SELECT p, p + 1, 1 FROM generate_series(100000, 140000, 3) p",
