@@ -39,8 +39,8 @@ TOO_MANY: Final = "too_many_plates"
 # Longer than a card may take: a lease that ends before would have a second process send it at the same time.
 LEASE: Final = timedelta(seconds=25)
 # Whoever drives up alone is kept at once. Where cars come all the time, those of so short a time are kept, asked about and
-# decided on together, which takes a fraction of the work; it is half of what a card may take.
-PACE_S: Final = 0.045
+# decided on together, which takes a fraction of the work; it is half of what is waited for facts.
+PACE_S: Final = 0.04
 # Their events are one message.
 MOST_TOGETHER: Final = 250
 RESOLVE_TIMEOUT_S: Final = 1.0
