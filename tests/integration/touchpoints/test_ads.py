@@ -189,10 +189,11 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
     platform.fails = lambda n: (422, orjson.dumps({"code": "list_unknown"}), {})
     await ads.UploadAdList(pb.UploadAdListRequest(name="owners"))
     await eventually(stands, lambda s: (s[0], s[4]) == (pb.AD_LIST_STATE_FAILED, "list_unknown"))
-    platform.fails = lambda n: None
+    stuck = platform.calls
+    platform.fails = lambda n: (503, b"", {}) if n == stuck + 1 else None
     await says(room, [6], given=False, at_us=NOW + 5)
     around.allowed -= {6}
-    await eventually(stands, lambda s: s[2] == 0)
+    await eventually(stands, lambda s: (s[0], s[2], s[4]) == (pb.AD_LIST_STATE_FAILED, 0, "list_unknown"))
     assert hashes(1, 9) == platform.lists["owners"]
     await ads.UploadAdList(pb.UploadAdListRequest(name="owners"))
     await on_list(1, 9, 11)

@@ -131,8 +131,9 @@ async def claim(database: Database) -> AdList | None:
     async with database.transaction(traced=False) as uow:
         rows = await uow.fetch(
             "UPDATE ad_list SET leased_until = now() + make_interval(secs => $1), woken = false WHERE name = (SELECT name"  # noqa: S608
-            " FROM ad_list WHERE leased_until < now() AND (state IN ('active', 'ending') AND due_at <= now()"
-            " OR state <> 'ended' AND woken AND failures = 0) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
+            " FROM ad_list WHERE leased_until < now() AND CASE WHEN state = 'ended' THEN false"
+            " WHEN failures = 0 AND woken THEN true ELSE due_at <= now() AND (state <> 'failed' OR failures > 0) END"
+            " ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
             f" RETURNING {_FIELDS}",
             LEASE_S,
         )
@@ -163,8 +164,8 @@ async def put_off(database: Database, name: str, wait_s: float, reason: str) -> 
     """Leaves a list for a while because something failed; without a reason nothing did."""
     async with database.transaction(traced=False) as uow:
         await uow.fetch(
-            "UPDATE ad_list SET leased_until = now(), due_at = now() + make_interval(secs => $2), reason = $3,"
-            " failures = CASE WHEN $3 = '' THEN failures ELSE failures + 1 END WHERE name = $1",
+            "UPDATE ad_list SET leased_until = now(), due_at = now() + make_interval(secs => $2),"
+            " reason = CASE WHEN state = 'failed' THEN reason ELSE $3 END, failures = CASE WHEN $3 = '' THEN failures ELSE failures + 1 END WHERE name = $1",
             name,
             wait_s,
             reason,
@@ -174,7 +175,12 @@ async def put_off(database: Database, name: str, wait_s: float, reason: str) -> 
 async def stop(database: Database, name: str, state: str, reason: str = "") -> None:
     """Ends the work on a list."""
     async with database.transaction() as uow:
-        await uow.fetch("UPDATE ad_list SET state = $2, reason = $3, leased_until = now() WHERE name = $1", name, state, reason)
+        await uow.fetch(
+            "UPDATE ad_list SET state = $2, reason = $3, failures = 0, leased_until = now() WHERE name = $1",
+            name,
+            state,
+            reason,
+        )
 
 
 async def begin(database: Database, name: str) -> AdList:
