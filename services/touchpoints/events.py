@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from troika.identity.v1.events_pb2 import CONSENT_KIND_SEPARATE, ENTITY_KIND_PERSON, EntitiesChanged
 from troika.orchestrator.v1.events_pb2 import DeliveriesRequested, DeliveryRequest, LeadHandover, LeadsAssigned
@@ -21,6 +21,7 @@ from troika.touchpoints.v1.events_pb2 import (
 
 from chassis.bus import Stream
 from chassis.consents import MESSAGES
+from chassis.moments import from_us, to_us
 from chassis.quiet_hours import QuietHours, zone_of
 from chassis.sealing import DataKey
 from services.touchpoints import wire
@@ -47,7 +48,6 @@ STREAMS = (
 
 MOST_FACTS = 500
 MOST_BYTES = 480 * 1024
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def sealed_batch(observed: Iterable[Observed], key: DataKey, received_us: int) -> bytes:
@@ -283,13 +283,3 @@ def entity_facts(payload: bytes) -> EntityFacts:
             if c.entity_kind == ENTITY_KIND_PERSON
         ],
     )
-
-
-def from_us(microseconds: int) -> datetime:
-    """Microseconds since the epoch as an instant; raises OverflowError."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def to_us(instant: datetime) -> int:
-    """An instant as microseconds since the epoch."""
-    return (instant - _EPOCH) // timedelta(microseconds=1)

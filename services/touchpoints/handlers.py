@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from chassis.db import UnitOfWork
+from chassis.moments import from_us
 from services.touchpoints import events
 from services.touchpoints.channels.ads import store as ads
 from services.touchpoints.channels.dealer.handovers import hand_over
@@ -128,13 +129,13 @@ async def _advance(uow: UnitOfWork, fresh: Sequence[Feedback]) -> None:
             continue
         before = furthest.get(one.delivery_id)
         if before is None or one.meaning.state > before.state:
-            when = events.from_us(one.occurred_at_us)
+            when = from_us(one.occurred_at_us)
             furthest[one.delivery_id] = Progress(one.delivery_id, one.meaning.state, one.meaning.reason, when)
         given = answers.get(one.delivery_id)
         if one.answer and (given is None or (one.occurred_at_us, one.answer) > (given.occurred_at_us, given.answer)):
             answers[one.delivery_id] = one
     progress = [
-        Progress(p.delivery_id, p.state, p.reason, events.from_us(a.occurred_at_us), a.answer)
+        Progress(p.delivery_id, p.state, p.reason, from_us(a.occurred_at_us), a.answer)
         if (a := answers.get(p.delivery_id))
         else p
         for p in furthest.values()

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 from chassis.batching import Batching
 from chassis.db import Database, Reader
 from chassis.errors import is_operational
+from chassis.moments import to_us
 from chassis.outbox import Outgoing
 from chassis.sealing import DataKey
 from services.touchpoints import events
@@ -183,8 +184,8 @@ class Arrivals:
     ) -> Outgoing:
         """What is published, behind the key, if and only if the arrival is kept."""
         # A source of its own: that a car drove past a dealer's camera is no file of that dealer, and makes nobody its customer.
-        source, received_us = f"arrivals:{arrival.dealer_code}", events.to_us(received)
-        number, occurred_us = event_id(source, arrival.arrival_id), events.to_us(arrival.arrived_at)
+        source, received_us = f"arrivals:{arrival.dealer_code}", to_us(received)
+        number, occurred_us = event_id(source, arrival.arrival_id), to_us(arrival.arrived_at)
         facts = orjson.dumps({"dealer": arrival.dealer_code, "door": arrival.door})
         if anchor_id:
             known = events.AnchorEvent(number, source, EVENT, occurred_us, anchor_id, facts)

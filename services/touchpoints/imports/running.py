@@ -21,6 +21,7 @@ from prometheus_client import Counter
 from chassis.db import Database
 from chassis.errors import TroikaError, is_operational
 from chassis.leases import LostLease, hold, patiently
+from chassis.moments import to_us
 from services.touchpoints import events
 from services.touchpoints.domain.observed import Invalid, Observed
 from services.touchpoints.imports import jobs, observing
@@ -108,7 +109,7 @@ class Importer:
         looked = await asyncio.to_thread(self._looked, job, how)
         await jobs.begin(self._database, job, looked.sha256, looked.lines)
         # Judged as of the moment when it was asked for, however often it is begun.
-        at_us = events.to_us(job.created_at)
+        at_us = to_us(job.created_at)
         observe = observing.observer(how, source, at_us, at_us - self._oldest_us)
         done, sample = job.lines_done, orjson.loads(job.sample)
         with self._open(job) as file:

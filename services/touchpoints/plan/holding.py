@@ -9,7 +9,8 @@ from troika.touchpoints.v1.quarantine_pb2 import QuarantinedBatch
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
-from services.touchpoints.events import QUARANTINED, from_us
+from chassis.moments import from_us
+from services.touchpoints.events import QUARANTINED
 from services.touchpoints.plan import quarantine_store as store
 from services.touchpoints.plan.quarantine_store import Row
 

@@ -15,9 +15,9 @@ from prometheus_client import Counter as Metric
 
 from chassis.db import Database, UnitOfWork
 from chassis.errors import TroikaError, is_operational
+from chassis.moments import to_us
 from services.touchpoints import events
 from services.touchpoints.domain.observed import Invalid, Observed
-from services.touchpoints.events import to_us
 from services.touchpoints.ingest import DAY_US, small
 from services.touchpoints.plan import quarantine_store as store
 from services.touchpoints.plan import store as plan_store

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from chassis.db import UnitOfWork
+from chassis.moments import from_us
 from services.touchpoints.domain.deliveries import NOTICES, WITHDRAWN, Channel, State
 from services.touchpoints.domain.feedback import Feedback
 from services.touchpoints.domain.handovers import told_before
-from services.touchpoints.events import from_us
 from services.touchpoints.store.deliveries import LOCK
 
 

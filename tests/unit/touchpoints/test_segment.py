@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.moments import from_us
 from services.touchpoints.domain.observed import FUTURE_US, Invalid, Observed, Source, event_id
 from services.touchpoints.domain.segment import Arrival, observe
-from services.touchpoints.events import from_us
 
 NOW = 1_800_000_000_000_000
 APP = Source("app", "crm_id", "")

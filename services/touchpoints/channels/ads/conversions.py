@@ -18,6 +18,7 @@ from troika.identity.v1.events_pb2 import ResolvedBatch, ResolvedEvent
 
 from chassis.bus import Consumer, Message
 from chassis.db import UnitOfWork
+from chassis.moments import from_us
 from services.touchpoints import events
 from services.touchpoints.channels.ads.channel import CONVERSION, WINDOW_DAYS, place, sealed_details
 from services.touchpoints.channels.ads.store import PURPOSE
@@ -160,7 +161,7 @@ def _click(properties: bytes) -> tuple[str, str]:
 
 def _delivery(account: Account, event: ResolvedEvent, sealed: bytes) -> Delivery:
     number = blake2b(event.event_id + account.endpoint.encode(), digest_size=16).hexdigest()
-    at = events.from_us(event.occurred_at_us)
+    at = from_us(event.occurred_at_us)
     return Delivery(
         f"conversion-{number}",
         "",
@@ -176,7 +177,7 @@ def _delivery(account: Account, event: ResolvedEvent, sealed: bytes) -> Delivery
         reasons=(),
         dealer_code="",
         decided_at=at,
-        expires_at=max(at, events.from_us(event.received_at_us or event.occurred_at_us)) + LIFE,
+        expires_at=max(at, from_us(event.received_at_us or event.occurred_at_us)) + LIFE,
         due_at=at,
         kind=CONVERSION,
         details=sealed_details(account.endpoint, event.name, sealed),
