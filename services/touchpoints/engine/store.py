@@ -16,8 +16,10 @@ from services.touchpoints.domain.handovers import NOTICE_LIFE
 from services.touchpoints.store.deliveries import caps_of
 
 TURN: Final = "turn"
-# Locks are taken in the order of ids so that two batches cannot wait for each other.
+# Locks are taken in the order of ids so that two batches cannot wait for each other, all of them before the first row is
+# looked at. Nothing is joined to them: that would be a loop within a loop, for nobody knows how many they are.
 _LOCKED = "locked AS (SELECT delivery_id FROM delivery WHERE delivery_id = ANY($1::text[]) ORDER BY delivery_id FOR UPDATE)"
+_ALL_LOCKED = "(SELECT count(*) FROM locked) >= 0"
 
 # Pushes whose time has come, earliest first, with whatever lease a vanished sender left behind (index ix_delivery_due_at). A
 # slot that was missed is kept for a second: whoever was away for longer must not send all that was booked meanwhile at once.
@@ -52,8 +54,8 @@ BEGIN = f"""
     UPDATE delivery d SET state = 2, attempts = attempts + 1, endpoint = a.endpoint, anchor_id = a.anchor,
         unsure_since = COALESCE(d.unsure_since, now()), sent_at = COALESCE(d.sent_at, now()), slot_at = NULL,
         due_at = now() + make_interval(secs => $4), updated_at = now()
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS a(id, endpoint, anchor), locked
-    WHERE d.delivery_id = locked.delivery_id AND a.id = d.delivery_id AND d.state <= 2 AND d.held = ''
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS a(id, endpoint, anchor)
+    WHERE {_ALL_LOCKED} AND a.id = d.delivery_id AND d.state <= 2 AND d.held = ''
     RETURNING d.delivery_id, d.attempts
 """  # noqa: S608  (constants of ours)
 
@@ -63,8 +65,8 @@ TAKE_BACK = f"""
     UPDATE delivery d SET attempts = b.attempts, state = CASE WHEN b.attempts = 0 THEN 1 ELSE d.state END,
         unsure_since = CASE WHEN b.unsure THEN d.unsure_since END,
         sent_at = CASE WHEN b.attempts > 0 THEN d.sent_at END, slot_at = now(), due_at = now(), updated_at = now()
-    FROM unnest($1::text[], $2::int[], $3::smallint[], $4::boolean[]) AS b(id, attempts, channel, unsure), locked
-    WHERE d.delivery_id = locked.delivery_id AND b.id = d.delivery_id AND d.state <= 2
+    FROM unnest($1::text[], $2::int[], $3::smallint[], $4::boolean[]) AS b(id, attempts, channel, unsure)
+    WHERE {_ALL_LOCKED} AND b.id = d.delivery_id AND d.state <= 2
         AND d.attempts = b.attempts + 1 AND d.channel = b.channel
 """  # noqa: S608  (likewise)
 
@@ -86,8 +88,8 @@ CONCLUDE = f"""
         attempts = d.attempts - CASE WHEN c.counts THEN 0 ELSE 1 END, updated_at = now()
     FROM unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::double precision[], $6::boolean[], $7::int[],
         $8::smallint[], $9::boolean[], $10::text[])
-        AS c(id, state, reason, provider, due_in, sure, attempts, channel, counts, parked), locked, delivery old
-    WHERE d.delivery_id = locked.delivery_id AND c.id = d.delivery_id AND old.delivery_id = d.delivery_id
+        AS c(id, state, reason, provider, due_in, sure, attempts, channel, counts, parked), delivery old
+    WHERE {_ALL_LOCKED} AND c.id = d.delivery_id AND old.delivery_id = d.delivery_id
         AND (c.state >= d.state OR (c.provider <> '' AND d.provider_id = ''))
         AND (c.attempts IS NULL OR (d.state <= 2 AND c.attempts = d.attempts AND c.channel = d.channel))
     RETURNING d.delivery_id, d.state, d.reason, d.updated_at, old.state AS before
@@ -99,8 +101,8 @@ FALL_BACK = f"""
     UPDATE delivery d SET channel = d.fallback_channels[1], fallback_channels = d.fallback_channels[2:], state = 1,
         reason = c.reason, attempts = 0, unsure_since = NULL, sent_at = NULL, slot_at = NULL, endpoint = '', anchor_id = 0,
         due_at = now(), updated_at = now()
-    FROM unnest($1::text[], $2::text[], $3::int[], $4::smallint[]) AS c(id, reason, attempts, channel), locked
-    WHERE d.delivery_id = locked.delivery_id AND c.id = d.delivery_id AND d.state <= 2 AND d.held = ''
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::smallint[]) AS c(id, reason, attempts, channel)
+    WHERE {_ALL_LOCKED} AND c.id = d.delivery_id AND d.state <= 2 AND d.held = ''
         AND c.attempts = d.attempts AND c.channel = d.channel AND cardinality(d.fallback_channels) > 0
 """  # noqa: S608  (likewise)
 
@@ -109,16 +111,16 @@ DEFER = f"""
     UPDATE delivery d SET due_at = LEAST(now() + make_interval(secs => w.wait), GREATEST(d.expires_at, now())),
         slot_at = CASE WHEN w.slot THEN now() + make_interval(secs => w.wait) ELSE d.slot_at END,
         reason = CASE WHEN d.state <= 2 AND w.reason <> '' THEN w.reason ELSE d.reason END
-    FROM unnest($1::text[], $2::double precision[], $3::text[], $4::boolean[]) AS w(id, wait, reason, slot), locked
-    WHERE d.delivery_id = locked.delivery_id AND w.id = d.delivery_id
+    FROM unnest($1::text[], $2::double precision[], $3::text[], $4::boolean[]) AS w(id, wait, reason, slot)
+    WHERE {_ALL_LOCKED} AND w.id = d.delivery_id
 """  # noqa: S608  (likewise)
 
 HOLD = f"""
     WITH {_LOCKED}
     UPDATE delivery d SET held = h.why, held_at = now(), endpoint = h.endpoint, due_at = GREATEST(d.expires_at, now()),
         slot_at = NULL
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS h(id, why, endpoint), locked
-    WHERE d.delivery_id = locked.delivery_id AND h.id = d.delivery_id AND d.state <= 2 AND d.held = ''
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS h(id, why, endpoint)
+    WHERE {_ALL_LOCKED} AND h.id = d.delivery_id AND d.state <= 2 AND d.held = ''
 """  # noqa: S608  (likewise)
 
 # Notices whose time is over: they stay for whoever replays them, and get their time anew. Waiting for a turn goes on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chassis.testing import DatabaseFactory
 from services.touchpoints.engine.health import READ
-from services.touchpoints.engine.store import CAPPED, CLAIM, NEXT_TURN, TAKE_TURN
+from services.touchpoints.engine.store import BEGIN, CAPPED, CLAIM, CONCLUDE, NEXT_TURN, TAKE_TURN
 
 BY_PROVIDER = "SELECT delivery_id FROM delivery WHERE provider_id = $1 AND provider_id <> '' AND endpoint = $2"
 FILL = (
@@ -26,6 +26,9 @@ HOT = [
     (CAPPED, (["d1"], [7], [0], [3], [604_800.0]), "ix_delivery_person_id"),
     (TAKE_TURN, (["e1"], ["d1000"], [1000]), "ix_delivery_held"),
     (NEXT_TURN, (None,), "ix_delivery_held"),
+    # Locks taken once, not once for each row.
+    (BEGIN, (["d2"], ["e1"], [7], 30.0), "One-Time Filter"),
+    (CONCLUDE, (["d2"], [3], [""], [""], [-1.0], [False], [1], [1], [True], [""]), "One-Time Filter"),
     (READ, (300.0,), "ix_call_slice_slice"),
 ]
 
