@@ -15,7 +15,7 @@ from troika.identity.v1.holder_service_pb2 import Holder
 from troika.touchpoints.v1 import arrivals_service_pb2 as pb
 from troika.touchpoints.v1.arrivals_service_pb2_grpc import ArrivalsServiceStub
 
-from chassis import rpc
+from chassis import outbox, rpc
 from chassis.bus import DEAD_LETTERS, Bus
 from chassis.db import UnitOfWork
 from chassis.testing import DatabaseFactory
@@ -79,6 +79,9 @@ async def forecourt(servers: Servers, databases: DatabaseFactory) -> AsyncIterat
     bus = Bus(servers.nats_url, "test")
     await bus.connect()
     await bus.declare(DEAD_LETTERS, *rooms.NEIGHBOURS)
+    # Events of arrivals wait for the relay's own look.
+    soon = pytest.MonkeyPatch()
+    soon.setattr(outbox, "SWEEP_S", 0.05)
     async with databases.lent("touchpoints") as dsn, neighbourhood(Neighbours()) as base, dealer_system() as dealer:
         targets = {f"{peer}_target": base.target for peer in ("tags", "scoring", "orchestrator")}
         more = {"arrival_posts_per_s": 1000.0, "arrival_budget_ms": 1500.0, "arrival_proxies": ("127.0.0.1/32",)}
@@ -91,13 +94,15 @@ async def forecourt(servers: Servers, databases: DatabaseFactory) -> AsyncIterat
             made.url = await made.door("gate")
             yield made
             await channel.close()
+    soon.undo()
     await bus.delete_streams()
     await bus.close()
 
 
 @pytest.fixture(autouse=True)
 async def quiet(forecourt: Forecourt) -> None:
-    """Every test begins with an empty forecourt."""
+    """Every test begins with an empty forecourt, when all was told of the one before."""
+    await eventually(lambda: forecourt.rows("SELECT id FROM outbox"), lambda waiting: not waiting)
     base = forecourt.base
     for each in (base.known, base.held, base.entities, base.asked, base.decided, base.slow, base.down, base.reveals):
         each.clear()
