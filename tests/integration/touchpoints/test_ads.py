@@ -29,7 +29,7 @@ from chassis.bus import Bus, Stream
 from chassis.outbox import Outgoing
 from chassis.rpc import reason_of
 from chassis.testing import DatabaseFactory
-from services.touchpoints.channels.ads import uploading
+from services.touchpoints.channels.ads import store, uploading
 from services.touchpoints.domain.consents import Statement
 from services.touchpoints.domain.deliveries import Channel, State
 from services.touchpoints.store import consents
@@ -139,6 +139,10 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
     assert ({}, 1) == (wrong(platform), platform.repeats)
     assert not {value for _, value in hashes(7, 8)} & platform.told
 
+    async with room.database.read() as uow:
+        kept = "".join(row.content for row in await uow.rows("SELECT t::text AS content FROM ad_member t"))
+    assert kept and not any(text in kept for value in platform.told for text in (value, value.encode().hex()))
+
     # Whoever withdraws is taken off at once, without a look through the audience; so is who is erased.
     looks = len(around.pages)
     await says(room, [2], given=False, at_us=NOW + 1)
@@ -189,6 +193,7 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
     platform.fails = lambda n: (422, orjson.dumps({"code": "list_unknown"}), {})
     await ads.UploadAdList(pb.UploadAdListRequest(name="owners"))
     await eventually(stands, lambda s: (s[0], s[4]) == (pb.AD_LIST_STATE_FAILED, "list_unknown"))
+    assert 1 == (await store.trouble(room.database))[0]
     stuck = platform.calls
     platform.fails = lambda n: (503, b"", {}) if n == stuck + 1 else None
     await says(room, [6], given=False, at_us=NOW + 5)

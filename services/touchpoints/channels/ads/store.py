@@ -22,6 +22,8 @@ from services.touchpoints.store import erasures
 PURPOSE: Final = "marketing"
 ACTIVE, ENDING, ENDED, FAILED = "active", "ending", "ended", "failed"
 LEASE_S: Final = 30.0
+# In a row: somebody should look.
+MANY_FAILURES: Final = 5
 _FIELDS: Final = (
     "name, endpoint, predicate, every_s, state, reason, pass_no, passing, page_token, looked_at, added, removed, failures,"
     " passed_at, created_at, pass_at <= now() AS pass_due"
@@ -106,6 +108,16 @@ async def members(reader: Reader, name: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
+async def trouble(reader: Reader) -> tuple[int, int]:
+    """(how many lists failed or go on failing, how many hashes should have left by now)."""
+    (row,) = await reader.fetch(
+        "SELECT (SELECT count(*) FROM ad_list WHERE state = 'failed' OR failures >= $1) AS stuck,"
+        " (SELECT count(*) FROM ad_member WHERE leaving) AS leaving",
+        MANY_FAILURES,
+    )
+    return row["stuck"], row["leaving"]
+
+
 async def hurry(uow: UnitOfWork, name: str) -> AdList:
     """Has the audience looked through at once, also after a failure. Raises NotFound."""
     await uow.fetch(
@@ -165,7 +177,8 @@ async def put_off(database: Database, name: str, wait_s: float, reason: str) -> 
     async with database.transaction(traced=False) as uow:
         await uow.fetch(
             "UPDATE ad_list SET leased_until = now(), due_at = now() + make_interval(secs => $2),"
-            " reason = CASE WHEN state = 'failed' THEN reason ELSE $3 END, failures = CASE WHEN $3 = '' THEN failures ELSE failures + 1 END WHERE name = $1",
+            " reason = CASE WHEN state = 'failed' THEN reason ELSE $3 END,"
+            " failures = CASE WHEN $3 = '' THEN failures ELSE failures + 1 END WHERE name = $1",
             name,
             wait_s,
             reason,
