@@ -60,6 +60,10 @@ from services.touchpoints.web.ingest import add_ingest_doors
 from services.touchpoints.web.optouts import OptoutDoors, add_optout_doors
 from services.touchpoints.web.sensors import add_sensors_doors
 from services.touchpoints.web.wechat import WechatDoor, add_wechat_doors
+from services.touchpoints.wechat.api import Api
+from services.touchpoints.wechat.contacts import Contacts
+from services.touchpoints.wechat.errors import WECOM_RULES
+from services.touchpoints.wechat.tokens import Tokens
 
 
 async def serve(settings: Settings) -> None:
@@ -105,6 +109,8 @@ async def serve(settings: Settings) -> None:
         http2 = Http2(settings.send_timeout_s, settings.allow_private_endpoints)
         runtime.at_end(caller.close)
         parts = Parts(settings, caller, http2, vault, database)
+        wecom = Api(caller, Tokens(database, vault, caller), WECOM_RULES)
+        runtime.spawn(Contacts(database, endpoints, wecom, sealer, vault).run(), "contacts")
         rooms: Sequence[tuple[Callable[[Any, grpc.aio.Server], None], Any]] = (
             (add_DeliveryServiceServicer_to_server, open_engine(runtime, parts, endpoints, addresses)),
             (add_ImportServiceServicer_to_server, ImportsRpc(database, files)),

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from chassis.db import new_metadata
 from services.touchpoints.arrivals import tables as arrival_tables
 from services.touchpoints.store import tables as person_tables
+from services.touchpoints.wechat import tables as wechat_tables
 
 metadata = new_metadata("touchpoints")
 
@@ -252,6 +253,7 @@ Table(
 )
 
 person_tables.add_tables(metadata)
+wechat_tables.add_tables(metadata)
 
 # Files of records and leads, one row per import. `lines_done` is where it goes on after a crash.
 Table(

@@ -23,7 +23,11 @@ _SECURITY: Mapping[str, Schema] = {
         "name": "webhook-signature",
         "description": "Standard Webhooks: HMAC-SHA256 with the endpoint's secret over webhook-id, webhook-timestamp and body.",
     },
-    MANAGEMENT_KEY: {"type": "http", "scheme": "bearer", "description": "The endpoint's management key, or a token of the issuer."},
+    MANAGEMENT_KEY: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The endpoint's management key, or a token of the issuer.",
+    },
 }
 _ERROR: Schema = {
     "type": "object",
@@ -175,7 +179,7 @@ def _operation(said: Operation) -> dict[str, Any]:
         }
         made["requestBody"] = {"required": True, "content": content}
     # Whoever takes a body waits for it, but not for ever.
-    replies = said.replies | ({408: TOO_SLOW} if said.takes else {})
+    replies = {**said.replies, **({408: TOO_SLOW} if said.takes else {})}
     made["responses"] = {
         str(status): {"description": reply.meaning} | _content(reply, [e for e in said.examples if e.status == status])
         for status, reply in sorted(replies.items())

@@ -39,7 +39,16 @@ class Api:
 
     async def call(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], attempts: int) -> Done | Outcome:
         """POSTs JSON; a refused token is fetched once more, and the call made once more. `attempts`: made before this one."""
-        answer, token = await self._once(endpoint, path, body)
+        return await self._called(endpoint, path, {}, orjson.dumps(body), attempts)
+
+    async def get(self, endpoint: Endpoint, path: str, query: Mapping[str, str], attempts: int) -> Done | Outcome:
+        """The same with all of it in the address."""
+        return await self._called(endpoint, path, query, None, attempts)
+
+    async def _called(
+        self, endpoint: Endpoint, path: str, query: Mapping[str, str], body: bytes | None, attempts: int
+    ) -> Done | Outcome:
+        answer, token = await self._once(endpoint, path, query, body)
         if isinstance(answer, int) and token and rule(answer, self._rules).action is Action.REFRESH_TOKEN:
             try:
                 await self._tokens.drop(endpoint, token)
@@ -47,17 +56,22 @@ class Api:
                 if not is_operational(error):
                     raise
                 return Retry("token_unavailable", sent_perhaps=False)
-            answer, _ = await self._once(endpoint, path, body)
+            answer, _ = await self._once(endpoint, path, query, body)
         return self._judged(endpoint, answer, attempts) if isinstance(answer, int) else answer
 
-    async def _once(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> tuple[int | Done | Outcome, Token | None]:
+    async def _once(
+        self, endpoint: Endpoint, path: str, query: Mapping[str, str], body: bytes | None
+    ) -> tuple[int | Done | Outcome, Token | None]:
         """(errcode, or what came of it when there is nothing to look up; the token it was tried with)."""
         try:
             token = await self._tokens.of(endpoint)
         except TokenUnavailable as error:
             return (Retry("token_unavailable", sent_perhaps=False) if error.errcode is None else error.errcode), None
-        url = f"{endpoint.url.rstrip('/')}{path}?{urlencode({'access_token': token.value})}"
-        answer = await self._caller.post(url, orjson.dumps(body), {"content-type": "application/json; charset=utf-8"})
+        url = f"{endpoint.url.rstrip('/')}{path}?{urlencode({'access_token': token.value, **query})}"
+        if body is None:
+            answer = await self._caller.get(url, {})
+        else:
+            answer = await self._caller.post(url, body, {"content-type": "application/json; charset=utf-8"})
         given = read(answer)
         if given is None:
             return (Retry("provider_unreadable") if isinstance(answer, Answer) else answer), token

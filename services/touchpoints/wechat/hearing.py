@@ -39,6 +39,7 @@ from services.touchpoints.wechat.callbacks import (
     Unfollowed,
 )
 from services.touchpoints.wechat.choice import CREDIT, FOR_EVER, GONE, OUT, WINDOW, WINDOWS
+from services.touchpoints.wechat.contacts import place
 from services.touchpoints.wechat.memory import follower_of
 from services.touchpoints.wechat.store import Follower, Opening
 from services.touchpoints.wechat.templates import templates
@@ -102,7 +103,7 @@ async def hear(uow: UnitOfWork, hearing: Hearing) -> bool:
         case Permissions():
             await _permit(uow, hearing, event)
         case ContactAdded() | ContactLost():
-            _contact(uow, hearing, event)
+            await _contact(uow, hearing, event)
         case Ignored():
             pass
     return True
@@ -163,9 +164,12 @@ def _purposes(endpoint: Endpoint, template: str, *, known_only: bool = False) ->
     return found or ([] if known_only else MESSAGES)
 
 
-def _contact(uow: UnitOfWork, hearing: Hearing, event: ContactAdded | ContactLost) -> None:
+async def _contact(uow: UnitOfWork, hearing: Hearing, event: ContactAdded | ContactLost) -> None:
     advisor = {"advisor": event.employee}
     if isinstance(event, ContactAdded):
+        digest = hearing.vault.fingerprint(event.contact, f"{hearing.account}/contact")
+        sealed = hearing.vault.hide(event.contact, place(hearing.account, digest))
+        await store.ask_contact(uow, hearing.endpoint.name, digest, sealed)
         named: dict[str, Mapping[str, str]] = {"WeCom Contact Added": advisor | ({"state": event.state} if event.state else {})}
     else:
         named = {"WeCom Contact Lost": advisor}

@@ -291,3 +291,58 @@ async def drop_token(uow: UnitOfWork, account: str, generation: int, least_life_
         generation=generation,
         least=least_life_s,
     )
+
+
+class AskedContact(NamedTuple):
+    """A contact in WeCom that is to be asked about; `contact`: its keyed hash, `sealed`: its number there."""
+
+    endpoint: str
+    contact: bytes
+    sealed: bytes
+    attempts: int
+
+
+async def ask_contact(uow: UnitOfWork, endpoint: str, contact: bytes, sealed: bytes) -> None:
+    """Notes that a contact is to be asked about, at once."""
+    await uow.execute(
+        "INSERT INTO wecom_contact AS c (endpoint, contact, sealed) VALUES (:endpoint, :contact, :sealed)"
+        " ON CONFLICT (endpoint, contact) DO UPDATE SET sealed = excluded.sealed, due_at = now(), asked_at = now(),"
+        " attempts = 0",
+        endpoint=endpoint,
+        contact=contact,
+        sealed=sealed,
+    )
+
+
+async def due_contacts(uow: UnitOfWork, most: int, lease_s: float) -> list[AskedContact]:
+    """Contacts that are due and nobody else asks about; what nobody could say for three days is forgotten."""
+    await uow.execute("DELETE FROM wecom_contact WHERE asked_at < now() - interval '3 days'")
+    rows = await uow.rows(
+        "UPDATE wecom_contact c SET due_at = now() + make_interval(secs => :lease), attempts = c.attempts + 1 FROM ("
+        "SELECT endpoint, contact FROM wecom_contact WHERE due_at <= now() ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED"
+        ") AS due WHERE c.endpoint = due.endpoint AND c.contact = due.contact"
+        " RETURNING c.endpoint, c.contact, c.sealed, c.attempts",
+        lease=lease_s,
+        most=most,
+    )
+    return [AskedContact(row.endpoint, bytes(row.contact), bytes(row.sealed), row.attempts) for row in rows]
+
+
+async def put_off_contact(uow: UnitOfWork, asked: AskedContact, wait_s: float) -> None:
+    """Asks again, later."""
+    await uow.execute(
+        "UPDATE wecom_contact SET due_at = now() + make_interval(secs => :wait)"
+        " WHERE endpoint = :endpoint AND contact = :contact",
+        wait=wait_s,
+        endpoint=asked.endpoint,
+        contact=asked.contact,
+    )
+
+
+async def forget_contact(uow: UnitOfWork, asked: AskedContact) -> None:
+    """Nothing more is to be asked."""
+    await uow.execute(
+        "DELETE FROM wecom_contact WHERE endpoint = :endpoint AND contact = :contact",
+        endpoint=asked.endpoint,
+        contact=asked.contact,
+    )

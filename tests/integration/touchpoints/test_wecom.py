@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tests.integration.touchpoints.room import Room, eventually, request
 WECOM, CORP = 5, "ww0123456789abcdef"
 KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
 STAFF = {"zhang", "li"}
+UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
 
 
 @dataclass
@@ -29,6 +31,9 @@ class Corporation:
     revoked: set[str] = field(default_factory=set)
     busy: int = 0
     texts: list[tuple[str, str]] = field(default_factory=list)
+    # What is known of customers, and how often somebody asked; the first time nobody has time for it.
+    customers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     async def token(self, call: web.Request) -> web.Response:
@@ -36,6 +41,18 @@ class Corporation:
             return web.json_response({"errcode": 40001, "errmsg": "invalid credential"})
         self.tokens += 1
         return web.json_response({"errcode": 0, "errmsg": "ok", "access_token": f"t{self.tokens}", "expires_in": 7200})
+
+    async def contact(self, call: web.Request) -> web.Response:
+        number = call.query.get("external_userid", "")
+        if call.query.get("access_token") != f"t{self.tokens}":
+            return web.json_response({"errcode": 42001, "errmsg": "access_token expired"})
+        self.asked.append(number)
+        if self.asked.count(number) == 1:
+            return web.json_response({"errcode": -1, "errmsg": "system busy"})
+        if number not in self.customers:
+            return web.json_response({"errcode": 84061, "errmsg": "not external contact"})
+        told = {"external_contact": {"external_userid": number, "name": "李四", **self.customers[number]}, "follow_user": []}
+        return web.json_response({"errcode": 0, "errmsg": "ok", **told})
 
     async def send(self, call: web.Request) -> web.Response:
         body = json.loads(await call.read())
@@ -64,6 +81,7 @@ async def corporation() -> AsyncIterator[Corporation]:
     made = Corporation()
     app = web.Application()
     app.add_routes([web.get("/cgi-bin/gettoken", made.token), web.post("/cgi-bin/message/send", made.send)])
+    app.add_routes([web.get("/cgi-bin/externalcontact/get", made.contact)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -72,6 +90,15 @@ async def corporation() -> AsyncIterator[Corporation]:
         yield made
     finally:
         await runner.cleanup()
+
+
+def callback(number: int, said: dict[str, str]) -> tuple[dict[str, str], bytes, str]:
+    """(query, body, what is sealed in it) of a callback."""
+    fields = {"ToUserName": CORP, "CreateTime": str(int(time.time())), "MsgType": "event"} | said
+    sealed = encrypt(f"<xml>{''.join(f'<{k}><![CDATA[{v}]]></{k}>' for k, v in fields.items())}</xml>".encode(), KEY, CORP)
+    query = {"timestamp": str(int(time.time())), "nonce": f"n{number}"}
+    query["msg_signature"] = sha1("tok", query["timestamp"], query["nonce"], sealed)
+    return query, f"<xml><ToUserName>{CORP}</ToUserName><Encrypt>{sealed}</Encrypt></xml>".encode(), sealed
 
 
 async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_come_and_go(room: Room) -> None:
@@ -112,11 +139,7 @@ async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_com
             told_of | {"ChangeType": "del_follow_user"},
         )
     ):
-        fields = {"ToUserName": CORP, "CreateTime": str(int(time.time())), "MsgType": "event"} | said
-        sealed = encrypt(f"<xml>{''.join(f'<{k}><![CDATA[{v}]]></{k}>' for k, v in fields.items())}</xml>".encode(), KEY, CORP)
-        query = {"timestamp": str(int(time.time())), "nonce": f"n{n}"}
-        query["msg_signature"] = sha1("tok", query["timestamp"], query["nonce"], sealed)
-        body = f"<xml><ToUserName>{CORP}</ToUserName><Encrypt>{sealed}</Encrypt></xml>".encode()
+        query, body, sealed = callback(n, said)
         for _ in range(2):
             answer = await room.http.post(f"/wecom/callback/{CORP}", params=query, content=body)
             assert (200, "success") == (answer.status_code, answer.text)
@@ -135,3 +158,31 @@ async def test_a_task_reaches_those_who_serve_the_customer_once_and_contacts_com
     async with room.database.read() as uow:
         assert [] == await uow.rows("SELECT 1 FROM wechat_allowance")
     assert 401 == (await room.http.post(f"/wecom/callback/{CORP}", params=query, content=b"<xml></xml>")).status_code
+
+
+async def test_a_contact_and_the_follower_of_the_same_unionid_are_one_person(room: Room) -> None:
+    async with corporation() as wecom:
+        secrets = {"corp_secret": "s3cret", "callback_token": "tok", "encoding_aes_key": KEY}
+        await room.endpoint("wecom", WECOM, wecom.url, CORP, settings={"agent_id": "7"}, secrets=secrets)
+        # Of other corporations WeCom knows none; and somebody is gone before anybody asks.
+        wecom.customers |= {"wm1": {"type": 1, "unionid": UNIONID}, "wo2": {"type": 2}}
+        added = {"Event": "change_external_contact", "FromUserName": "sys", "ChangeType": "add_external_contact"}
+        for n, contact in enumerate(("wm1", "wo2", "wm3")):
+            query, body, _ = callback(n, added | {"UserID": "zhang", "ExternalUserID": contact})
+            assert 200 == (await room.http.post(f"/wecom/callback/{CORP}", params=query, content=body)).status_code
+
+        async def waiting() -> list[Any]:
+            """Those that nobody had time for need not wait any longer."""
+            async with room.database.transaction() as uow:
+                await uow.execute(
+                    "UPDATE wecom_contact SET due_at = now() WHERE attempts = 1 AND due_at < now() + interval '1 min'"
+                )
+                return list(await uow.rows("SELECT contact, sealed FROM wecom_contact"))
+
+        rows = await waiting()
+        assert not [row for row in rows if b"wm1" in bytes(row.contact) + bytes(row.sealed)]
+        await eventually(waiting, lambda left: not left)
+        assert {"wm1": 2, "wo2": 2, "wm3": 2} == Counter(wecom.asked)
+    seen = [(b, e) for b, e in await eventually(room.observed, lambda found: len(found) >= 4) if e.name == "Identified"]
+    told = [{(i.kind, i.scope, i.value) for i in room.identity.open(batch, event).identifiers} for batch, event in seen]
+    assert [{("crm_id", f"wecom:{CORP}", "wm1"), ("unionid", "", UNIONID)}] == told

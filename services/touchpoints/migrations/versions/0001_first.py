@@ -38,6 +38,12 @@ STATEMENTS = (
     """,
     "CREATE INDEX ix_wechat_spend_account_follower ON wechat_spend (account, follower)",
     """
+    CREATE TABLE wecom_contact (
+        endpoint text NOT NULL, contact bytea NOT NULL, sealed bytea NOT NULL, attempts integer NOT NULL DEFAULT 0,
+        asked_at timestamptz NOT NULL DEFAULT now(), due_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_wecom_contact PRIMARY KEY (endpoint, contact))
+    """,
+    """
     CREATE TABLE provider_token (
         account text NOT NULL, token bytea NOT NULL, generation bigint NOT NULL, fetched_at timestamptz NOT NULL,
         fresh_until timestamptz NOT NULL, leased_until timestamptz NOT NULL,
