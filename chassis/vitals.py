@@ -31,8 +31,10 @@ BYTES = Gauge("troika_postgres_bytes", "Size of the database.")
 DEADLOCKS = Gauge("troika_postgres_deadlocks", "Deadlocks that the database has broken since its statistics began.")
 CERTIFICATE = Gauge("troika_certificate_expiry_timestamp_seconds", "When this process' certificate ends; 0: it has none.")
 
+# Where nobody but the owner may connect, roles are not told the size.
 _READ = """
-    SELECT d.numbackends, current_setting('max_connections')::int AS most, pg_database_size(d.datid) AS bytes, d.deadlocks,
+    SELECT d.numbackends, current_setting('max_connections')::int AS most, d.deadlocks,
+        CASE WHEN has_database_privilege(d.datid, 'CONNECT') THEN pg_database_size(d.datid) ELSE 0 END AS bytes,
         (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 10000) AS waiting) AS outbox
     FROM pg_stat_database d WHERE d.datname = current_database()
 """
