@@ -28,6 +28,10 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # Callers that pass no timeout get this one: a call without a deadline can hold resources for ever.
 DEFAULT_TIMEOUT_S = 10.0
 STREAM_TIMEOUT_S = 300.0
+# A client looks for addresses when it loses one: without an end of connections new pods of a service would stay idle.
+CONNECTION_AGE_S = 300.0
+# How soon it may look again; gRPC's own 30 s are longer than a call waits for a pod that has moved.
+RESOLVE_AGAIN_S = 5.0
 DOMAIN = "troika"
 # Open to everybody: they show nothing but which services exist and whether they work.
 _PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.")
@@ -189,8 +193,19 @@ class _Call:
 class Server:
     """A gRPC server with health, reflection and the gate."""
 
-    def __init__(self, callers: Mapping[str, str], allowed: Mapping[str, frozenset[str]], with_reflection: bool) -> None:
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+    def __init__(
+        self,
+        callers: Mapping[str, str],
+        allowed: Mapping[str, frozenset[str]],
+        with_reflection: bool,
+        connection_age_s: float = CONNECTION_AGE_S,
+    ) -> None:
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", int(connection_age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(STREAM_TIMEOUT_S * 1000)),
+        ]
         self.aio = grpc.aio.server(interceptors=[Gate(callers, allowed)], options=options)
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.aio)
@@ -268,6 +283,7 @@ def connect(
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.service_config", _RETRY_CONFIG),
+        ("grpc.dns_min_time_between_resolutions_ms", int(RESOLVE_AGAIN_S * 1000)),
         *options,
     ]
     interceptors: list[grpc.aio.ClientInterceptor] = [_Unary(caller, token), _Stream(caller, token)]

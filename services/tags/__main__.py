@@ -113,7 +113,8 @@ VERBS: tuple[Verb[Settings] | PlainVerb, ...] = (
 
 def main() -> None:
     """Command line: migrate, serve, and the verbs above."""
-    run.main("tags", Settings, Path(__file__).parent / "migrations", serve, VERBS)
+    lake = ("event lake", keeping.look, "TROIKA_LAKE and its keys: may the pod reach the store, does the bucket exist?")
+    run.main("tags", Settings, Path(__file__).parent / "migrations", serve, VERBS, [lake])
 
 
 if __name__ == "__main__":

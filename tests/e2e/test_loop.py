@@ -1,4 +1,4 @@
-"""The chart's pods as processes, the demo's own code with few people: the loop closes, its promises hold, its traces join."""
+"""The chart's pods as processes, the demo's own code with few people: the loop closes, its promises hold, an upgrade too."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
 from troika.tags.v1.tags_service_pb2 import CountAudienceRequest
 from troika.touchpoints.v1.touchpoints_service_pb2 import USER_ID_KIND_CRM_ID, CreateSourceRequest, Source
 
+from chassis.bus import Bus
+from chassis.tls import Certificates
 from local.demo import report
 from local.demo.console import Screen
 from local.demo.operator import Operator, until
 from local.demo.run import Result, run
 from local.plan import SERVICES
+from tests.cluster.load import Load
 from tests.cluster.pods import Cluster, installed
+from tests.cluster.releases import next_release
 from tests.e2e.otlp import Collector, Seen, collecting
 
 PERSONS = 1000
@@ -198,6 +202,33 @@ async def test_doctor_finds_nothing_bad_in_a_pod(loop: Loop) -> None:
     findings = json.loads(said)
     assert (0, []) == (code, [each for each in findings if each["state"] == "bad"]), said
     assert {"certificate", "postgres", "schema", "nats", "door of identity"} <= {each["what"] for each in findings}
+
+
+async def test_an_upgrade_under_load_fails_no_request_and_loses_and_doubles_nothing(loop: Loop, tmp_path: Path) -> None:
+    """Each service is rolled to the next release, one after the other."""
+    cluster, after = loop.suite, next_release(tmp_path)
+    before = set(cluster.pods)
+    shown = Certificates(str(cluster.folder / "issued" / "orchestrator"))
+    bus = Bus(cluster.secrets["troika-nats"]["url"], "load", certificates=shown)
+    await bus.connect()
+    try:
+        async with Operator(cluster) as operator:
+            load = Load().at(operator, bus, cluster.door)
+            async with load.receiving() as receiver:
+                await load.begin(receiver)
+                async with load.going_on():
+                    # As Helm does it: all schemas are the next release's while all processes are still this one's.
+                    await cluster.migrate(after)
+                    for service in SERVICES:
+                        await cluster.roll(service, after)
+                await load.everything_arrived()
+    finally:
+        await bus.close()
+    assert [] == load.failures
+    assert (set(SERVICES), set()) == (set(load.answered), before & set(cluster.pods))
+    # A call that is broken off is made again.
+    assert {1} == set(load.received.values()) and load.pushed == len(load.received)
+    assert ([], []) == (cluster.killed, cluster.network.refused)
 
 
 def orphans(spans: list[Seen]) -> list[Seen]:

@@ -223,6 +223,14 @@ def opened(settings: Settings) -> Lake | None:
     return Lake(storage.opened(settings.lake, settings.lake_s3_endpoint, settings.lake_s3_region, access, secret))
 
 
+async def look(settings: Settings) -> str:
+    """For doctor: says what is there; raises what the store raises."""
+    lake = opened(settings)
+    if lake is None:
+        return "none is kept"
+    return f"{len(await asyncio.to_thread(lake.storage.folders, ''))} folders"
+
+
 def rules_of(settings: Settings) -> Rules:
     """What the settings say of keeping."""
     return Rules(settings.lake_keep_days, settings.lake_grace_s, settings.lake_memory_mb)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -14,7 +16,7 @@ from cryptography import x509
 from troika.tags.v1 import tags_service_pb2 as pb
 from troika.tags.v1.tags_service_pb2_grpc import TagsServiceServicer, TagsServiceStub, add_TagsServiceServicer_to_server
 
-from chassis import rpc
+from chassis import rpc, terminal
 from chassis.tls import Certificates
 from local.authority import Authority
 from local.embedded import free_port
@@ -56,9 +58,9 @@ def house(tmp_path: Path) -> House:
 
 
 @asynccontextmanager
-async def serving(house: House, token_port: int = 0) -> AsyncIterator[int]:
+async def serving(house: House, token_port: int = 0, age_s: float = rpc.CONNECTION_AGE_S) -> AsyncIterator[int]:
     hashes = {"operator": sha256(SECRET.encode()).hexdigest(), "scoring": sha256(b"x").hexdigest()}
-    server = rpc.Server(hashes, {SERVICE: frozenset({"scoring", "operator"})}, with_reflection=False)
+    server = rpc.Server(hashes, {SERVICE: frozenset({"scoring", "operator"})}, with_reflection=False, connection_age_s=age_s)
     add_TagsServiceServicer_to_server(house.tags, server.aio)
     tokens = f"127.0.0.1:{token_port}" if token_port else ""
     yield await server.start("127.0.0.1:0", Certificates(str(house.folder / "tags"), look_s=0), tokens)
@@ -124,6 +126,24 @@ async def test_certificates_are_renewed_without_a_restart_and_calls_under_way_en
         assert "scoring" == await waiting
 
 
+async def test_connections_end_and_no_call_notices(house: House) -> None:
+    """So that clients look for new pods; one that is under way ends on its old connection."""
+    peers = set()
+
+    async def listed(request: pb.ListTagsRequest, context: grpc.aio.ServicerContext) -> pb.ListTagsResponse:  # type: ignore[type-arg]
+        peers.add(context.peer())
+        return await Tags.ListTags(house.tags, request, context)
+
+    house.tags.ListTags = listed  # type: ignore[method-assign]
+    async with serving(house, age_s=0.1) as port, house.channel(port, house.issue("scoring")) as stub:
+        waiting = asyncio.create_task(ask(stub, "wait"))
+        async with asyncio.timeout(20):
+            while len(peers) < 4:
+                assert "scoring" == await ask(stub)
+        house.tags.go_on.set()
+        assert "scoring" == await waiting
+
+
 def test_half_of_a_renewal_is_no_renewal(house: House) -> None:
     certificates = Certificates(house.issue("scoring"), look_s=0)
     before = certificates.pems
@@ -146,3 +166,27 @@ def test_a_certificate_tells_when_it_ends(house: House) -> None:
     folder = Path(house.issue("scoring"))
     ends = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()).not_valid_after_utc
     assert ends.timestamp() == Certificates(str(folder)).ends_s()
+
+
+async def test_who_asks_from_a_terminal_shows_a_certificate_also_through_a_forwarded_port(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    terminal.door_arguments(parser, "tags", 7002)
+
+    async def use(channel: grpc.aio.Channel) -> int:
+        sys.stdout.write((await TagsServiceStub(channel).ListTags(pb.ListTagsRequest(), timeout=5)).next_page_token)
+        return 0
+
+    async def asked(*words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(terminal.ask, parser.parse_args(["--target", f"127.0.0.1:{port}", *words]), "tags", use)
+        said = capsys.readouterr()
+        return code, said.out, said.err.partition(":")[0]
+
+    async with serving(house) as port:
+        monkeypatch.setenv("TROIKA_TLS_FOLDER", house.issue("operator"))
+        assert (0, "operator", "") == await asked()
+        assert (0, "operator", "") == await asked("--server-name", "localhost")
+        assert (1, "") == (await asked("--server-name", "elsewhere"))[:2]
+        monkeypatch.setenv("TROIKA_TLS_FOLDER", str(house.folder / "nobody"))
+        assert (1, "", "CERTIFICATE_NOT_READ") == await asked()
