@@ -1,6 +1,7 @@
 """Look at and replay what could not be processed: `python -m chassis.deadletters list|replay --help`.
 
-Payloads are not shown: they are protobuf, and what is personal in them is sealed.
+Payloads are not shown: they are protobuf, and what is personal in them is sealed. Where NATS is spoken to by TLS, the
+certificates are those that the services have: TROIKA_TLS_FOLDER, TROIKA_NATS_CA_FILE. In a pod all of it is set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import orjson
 
 from chassis.bus import DEAD_LETTERS, Bus, Message
+from chassis.tls import Certificates
 
 
 def line(letter: Message) -> dict[str, object]:
@@ -29,7 +31,9 @@ def line(letter: Message) -> dict[str, object]:
 
 async def work(flags: argparse.Namespace) -> int:
     """Runs one verb; returns the exit code."""
-    bus = Bus(flags.nats_url, "deadletters")
+    folder = os.environ.get("TROIKA_TLS_FOLDER")
+    certificates = Certificates(folder) if folder and flags.nats_url.startswith("tls://") else None
+    bus = Bus(flags.nats_url, "deadletters", certificates=certificates, ca_file=os.environ.get("TROIKA_NATS_CA_FILE", ""))
     await bus.connect()
     try:
         await bus.declare(DEAD_LETTERS)

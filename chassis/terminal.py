@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis import rpc
+from chassis.tls import Certificates
 
 # Codes of a service that is not there, or not any more.
 SILENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -26,22 +27,42 @@ def door_arguments(parser: argparse.ArgumentParser, service: str, port: int) -> 
     target = os.environ.get(variable, f"127.0.0.1:{port}")
     parser.add_argument("--target", default=target, help=f"host:port of the gRPC door of {service}; {variable}")
     parser.add_argument("--token-file", type=Path, help="file with CALLER.TOKEN of who asks; else TROIKA_TOKEN")
+    parser.add_argument(
+        "--server-name", help="name in the door's certificate, where --target is another one's (a forwarded port)"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def ask(flags: argparse.Namespace, service: str, use: Callable[[grpc.aio.Channel], Awaitable[int]]) -> int:
-    """Connects, uses the channel, and says in one line what was refused; 1 then, else what `use` gives."""
+    """Connects, uses the channel, and says in one line what was refused; 1 then, else what `use` gives.
+
+    Who asks is named by the certificate in TROIKA_TLS_FOLDER, or else by the token; that goes by TLS where TROIKA_AUTHORITIES,
+    a file, says whose certificates doors may show.
+    """
+    options = [("grpc.ssl_target_name_override", flags.server_name)] if flags.server_name else []
+    folder, authorities = os.environ.get("TROIKA_TLS_FOLDER"), os.environ.get("TROIKA_AUTHORITIES")
     try:
         token = flags.token_file.read_text() if flags.token_file else os.environ.get("TROIKA_TOKEN", "")
+        certificates = Certificates(folder) if folder else None
+        trusted = Path(authorities).read_bytes() if authorities and not folder else b""
     except OSError as error:
         sys.stderr.write(f"TOKEN_NOT_READ: {error}\n")
         return 1
-    caller, _, secret = token.strip().partition(".")
-    return asyncio.run(_used(flags.target, service, caller, secret, use))
+    except ValueError as error:
+        sys.stderr.write(f"CERTIFICATE_NOT_READ: {error}\n")
+        return 1
+    caller, _, secret = ("", "", "") if certificates else token.strip().partition(".")
+
+    def connect() -> grpc.aio.Channel:
+        return rpc.connect(flags.target, caller, secret, certificates, authorities=trusted, options=options)
+
+    return asyncio.run(_used(connect, flags.target, service, use))
 
 
-async def _used(target: str, service: str, caller: str, secret: str, use: Callable[[grpc.aio.Channel], Awaitable[int]]) -> int:
-    async with rpc.connect(target, caller, secret) as channel:
+async def _used(
+    connect: Callable[[], grpc.aio.Channel], target: str, service: str, use: Callable[[grpc.aio.Channel], Awaitable[int]]
+) -> int:
+    async with connect() as channel:
         try:
             return await use(channel)
         except grpc.aio.AioRpcError as error:
