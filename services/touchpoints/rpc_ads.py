@@ -7,13 +7,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 import grpc
+from troika.identity.v1.events_pb2 import ENTITY_KIND_PERSON
+from troika.tags.v1.tags_service_pb2 import CountAudienceRequest
 from troika.touchpoints.v1 import advertising_service_pb2 as pb
 from troika.touchpoints.v1.advertising_service_pb2_grpc import AdvertisingServiceServicer
 
 from chassis import paging
 from chassis.db import Database, Reader
-from chassis.errors import NotFound
+from chassis.errors import InvalidArgument, NotFound
 from chassis.moments import stamp
+from chassis.rpc import reason_of
 from services.touchpoints.channels.ads import store
 from services.touchpoints.channels.ads.store import AdList
 from services.touchpoints.domain.deliveries import Channel
@@ -22,6 +25,7 @@ from services.touchpoints.endpoints import Endpoints
 Context = grpc.aio.ServicerContext[Any, Any]
 
 EVERY_S: Final = 3600
+COUNT_TIMEOUT_S: Final = 10.0
 _STATES: Final = {
     store.ACTIVE: pb.AD_LIST_STATE_ACTIVE,
     store.ENDING: pb.AD_LIST_STATE_ENDING,
@@ -33,18 +37,31 @@ _STATES: Final = {
 class AdvertisingRpc(AdvertisingServiceServicer):
     """Makes lists, tells how they do, ends them; uploading.py works on them."""
 
-    def __init__(self, database: Database, endpoints: Endpoints) -> None:
-        self._database, self._endpoints = database, endpoints
+    def __init__(self, database: Database, endpoints: Endpoints, tags: Any) -> None:
+        """`tags`: the stub that is asked whether a predicate is one."""
+        self._database, self._endpoints, self._tags = database, endpoints, tags
 
     async def SaveAdList(self, request: pb.SaveAdListRequest, context: Context) -> pb.SaveAdListResponse:
-        """Raises NotFound for an endpoint that there is not, or that is no advertiser's account."""
+        """Raises NotFound for an endpoint that is no advertiser's account, InvalidArgument for a predicate that tags refuse."""
         given = request.list
         endpoint = await self._endpoints.named(given.endpoint)
         if endpoint is None or endpoint.channel is not Channel.ADS:
             raise NotFound("no such endpoint", reason="ENDPOINT_NOT_FOUND", field="list.endpoint")
+        await self._check(given.predicate)
         async with self._database.transaction() as uow:
             ads = await store.save(uow, given.name, given.endpoint, given.predicate, given.every_s or EVERY_S)
             return pb.SaveAdListResponse(list=await _message(uow, ads))
+
+    async def _check(self, predicate: str) -> None:
+        asked = CountAudienceRequest(entity_kind=ENTITY_KIND_PERSON, predicate=predicate)
+        try:
+            await self._tags.CountAudience(asked, timeout=COUNT_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            reason, _ = reason_of(error)
+            message = error.details() or "tags do not take this predicate"
+            raise InvalidArgument(message, reason=reason or "INVALID_PREDICATE", field="list.predicate") from error
 
     async def GetAdList(self, request: pb.GetAdListRequest, context: Context) -> pb.GetAdListResponse:
         """Raises NotFound."""

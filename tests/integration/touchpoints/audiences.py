@@ -32,6 +32,11 @@ class Audiences(Neighbours):
     pages: list[str] = field(default_factory=list)
     before: Callable[[], Awaitable[None]] | None = None
 
+    async def CountAudience(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if "=" not in request.predicate:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such tag")
+        return tags_pb2.CountAudienceResponse(count=len(self.members))
+
     async def StreamAudience(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         await self._asked("StreamAudience", context)
         self.pages.append(request.page_token)

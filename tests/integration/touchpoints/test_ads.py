@@ -130,6 +130,10 @@ async def test_a_list_holds_whoever_allowed_it_and_only_differences_travel(
         await eventually(now, lambda found: found == (hashes(*persons), (len(persons), 0)))
 
     wanted = pb.AdList(name="owners", endpoint="ads-main", predicate="owns = true", every_s=86400)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        strange = pb.AdList(name="owners", endpoint="ads-main", predicate="owns")
+        await ads.SaveAdList(pb.SaveAdListRequest(list=strange))
+    assert ("INVALID_PREDICATE", "list.predicate") == reason_of(error.value)
     made = (await ads.SaveAdList(pb.SaveAdListRequest(list=wanted))).list
     assert (pb.AD_LIST_STATE_ACTIVE, 0) == (made.state, made.members)
     await on_list(1, 2, 3, 4, 5, 6)

@@ -38,7 +38,7 @@ def open_ads(given: Opening, caller: Caller) -> AdvertisingRpc:
     runtime.consumes(Conversions(endpoints, vault).consumer())
     runtime.spawn(_every(PRUNE_S, partial(_prune, database)), "advertising clicks")
     runtime.spawn(_every(LOOK_S, partial(_look, database)), "advertising health")
-    return AdvertisingRpc(database, endpoints)
+    return AdvertisingRpc(database, endpoints, tags)
 
 
 async def _every(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
