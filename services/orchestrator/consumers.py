@@ -198,6 +198,8 @@ async def follow_entities(
     aliases: dict[int, Alias] = {}
     consents: list[Statement] = []
     erased: dict[int, Tombstone] = {}
+    # Those without any anchor, too.
+    gone: set[int] = set()
     touched: set[int] = set()
     for message in messages:
         if (batch := parsed(uow, ENTITIES, message, identity_pb2.EntitiesChanged)) is None:
@@ -208,6 +210,7 @@ async def follow_entities(
             _keep_alias(aliases, change)
             touched |= {change.other_id, change.survivor_id} if change.entity_kind == identity_pb2.ENTITY_KIND_PERSON else set()
         erased |= {anchor: Tombstone(anchor, e.person_id) for e in batch.erasures for anchor in e.anchor_ids}
+        gone |= {e.person_id for e in batch.erasures}
         for stated in batch.consent_changes:
             consents += _statements(uow, stated)
     erasures, store = ErasureStore(uow), ProjectionStore(uow)
@@ -215,8 +218,8 @@ async def follow_entities(
     if aliases:
         await _keep_aliases(erasures, store, aliases)
         await EnrolmentStore(uow).follow(touched, datetime.now(UTC))
-    if erased:
-        await erasures.erase(list(erased.values()))
+    if gone:
+        await erasures.erase(list(erased.values()), gone)
     stones = await erasures.tombstones([*moves, *(statement.anchor_id for statement in consents)])
     late = [move for move in moves.values() if move[0] in stones and stones[move[0]].covers(*move[1:])]
     # A late move says since when the anchor was the person's: what is older than that is the person's, too.

@@ -111,6 +111,14 @@ async def test_the_report_counts_as_before_and_nobody_finds_the_person(
     assert {(0, 0)} == {(row.decided_at.hour, row.decided_at.minute) for row in kept_rows}
 
 
+async def test_who_has_no_anchor_is_forgotten_by_number(house: House, campaign: tuple[str, list[int], list[int]]) -> None:
+    _, (winner, *_, loser), _ = campaign
+    ids = {push.person_id: push.delivery_id for push in await house.pushes()}
+    gone = identity_pb2.EntitiesChanged(erasures=[identity_pb2.Erasure(erasure_id=1, person_id=p) for p in (winner, loser)])
+    await house.hear(ENTITIES, gone)
+    assert [] == await traces(house, [winner, loser], [], [ids[winner], ids[loser]])
+
+
 async def test_what_comes_late_brings_nobody_back(house: House, campaign: tuple[str, list[int], list[int]]) -> None:
     name, pushed, _ = campaign
     person, other = pushed[5], pushed[6]
