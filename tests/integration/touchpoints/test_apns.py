@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from chassis.rpc import reason_of
 from local.authority import Authority
 from services.touchpoints.channels import http2
+from services.touchpoints.channels.http import MINUTE_S, PAUSE_S, Answer
 from services.touchpoints.channels.http2 import Http2
 from services.touchpoints.channels.push import apns
-from services.touchpoints.channels.push.apns import Apns, ProviderTokens, collapse_id
+from services.touchpoints.channels.push.apns import Apns, ProviderTokens, collapse_id, told_by
 from services.touchpoints.channels.push.providers import Notification
 from services.touchpoints.channels.push.tokens import Token
-from services.touchpoints.domain.deliveries import Accepted, Channel, Retry, State
+from services.touchpoints.domain.deliveries import Accepted, Channel, Outcome, Refused, Retry, State
 from services.touchpoints.endpoints import Endpoint
 from tests.emulators.apns import ApnsServer, serving, wrong
 from tests.integration.touchpoints.room import Room, basic, eventually, request
@@ -118,6 +119,30 @@ async def test_each_device_shows_a_push_once_whatever_apple_answers(room: Room, 
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await room.endpoint("more", int(Channel.PUSH), "", "other", settings=settings(server), secrets={"apns_key": secret})
         assert "endpoint.secrets.apns_key" == reason_of(error.value)[1]
+
+
+SETUP = Retry("key_refused", PAUSE_S, sent_perhaps=False, pauses_endpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome", "dead"),
+    [
+        (400, b'{"reason":"TopicDisallowed"}', SETUP, False),
+        (403, b'{"reason":"ExpiredProviderToken"}', SETUP, False),
+        (429, b'{"reason":"TooManyProviderTokenUpdates"}', SETUP, False),
+        (429, b'{"reason":"TooManyRequests"}', Retry("rate_limited", MINUTE_S, sent_perhaps=False), False),
+        (400, b'{"reason":"DeviceTokenNotForTopic"}', Refused("no_such_device"), True),
+        (410, b'{"reason":"ExpiredToken","timestamp":1e99}', Refused("no_such_device"), True),
+        (410, b"<html>", Refused("no_such_device"), True),
+        (413, b'{"reason":"PayloadTooLarge"}', Refused("text_too_long"), False),
+        (400, b'{"reason":"BadPriority"}', Refused("apns_BadPriority"), False),
+        (404, b'["no","object"]', Refused("apns_404"), False),
+        (503, b'{"reason":"ServiceUnavailable"}', Retry("http_503", faults_endpoint=True), False),
+    ],
+)
+def test_answers_mean_what_apple_says_they_mean(status: int, body: bytes, outcome: Outcome, dead: bool) -> None:
+    told = told_by(Answer(status, 0.0, body), Token(7, "apns", "production", device(1), datetime.now(UTC)))
+    assert (outcome, dead) == (told.outcome, bool(told.dead))
 
 
 class Names:
