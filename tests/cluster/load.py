@@ -149,11 +149,13 @@ class Load:
 
     def _event(self) -> dict[str, Any]:
         self._events += 1
+        # Once all are known somebody new comes with every tenth event.
+        user = f"n{self._events}" if self.persons and self._events % 10 == 0 else f"u{self._events % PEOPLE}"
         return {
             "type": "track",
             "event": "Page Viewed",
             "messageId": f"load-{self._events}",
-            "userId": f"u{self._events % PEOPLE}",
+            "userId": user,
             "timestamp": datetime.now(UTC).isoformat(),
         }
 
