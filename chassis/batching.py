@@ -55,6 +55,8 @@ class Batching(Generic[Q, A]):
             return
         try:
             answers = await work([question for question, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(answers)} answers to {len(batch)} questions")
         except asyncio.CancelledError:
             for _, done in batch:
                 done.cancel()

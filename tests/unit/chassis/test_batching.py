@@ -54,12 +54,15 @@ async def test_an_error_is_that_of_its_batch_and_the_next_one_goes_on() -> None:
     async def picky(numbers: Sequence[int]) -> list[int]:
         if 13 in numbers:
             raise ValueError("thirteen")
-        return list(numbers)
+        # Too few answers are a fault of the batch as well.
+        return list(numbers) if 14 not in numbers else []
 
     together: Batching[int, int] = Batching()
     lane = asyncio.create_task(together.run(picky))
     with pytest.raises(ValueError, match="thirteen"):
         await together.ask(13)
+    with pytest.raises(RuntimeError, match="0 answers to 1 questions"):
+        await together.ask(14)
     assert 7 == await together.ask(7)
     lane.cancel()
 
