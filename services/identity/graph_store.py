@@ -286,3 +286,14 @@ async def write_apart(uow: UnitOfWork, marks: Mapping[int, Sequence[int]]) -> No
             list(marks),
             [array_text(operations) for operations in marks.values()],
         )
+
+
+async def first_seen(uow: UnitOfWork, anchors: Sequence[int], kind: int) -> dict[int, int]:
+    """When anchors were first seen with a value of a kind (by the links' primary key); those without any are missing."""
+    rows = await uow.rows(
+        "SELECT l.anchor_id, min(l.first_seen_us) AS first FROM link l JOIN identifier i ON i.id = l.value_id"
+        " WHERE l.anchor_id = ANY(CAST(:anchors AS bigint[])) AND i.kind = :kind GROUP BY 1",
+        anchors=list(anchors),
+        kind=int(kind),
+    )
+    return {row.anchor_id: row.first for row in rows}

@@ -57,7 +57,8 @@ class Resolver:
         ]
         new_ids = await store.add_observations(uow, [(o, p.anchor_id, v.anchor_id) for o, p, v in resolved])
         fresh = [entry for entry in resolved if entry[0].event_id in new_ids]
-        events.publish_resolved(uow, [*fresh, *_mobiles([(o, p) for o, p, _ in fresh if o.signature not in before])])
+        mobiles = await _mobiles(uow, [(o, person) for o, person, _ in fresh if o.signature not in before])
+        events.publish_resolved(uow, [*fresh, *mobiles])
         await relations.record(
             uow,
             [(o, p.anchor_id, v.anchor_id) for o, p, v in fresh if not o.anchor_id],
@@ -105,18 +106,24 @@ class Resolver:
         }
 
 
-def _mobiles(claimed: Sequence[tuple[Observation, Owner]]) -> list[tuple[Observation, Owner, Owner]]:
-    """Who can be reached by telephone, once for each anchor however often it is told: others plan by it and see no number."""
-    found = {
-        person.anchor_id: (
-            o._replace(event_id=_mobile_id(person.anchor_id), event=MOBILE_KNOWN, properties=b"", vehicle_properties=b""),
-            person,
-            NOBODY,
-        )
+async def _mobiles(uow: UnitOfWork, claimed: Sequence[tuple[Observation, Owner]]) -> list[tuple[Observation, Owner, Owner]]:
+    """Who can be reached by telephone, once for each anchor: by the event that its first number came with.
+
+    Others plan by it and see no number. Another number tells nothing new, and a merge that it brings must leave no trace.
+    """
+    candidates = {
+        person.anchor_id: (o, person)
         for o, person in reversed(claimed)
         if person.anchor_id and any(known.kind == Kind.MOBILE for known in o.persons)
     }
-    return list(found.values())
+    if not candidates:
+        return []
+    first = await graph_store.first_seen(uow, list(candidates), Kind.MOBILE)
+    return [
+        (o._replace(event_id=_mobile_id(anchor), event=MOBILE_KNOWN, properties=b"", vehicle_properties=b""), person, NOBODY)
+        for anchor, (o, person) in candidates.items()
+        if first.get(anchor, o.occurred_us) == o.occurred_us
+    ]
 
 
 def _mobile_id(anchor_id: int) -> bytes:
