@@ -16,7 +16,7 @@ from services.touchpoints.tables import metadata
 from tests.integration.touchpoints.dealers import NOTICES
 from tests.integration.touchpoints.room import request
 
-HISTORIES = 25
+HISTORIES = 15
 # Numbers that keep the erased away, and nothing else.
 TOMBSTONES = {"erased_person", "erased_anchor", "person_alias"}
 Fact = EntitiesChanged | DeliveriesRequested | LeadsAssigned
