@@ -191,7 +191,7 @@ async def _tick(house: House, due: int) -> dict[str, Any]:
 
 async def _trigger(nats_url: str, count: int) -> dict[str, Any]:
     """Events one by one, 20 a second, each by itself on the bus; persons who have the app."""
-    app = Base(KNOWN).app
+    app = Base(KNOWN).flags["has_app"]
     first, *persons = (np.flatnonzero(app[1:] == 1)[: count + 1] + 1).tolist()
     bus = Bus(nats_url, "bench")
     await bus.connect()
