@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 # Longer than any restart takes; after that somebody should look.
 PATIENCE_S = 90.0
 POLL_S = 0.5
+LONGEST_PAUSE_S = 10.0
 
 
 class NeverCameError(TimeoutError):
@@ -100,5 +101,6 @@ async def until(
             before, news = seen, now
         if now - news > seconds:
             raise NeverCameError(f"nothing moved for {seconds:.0f} s; last seen: {seen}")
-        # Watching must not slow down what is watched: at most a tenth of the time goes into looking.
-        await asyncio.sleep(max(every, 9 * (now - began)))
+        # Watching must not slow down what is watched: at most a tenth of the time goes into looking. A look that had to wait for
+        # a service to come back says nothing about its price.
+        await asyncio.sleep(max(every, min(9 * (now - began), LONGEST_PAUSE_S)))
