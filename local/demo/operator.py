@@ -101,6 +101,6 @@ async def until(
             before, news = seen, now
         if now - news > seconds:
             raise NeverCameError(f"nothing moved for {seconds:.0f} s; last seen: {seen}")
-        # Watching must not slow down what is watched: at most a tenth of the time goes into looking. A look that had to wait for
-        # a service to come back says nothing about its price.
+        # Watching must not slow down what is watched: at most a tenth of the time goes into looking. A look that waited for a
+        # service to come back says nothing about its price.
         await asyncio.sleep(max(every, min(9 * (now - began), LONGEST_PAUSE_S)))
