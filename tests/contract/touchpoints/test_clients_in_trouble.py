@@ -103,7 +103,7 @@ async def viewed(room: Room, client: npm.Client, count: int) -> dict[str, Any]:
     """Waits until so many models were viewed, ends the client and gives what it says."""
 
     async def counted() -> int:
-        return sum(event.name == "ModelViewed" for event in (await seen(room)).values())
+        return sum(event.name == "Model Viewed" for event in (await seen(room)).values())
 
     assert count == await eventually(counted, lambda given: given >= count)
     return await client.ends(b"end\n")
@@ -132,8 +132,8 @@ async def test_sensors_web_sdk_delivers_from_a_page_what_waited_in_its_storage(r
         await viewed(room, await npm.start(modules, "sensors_web.cjs", url, "12"), 12)
     assert 2 == way.answers.count(503)
     observed = await seen(room)
-    assert {"Page Viewed", "Identified", "ModelViewed"} <= {event.name for event in observed.values()}
+    assert {"Page Viewed", "Identified", "Model Viewed"} <= {event.name for event in observed.values()}
     texts = b"".join(event.properties_json for event in observed.values())
-    assert set(range(12)) == {json.loads(e.properties_json)["n"] for e in observed.values() if e.name == "ModelViewed"}
+    assert set(range(12)) == {json.loads(e.properties_json)["n"] for e in observed.values() if e.name == "Model Viewed"}
     assert b"13800138000" not in texts and "深圳".encode() in texts
     assert await nothing_held(room)

@@ -62,7 +62,7 @@ async def test_the_python_sdk_delivers_in_each_of_its_ways_and_its_thread_lives_
             await asyncio.sleep(0.1)
     observed = await room.observed()
     assert [30, 30, 30] == [
-        sum(json.loads(e.properties_json).get("way") == number for _, e in observed if e.name == "ModelViewed")
+        sum(json.loads(e.properties_json).get("way") == number for _, e in observed if e.name == "Model Viewed")
         for number in range(3)
     ]
     assert 3 == sum(e.name == "Identified" and b"city" in e.properties_json for _, e in observed)

@@ -115,14 +115,17 @@ async def test_nobody_changes_what_is_written(database: Database) -> None:
 @asynccontextmanager
 async def superuser(database: Database, *, triggers: bool = True) -> AsyncIterator[asyncpg.Connection]:
     """Somebody who may do everything; `triggers` False: and does."""
-    dsn = database._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(dsn)
-    try:
-        if not triggers:
-            await connection.execute("SET session_replication_role = replica")
-        yield connection
-    finally:
-        await connection.close()
+    async with database._engine.connect() as held:
+        connection = (await held.get_raw_connection()).driver_connection
+        assert isinstance(connection, asyncpg.Connection)
+        try:
+            await connection.execute("SET ROLE NONE")
+            if not triggers:
+                await connection.execute("SET session_replication_role = replica")
+            yield connection
+        finally:
+            # What was set is nobody else's.
+            await held.invalidate()
 
 
 # What somebody may do who gets round that, and which entries are broken then.
